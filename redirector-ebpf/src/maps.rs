@@ -1,0 +1,102 @@
+//! The maps, and the few operations on them. Their table is in the library half.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SOCKMAP},
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
+    macros::btf_map,
+    programs::SkLookupContext,
+};
+use redirector_ebpf::{
+    BypassKey, MAX_BYPASS, MAX_RULES, NetnsCounters, RuleCounters, RuleSet, SLOTS, Unavailable,
+};
+
+/// The inner map is replaced as a whole: a packet sees one rule set or the other, never a mixture.
+#[btf_map]
+pub(crate) static RULES: ArrayOfMaps<Array<RuleSet, 1>, 1> = ArrayOfMaps::new();
+
+#[btf_map]
+static LISTENERS: ListenerMap = ListenerMap::new();
+
+/// Not an LRU map: an entry that disappears while its connection lives would make a loop.
+#[btf_map]
+pub(crate) static BYPASS: HashMap<BypassKey, u32, MAX_BYPASS, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+#[btf_map]
+static RULE_COUNTERS: PerCpuArray<RuleCounters, MAX_RULES> = PerCpuArray::new();
+
+#[btf_map]
+static NETNS_COUNTERS: PerCpuArray<NetnsCounters, 1> = PerCpuArray::new();
+
+/// A SOCKMAP with 8-byte values, for which user space reads socket cookies. aya-ebpf's has 4-byte ones, which
+/// cannot be read at all (`ENOSPC`).
+#[repr(C)]
+struct ListenerMap {
+    r#type: *const [i32; BPF_MAP_TYPE_SOCKMAP as usize],
+    key: *const u32,
+    value: *const u64,
+    max_entries: *const [i32; SLOTS],
+}
+
+// SAFETY: a definition for the loader; nothing reads its fields.
+unsafe impl Sync for ListenerMap {}
+
+impl ListenerMap {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+        }
+    }
+}
+
+/// Assigns the listener in a slot. 0, or a negative errno; `-ENOENT` for an empty slot.
+#[inline(always)]
+pub(crate) fn assign(ctx: &SkLookupContext, slot: u32) -> i32 {
+    const ENOENT: i32 = 2;
+    let map = (&raw const LISTENERS).cast_mut().cast::<c_void>();
+    // SAFETY: a helper call, checked by the verifier.
+    let socket = unsafe { bpf_map_lookup_elem(map, (&raw const slot).cast()) };
+    if socket.is_null() {
+        return -ENOENT;
+    }
+    // SAFETY: `socket` is the referenced socket that the lookup gave.
+    let result = unsafe { bpf_sk_assign(ctx.as_ptr().cast(), socket, 0) };
+    // SAFETY: gives back the reference that the lookup took; the verifier insists.
+    let _: i64 = unsafe { bpf_sk_release(socket) };
+    result as i32
+}
+
+/// Changes the counters of a rule on this CPU.
+#[inline(always)]
+pub(crate) fn count_rule(rule: u32, change: impl FnOnce(&mut RuleCounters)) {
+    if let Some(counters) = RULE_COUNTERS.get_ptr_mut(rule) {
+        // SAFETY: this CPU's own value, and the program is not preempted by itself.
+        change(unsafe { &mut *counters });
+    }
+}
+
+/// Changes the counters of the namespace on this CPU.
+#[inline(always)]
+pub(crate) fn count_netns(change: impl FnOnce(&mut NetnsCounters)) {
+    if let Some(counters) = NETNS_COUNTERS.get_ptr_mut(0) {
+        // SAFETY: as in `count_rule`.
+        change(unsafe { &mut *counters });
+    }
+}
+
+/// One more for a reason. Spelled out, because an index that comes from a variable makes a bounds check and
+/// with it a panic.
+#[inline(always)]
+pub(crate) fn count_reason(counters: &mut RuleCounters, reason: Unavailable) {
+    let index = reason as usize;
+    if let Some(counter) = counters.unavailable.get_mut(index) {
+        *counter += 1;
+    }
+}

@@ -1,0 +1,156 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{Destination, Match, OnUnavailable, RuleName, Span, Target},
+    control::DEFAULT_SOCKET,
+};
+
+/// Take the traffic that arrives in a network namespace and give it to a socket you choose.
+#[derive(Debug, Parser)]
+#[command(name = "redirector", version, propagate_version = true, max_term_width = 100)]
+pub(super) struct Args {
+    /// The control socket
+    #[arg(long, global = true, value_name = "PATH", env = "REDIRECTOR_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub(super) socket: PathBuf,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon, in the foreground
+    Run(Run),
+    /// Steer traffic of a namespace, or change a rule
+    Attach(Attach),
+    /// Take one rule away, or every rule and stop steering the namespace
+    Detach(Detach),
+    /// Show the steered namespaces, their rules and counters
+    List(List),
+}
+
+const TARGETS: &str = "\
+TARGET is one of
+  netns:NAME  a name that `ip netns` knows
+  path:/ABS   an nsfs file, as /proc/PID/ns/net
+  pid:N       a process of the daemon's PID namespace
+  self        the namespace of this command
+  cookie:N    a namespace that is steered already, by its netns cookie";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// How long relayed connections may go on after SIGTERM or Ctrl-C; a second signal ends them at once
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub(super) drain_timeout: Span,
+
+    /// Connections that all namespaces together may have at once, one namespace three quarters of it [default:
+    /// as many as the limit of open files allows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_connections: Option<u32>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{TARGETS}
+
+MATCH is tcp:[ADDRESS[/LEN]:]PORTS, of the original destination, as
+  'tcp:8080'  'tcp:80,443,8000-8099'  'tcp:10.0.0.1:*'  'tcp:[fd00::/8]:443'
+Quote it: shells take * and [ for themselves.
+
+DEST is one of
+  HOST:PORT   dialled from the daemon's namespace; PORT * is the client's
+  original    the application in the same namespace, at the original destination
+  unix:/PATH  a stream socket
+  reject      RST
+  pass        whoever owns the socket"))]
+pub(super) struct Attach {
+    /// The namespace
+    pub(super) target: Target,
+
+    /// Traffic that the rule takes; may be given several times
+    #[arg(long = "match", value_name = "MATCH", required = true)]
+    pub(super) matches: Vec<Match>,
+
+    /// Where it goes
+    #[arg(long, value_name = "DEST", required = true)]
+    pub(super) to: Vec<Destination>,
+
+    /// The rule's name; an existing rule of that name is changed [default: rule-N, the lowest N that is free]
+    #[arg(long, value_name = "RULE")]
+    pub(super) name: Option<RuleName>,
+
+    /// What clients get while the listener or the destination cannot be had: the application's own socket, or RST
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t)]
+    pub(super) on_unavailable: OnUnavailable,
+
+    /// Until a dial is given up
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub(super) connect_timeout: Span,
+
+    /// Until a connection without a byte in either direction is reset; 0s is never
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub(super) idle_timeout: Span,
+
+    /// Allow the host's own namespace as target
+    #[arg(long)]
+    pub(super) host_netns: bool,
+
+    /// Check everything and say what would be done, but do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Print a JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = TARGETS)]
+pub(super) struct Detach {
+    /// The namespace
+    pub(super) target: Target,
+
+    /// Only this rule
+    #[arg(long, value_name = "RULE")]
+    pub(super) rule: Option<RuleName>,
+
+    /// Print a JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = TARGETS)]
+pub(super) struct List {
+    /// Only this namespace
+    pub(super) target: Option<Target>,
+
+    /// Print a JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::config::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_api() {
+        let args = Args::parse_from(["redirector", "attach", "self", "--match", "tcp:1", "--to", "pass"]);
+        let Command::Attach(attach) = args.command else { panic!("attach") };
+        assert_eq!(attach.connect_timeout, DEFAULT_CONNECT_TIMEOUT);
+        assert_eq!(attach.idle_timeout, DEFAULT_IDLE_TIMEOUT);
+        assert_eq!(attach.on_unavailable, OnUnavailable::Reject);
+    }
+}

@@ -1,0 +1,71 @@
+//! `redirector attach`.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use super::{args, exit::Failure};
+use crate::{
+    config::RuleSpec,
+    control::{self, AttachRequest, AttachResult, Attached},
+};
+
+pub(super) async fn attach(socket: &Path, command: args::Attach) -> Result<(), Failure> {
+    let args::Attach {
+        target,
+        matches,
+        to,
+        name,
+        on_unavailable,
+        connect_timeout,
+        idle_timeout,
+        host_netns,
+        dry_run,
+        json,
+    } = command;
+    let rule = RuleSpec { name, matches, to, on_unavailable, connect_timeout, idle_timeout };
+    // The daemon checks it as well; this way a mistake is found without one.
+    rule.validate().map_err(|error| Failure::usage(error.to_string()))?;
+    let request = AttachRequest { target, rule, dry_run, host_netns };
+    let answer: Attached = control::call(socket, "/v1/attach", &request).await?;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, &answer).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        print(&mut out, &answer)?;
+    }
+    for warning in &answer.warnings {
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+fn print(out: &mut impl io::Write, answer: &Attached) -> io::Result<()> {
+    let Attached { result, dry_run, target, cookie, rule, foreign_programs, existing_connections, .. } =
+        answer;
+    let would = if *dry_run { "would be " } else { "" };
+    let what = match result {
+        AttachResult::Attached => "attached",
+        AttachResult::Changed => "changed",
+        AttachResult::Unchanged => "unchanged",
+    };
+    let target = target.to_string();
+    writeln!(out, "{would}{what}: rule {rule} in {} (cookie {cookie})", target.escape_debug())?;
+    for program in foreign_programs {
+        writeln!(
+            out,
+            "another sk_lookup program is attached there: id {}, name `{}`",
+            program.id,
+            program.name.escape_debug()
+        )?;
+    }
+    if *existing_connections > 0 {
+        writeln!(
+            out,
+            "{existing_connections} open connections on matched ports stay where they are until they reconnect"
+        )?;
+    }
+    Ok(())
+}

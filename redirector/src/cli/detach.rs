@@ -1,0 +1,31 @@
+//! `redirector detach`.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use super::{args, exit::Failure};
+use crate::control::{self, DetachRequest, Detached};
+
+pub(super) async fn detach(socket: &Path, command: args::Detach) -> Result<(), Failure> {
+    let args::Detach { target, rule, json } = command;
+    let answer: Detached = control::call(socket, "/v1/detach", &DetachRequest { target, rule }).await?;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, &answer).map_err(io::Error::from)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    let Detached { target, cookie, rules, steered, connections, .. } = answer;
+    let target = target.to_string();
+    let names: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    writeln!(out, "detached: {} from {} (cookie {cookie})", names.join(", "), target.escape_debug())?;
+    if steered {
+        writeln!(out, "other rules still steer the namespace")?;
+    }
+    if connections > 0 {
+        writeln!(out, "{connections} relayed connections go on to their end")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Exit codes and error lines: a contract.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use crate::control::{ClientError, Code, Error, chain};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NOT_FOUND: u8 = 3;
+const UNREACHABLE: u8 = 4;
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn usage(message: String) -> Self {
+        Self { code: USAGE, message, hint: None }
+    }
+
+    pub(super) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self { code: FAILED, message: chain(error), hint: None }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::failed(&error)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Unreachable { ref source, .. } => {
+                let hint = match source.kind() {
+                    io::ErrorKind::PermissionDenied => "the socket is for root and the daemon's user only",
+                    _ => "start it with `redirector run`, or name its socket by `--socket`",
+                };
+                Self { code: UNREACHABLE, message: error.to_string(), hint: Some(hint.into()) }
+            }
+            ClientError::Broken { .. } => Self::failed(&error),
+            ClientError::Refused(Error { code, message, hint }) => {
+                let code = match code {
+                    Code::Usage => USAGE,
+                    Code::NotFound => NOT_FOUND,
+                    Code::Failed => FAILED,
+                };
+                Self { code, message, hint }
+            }
+        }
+    }
+}
+
+/// The exit code of a finished command, and its error on stderr.
+pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message, hint }) => {
+            say("error", &message);
+            if let Some(hint) = hint {
+                say("hint", &hint);
+            }
+            code.into()
+        }
+    }
+}
+
+/// One line on stderr. That stderr is closed is no reason to fail.
+fn say(what: &str, text: &str) {
+    drop(writeln!(io::stderr(), "{what}: {text}"));
+}
+
+/// Help and version as clap prints them; of an error its first line, which names the object.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => FAILED.into(),
+        };
+    }
+    let text = error.render().to_string();
+    // A list of what is missing goes over lines that are indented.
+    let mut lines = text.lines().take_while(|line| !line.is_empty());
+    let mut line = lines.next().unwrap_or_default().to_owned();
+    for more in lines {
+        line.push(' ');
+        line.push_str(more.trim());
+    }
+    say("error", line.strip_prefix("error: ").unwrap_or(&line));
+    say("hint", "`redirector help` shows the commands, `redirector help COMMAND` its options");
+    USAGE.into()
+}

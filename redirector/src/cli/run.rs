@@ -1,0 +1,125 @@
+//! `redirector run`: the daemon.
+
+use std::{io, path::Path, sync::Arc};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{args, exit::Failure};
+use crate::{
+    control::{self, ControlSocket},
+    observe,
+    supervisor::Supervisor,
+    target,
+};
+
+/// Fds that are not for connections: listeners, maps, programs and links of the namespaces, and our own.
+const RESERVED_FILES: u64 = 512;
+
+/// A connection's two sockets.
+const FILES_PER_CONNECTION: u64 = 2;
+
+pub(super) fn run(socket: &Path, command: &args::Run) -> Result<(), Failure> {
+    observe::init();
+    let files = raise_limits();
+    let affordable = files.saturating_sub(RESERVED_FILES.min(files / 2)) / FILES_PER_CONNECTION;
+    let affordable =
+        usize::try_from(affordable).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS);
+    let max_connections = match command.max_connections.map(|wanted| wanted as usize) {
+        Some(wanted) if wanted > affordable => {
+            tracing::warn!(
+                wanted,
+                affordable,
+                files,
+                "--max-connections: more than the limit of open files allows"
+            );
+            affordable
+        }
+        Some(wanted) => wanted,
+        None => affordable,
+    };
+    if let Err(why) = target::sees_host() {
+        tracing::warn!(why, "cannot learn that namespaces die: detach them before they do");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(socket, command, max_connections))
+}
+
+async fn serve(socket: &Path, command: &args::Run, max_connections: usize) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let (file, listener) = ControlSocket::bind(socket).map_err(|error| Failure::failed(&error))?;
+    let supervisor = Supervisor::start(max_connections)?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let api = Arc::clone(&supervisor);
+    let server = tokio::spawn(control::serve(listener, api, async {
+        drop(stopped.await);
+    }));
+    tracing::info!(socket = %socket.display(), max_connections, "ready");
+    notify(&[NotifyState::Ready]);
+
+    let name = signals.next().await;
+    tracing::info!(signal = name, "stopping");
+    notify(&[NotifyState::Stopping]);
+    drop(stop);
+    supervisor
+        .drain(async {
+            tokio::select! {
+                () = tokio::time::sleep(command.drain_timeout.0) => {}
+                name = signals.next() => tracing::warn!(signal = name, "not waiting any longer"),
+            }
+        })
+        .await;
+    // A client that keeps its connection open must not keep us.
+    server.abort();
+    drop(server.await);
+    drop(file);
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "sd_notify");
+    }
+}
+
+/// Raises what can be raised, and gives the limit of open files. None of it is a reason not to start: before
+/// Linux 5.11 BPF memory counts as locked, after that the first one is not needed.
+fn raise_limits() -> u64 {
+    let unlimited = nix::libc::RLIM_INFINITY;
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, unlimited, unlimited) {
+        tracing::warn!(%error, "setrlimit RLIMIT_MEMLOCK: goes on with the limit as it is");
+    }
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(error) => {
+                tracing::warn!(%error, soft, hard, "setrlimit RLIMIT_NOFILE: goes on with the limit as it is");
+                soft
+            }
+        },
+        Ok((soft, _)) => soft,
+        Err(error) => {
+            tracing::warn!(%error, "getrlimit RLIMIT_NOFILE");
+            1024
+        }
+    }
+}

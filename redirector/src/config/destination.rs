@@ -1,0 +1,239 @@
+//! Where a rule's connections go.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use super::{ParseError, target::KEYWORDS};
+
+/// `original`, `reject`, `pass`, `unix:/PATH` or `HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// The application in the same namespace, at the original destination.
+    Original,
+    /// Refuse with RST.
+    Reject,
+    /// Whoever owns the socket: the program stays out of it.
+    Pass,
+    /// A stream socket of the daemon's mount namespace.
+    Unix(PathBuf),
+    /// A TCP endpoint, dialled from the daemon's namespace.
+    Host {
+        /// Address or name.
+        host: Host,
+        /// Fixed, or the port that the client asked for.
+        port: DestinationPort,
+    },
+}
+
+/// An address, or a name that is resolved off the accept path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A literal address.
+    Address(IpAddr),
+    /// A host name, 1 to 253 bytes.
+    Name(String),
+}
+
+/// The port of a `HOST:PORT` destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DestinationPort {
+    /// 1 to 65,535.
+    Fixed(u16),
+    /// `*`: the port of the original destination.
+    Client,
+}
+
+impl Destination {
+    /// Whether the relay takes these connections.
+    #[must_use]
+    pub fn is_relayed(&self) -> bool {
+        !matches!(self, Self::Reject | Self::Pass)
+    }
+}
+
+const FORMS: &str = "`HOST:PORT`, `original`, `unix:/PATH`, `reject` or `pass`";
+
+/// The length of `sun_path`, less the NUL.
+const MAX_UNIX_PATH: usize = 107;
+
+impl FromStr for Destination {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        parse(text)
+            .map_err(|ParseError(why)| ParseError(format!("destination `{}`: {why}", text.escape_debug())))
+    }
+}
+
+fn parse(text: &str) -> Result<Destination, ParseError> {
+    match text {
+        "original" => return Ok(Destination::Original),
+        "reject" => return Ok(Destination::Reject),
+        "pass" => return Ok(Destination::Pass),
+        _ => {}
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if !path.starts_with('/') {
+            Err(ParseError("the path is not absolute; write `unix:/PATH`".into()))
+        } else if path.contains('\0') {
+            Err(ParseError("a path holds no NUL".into()))
+        } else if path.len() > MAX_UNIX_PATH {
+            Err(ParseError(format!("the path is longer than the {MAX_UNIX_PATH} bytes of a socket address")))
+        } else {
+            Ok(Destination::Unix(path.into()))
+        };
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(ParseError(format!("a destination is {FORMS}")));
+    };
+    let host = parse_host(host, text)?;
+    let port = match port {
+        "*" => DestinationPort::Client,
+        _ => match port.parse::<u16>() {
+            Ok(number) if number > 0 && !port.starts_with('+') => DestinationPort::Fixed(number),
+            _ => {
+                return Err(ParseError(format!(
+                    "`{}` is not a port: 1 to 65535, or `*` for the client's",
+                    port.escape_debug()
+                )));
+            }
+        },
+    };
+    Ok(Destination::Host { host, port })
+}
+
+fn parse_host(host: &str, text: &str) -> Result<Host, ParseError> {
+    if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        let address: Ipv6Addr = inner
+            .parse()
+            .map_err(|_| ParseError(format!("`{}` is not an IPv6 address", inner.escape_debug())))?;
+        return usable(address.into());
+    }
+    if let Some(kind) =
+        KEYWORDS.iter().find(|kind| host.strip_prefix(**kind).is_some_and(|rest| rest.starts_with(':')))
+    {
+        return Err(ParseError(format!(
+            "destinations of the kind `{kind}:` do not exist; a destination is {FORMS}"
+        )));
+    }
+    if host.contains(':') {
+        let whole = text.parse::<Ipv6Addr>().is_ok();
+        let hint =
+            if whole { format!("[{text}]:PORT") } else { text.replacen(host, &format!("[{host}]"), 1) };
+        return Err(ParseError(format!("an IPv6 address needs brackets; write `{}`", hint.escape_debug())));
+    }
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return usable(address);
+    }
+    if host.is_empty() {
+        return Err(ParseError("the host is empty".into()));
+    }
+    if KEYWORDS.contains(&host) {
+        return Err(ParseError(format!(
+            "`{host}` begins a target; for a host of that name write `{}`",
+            text.replacen(host, &format!("{host}."), 1).escape_debug()
+        )));
+    }
+    let labels_fit = host.strip_suffix('.').unwrap_or(host).split('.').all(|label| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    });
+    let numbers = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if host.len() > 253 || !labels_fit || numbers {
+        return Err(ParseError(format!("`{}` is neither an address nor a host name", host.escape_debug())));
+    }
+    Ok(Host::Name(host.into()))
+}
+
+/// An address that a connection can go to.
+fn usable(address: IpAddr) -> Result<Host, ParseError> {
+    let why = match address {
+        _ if address.is_unspecified() => "is no destination; for this host write `127.0.0.1` or `[::1]`",
+        _ if address.is_multicast() => "is a multicast address",
+        IpAddr::V4(v4) if v4.is_broadcast() => "is the broadcast address",
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is IPv4-mapped; write the IPv4 address",
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => "is link-local, which needs an interface",
+        _ => return Ok(Host::Address(address)),
+    };
+    Err(ParseError(format!("`{address}` {why}")))
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Address(IpAddr::V4(address)) => write!(f, "{address}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Original => f.write_str("original"),
+            Self::Reject => f.write_str("reject"),
+            Self::Pass => f.write_str("pass"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Host { host, port: DestinationPort::Fixed(port) } => write!(f, "{host}:{port}"),
+            Self::Host { host, port: DestinationPort::Client } => write!(f, "{host}:*"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_forms_round_trip() {
+        for text in [
+            "original",
+            "reject",
+            "pass",
+            "unix:/run/a.sock",
+            "127.0.0.1:80",
+            "[::1]:80",
+            "10.0.0.1:*",
+            "[fd00::1]:*",
+            "localhost:80",
+            "docker.:514",
+            "a_b.example-1.org:65535",
+        ] {
+            assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn errors_show_the_corrected_form() {
+        for (text, part) in [
+            ("", "a destination is"),
+            ("drop", "a destination is"),
+            ("127.0.0.1", "a destination is"),
+            ("127.0.0.1:0", "`0` is not a port"),
+            ("127.0.0.1:65536", "`65536` is not a port"),
+            ("127.0.0.1:+80", "is not a port"),
+            ("10.0.0.1:80@3", "`80@3` is not a port"),
+            ("::1:80", "`[::1:80]:PORT`"),
+            ("fd00::1%eth0:80", "needs brackets"),
+            ("docker:514", "`docker.:514`"),
+            ("netns:a/10.0.0.1:80", "kind `netns:`"),
+            ("unix:run/a", "not absolute"),
+            ("0.0.0.0:80", "no destination"),
+            ("224.0.0.1:80", "multicast"),
+            ("255.255.255.255:80", "broadcast"),
+            ("300.1.1.1:80", "neither"),
+            ("a b:80", "neither"),
+            (":80", "the host is empty"),
+        ] {
+            let error = text.parse::<Destination>().unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let long = format!("unix:/{}", "a".repeat(107));
+        assert!(long.parse::<Destination>().is_err());
+    }
+}

@@ -1,0 +1,162 @@
+//! Which traffic a rule takes.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+use ipnet::IpNet;
+
+use super::{ParseError, PortSet};
+
+/// `tcp:[PREFIX:]PORTS`: the original destinations that a rule takes. Without a prefix, those of both families.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Match {
+    /// `None` is every address.
+    pub prefix: Option<IpNet>,
+    /// Ports of the original destination.
+    pub ports: PortSet,
+}
+
+impl FromStr for Match {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        parse(text).map_err(|ParseError(why)| ParseError(format!("match `{}`: {why}", text.escape_debug())))
+    }
+}
+
+fn parse(text: &str) -> Result<Match, ParseError> {
+    let Some((protocol, rest)) = text.split_once(':') else {
+        return Err(ParseError(format!("needs a protocol, as in `tcp:{}`", text.escape_debug())));
+    };
+    if protocol != "tcp" {
+        return Err(ParseError(format!(
+            "unknown protocol `{}`; a match begins with `tcp:`",
+            protocol.escape_debug()
+        )));
+    }
+    if let Some(bracketed) = rest.strip_prefix('[') {
+        let Some((address, ports)) = bracketed.split_once("]:") else {
+            return Err(ParseError("after `[ADDRESS]` comes `:PORTS`".into()));
+        };
+        let prefix = prefix::<Ipv6Addr>(address, 128)?;
+        return Ok(Match { prefix: Some(prefix), ports: ports.parse()? });
+    }
+    match rest.rsplit_once(':') {
+        None if rest.parse::<Ipv4Addr>().is_ok() || rest.parse::<ipnet::Ipv4Net>().is_ok() => {
+            Err(ParseError(format!("the ports are missing; for all of them write `tcp:{rest}:*`")))
+        }
+        None => Ok(Match { prefix: None, ports: rest.parse()? }),
+        Some((address, ports)) if address.contains(':') => {
+            // Where an unbracketed address ends and the ports begin cannot be told.
+            let whole = rest.parse::<Ipv6Addr>().is_ok() || rest.parse::<ipnet::Ipv6Net>().is_ok();
+            let corrected = if whole { format!("[{rest}]:*") } else { format!("[{address}]:{ports}") };
+            Err(ParseError(format!(
+                "an IPv6 address needs brackets; write `tcp:{}`",
+                corrected.escape_debug()
+            )))
+        }
+        Some((address, ports)) => {
+            Ok(Match { prefix: Some(prefix::<Ipv4Addr>(address, 32)?), ports: ports.parse()? })
+        }
+    }
+}
+
+/// An address or a prefix of one family, without host bits.
+fn prefix<A: FromStr + Into<IpAddr>>(text: &str, bits: u8) -> Result<IpNet, ParseError> {
+    let bad = || {
+        let family = if bits == 32 { "IPv4" } else { "IPv6" };
+        ParseError(format!("`{}` is not an {family} address or prefix", text.escape_debug()))
+    };
+    let (address, length) = match text.split_once('/') {
+        None => (text, bits),
+        Some((address, length)) => {
+            let digits = length.bytes().all(|byte| byte.is_ascii_digit());
+            let length = length.parse().ok().filter(|length| digits && *length <= bits).ok_or_else(bad)?;
+            (address, length)
+        }
+    };
+    let address: IpAddr = address.parse::<A>().map_err(|_| bad())?.into();
+    if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let v4_length = length.saturating_sub(96);
+        return Err(ParseError(format!("`{text}` is an IPv4-mapped address; write `{v4}/{v4_length}`")));
+    }
+    let net = IpNet::new(address, length).map_err(|_| bad())?;
+    if net.trunc() != net {
+        return Err(ParseError(format!("`{text}` has host bits set; write `{}`", net.trunc())));
+    }
+    Ok(net)
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prefix, ports } = self;
+        match prefix {
+            None => write!(f, "tcp:{ports}"),
+            Some(net) => {
+                let host = net.prefix_len() == net.max_prefix_len();
+                match (net, host) {
+                    (IpNet::V4(net), true) => write!(f, "tcp:{}:{ports}", net.addr()),
+                    (IpNet::V4(net), false) => write!(f, "tcp:{net}:{ports}"),
+                    (IpNet::V6(net), true) => write!(f, "tcp:[{}]:{ports}", net.addr()),
+                    (IpNet::V6(net), false) => write!(f, "tcp:[{net}]:{ports}"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_forms_are_normalised() {
+        for (text, shown) in [
+            ("tcp:8080", "tcp:8080"),
+            ("tcp:443,80", "tcp:80,443"),
+            ("tcp:*", "tcp:*"),
+            ("tcp:all", "tcp:*"),
+            ("tcp:10.0.0.1:80", "tcp:10.0.0.1:80"),
+            ("tcp:10.0.0.1/32:80", "tcp:10.0.0.1:80"),
+            ("tcp:10.0.0.0/8:80-90", "tcp:10.0.0.0/8:80-90"),
+            ("tcp:0.0.0.0/0:80", "tcp:0.0.0.0/0:80"),
+            ("tcp:[fd00::1]:80", "tcp:[fd00::1]:80"),
+            ("tcp:[fd00::/16]:*", "tcp:[fd00::/16]:*"),
+            ("tcp:[::/0]:80", "tcp:[::/0]:80"),
+        ] {
+            assert_eq!(text.parse::<Match>().unwrap().to_string(), shown);
+            assert_eq!(shown.parse::<Match>().unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn errors_show_the_corrected_form() {
+        for (text, part) in [
+            ("8080", "`tcp:8080`"),
+            ("udp:53", "unknown protocol `udp`"),
+            ("tcp:", "is not a port"),
+            ("tcp:10.0.0.1", "`tcp:10.0.0.1:*`"),
+            ("tcp:10.0.0.0/8", "`tcp:10.0.0.0/8:*`"),
+            ("tcp:10.0.0.1/8:80", "`10.0.0.0/8`"),
+            ("tcp:10.0.0.1/33:80", "not an IPv4"),
+            ("tcp:10.0.0:80", "not an IPv4"),
+            ("tcp:fd00::1:80", "`tcp:[fd00::1:80]:*`"),
+            ("tcp:fd00::/16:80", "`tcp:[fd00::/16]:80`"),
+            ("tcp:[fd00::1]", "`:PORTS`"),
+            ("tcp:[fd00::1/16]:80", "`fd00::/16`"),
+            ("tcp:[10.0.0.1]:80", "not an IPv6"),
+            ("tcp:[::ffff:10.0.0.1]:80", "`10.0.0.1/32`"),
+            ("tcp:[::ffff:0:0/96]:80", "`0.0.0.0/0`"),
+            ("tcp:90-80", "`80-90`"),
+            ("tcp:0", "port 0"),
+        ] {
+            let error = text.parse::<Match>().unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A rule: matches and what is done with what they take.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Destination, Match, ParseError};
+
+/// A rule as the user wrote it: the one type behind the command line and the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    /// `None`: `rule-N`, with the lowest N that is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<RuleName>,
+    /// One at least.
+    #[serde(rename = "match")]
+    pub matches: Vec<Match>,
+    /// Exactly one.
+    pub to: Vec<Destination>,
+    /// What a client sees while the rule is unavailable.
+    #[serde(default)]
+    pub on_unavailable: OnUnavailable,
+    /// From the dial's begin to an established connection.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout: Span,
+    /// Without a byte in either direction; `0s` is never.
+    #[serde(default = "default_idle_timeout")]
+    pub idle_timeout: Span,
+}
+
+/// 5 s: the field's usual figure (Envoy's `connect_timeout`), above one retransmitted SYN (1 s) and two (3 s).
+pub const DEFAULT_CONNECT_TIMEOUT: Span = Span(Duration::from_secs(5));
+
+/// 1 h: Envoy's default for TCP. Dead peers are found sooner by keep-alive.
+pub const DEFAULT_IDLE_TIMEOUT: Span = Span(Duration::from_secs(3600));
+
+fn default_connect_timeout() -> Span {
+    DEFAULT_CONNECT_TIMEOUT
+}
+
+fn default_idle_timeout() -> Span {
+    DEFAULT_IDLE_TIMEOUT
+}
+
+/// Matches that one rule can have.
+const MAX_MATCHES: usize = 64;
+
+impl RuleSpec {
+    /// Checks what one value alone cannot show.
+    ///
+    /// # Errors
+    ///
+    /// Names the first thing that is wrong.
+    pub fn validate(&self) -> Result<(), ParseError> {
+        let error = |why: String| Err(ParseError(why));
+        if self.matches.is_empty() {
+            return error("a rule needs a match".into());
+        }
+        if self.matches.len() > MAX_MATCHES {
+            return error(format!("a rule has at most {MAX_MATCHES} matches, not {}", self.matches.len()));
+        }
+        if let Some((index, twice)) =
+            self.matches.iter().enumerate().find(|(index, one)| self.matches[..*index].contains(one))
+        {
+            return error(format!("match `{twice}` is there twice (number {})", index + 1));
+        }
+        match &self.to[..] {
+            [] => return error("a rule needs a destination".into()),
+            [_] => {}
+            [first, second, ..] => {
+                return error(format!("a rule has one destination, not both `{first}` and `{second}`"));
+            }
+        }
+        if self.connect_timeout.0.is_zero() {
+            return error("connect time-out `0s`: must be longer than 0".into());
+        }
+        Ok(())
+    }
+
+    /// The rule under its name.
+    #[must_use]
+    pub fn named(self, name: RuleName) -> Rule {
+        let Self { name: _, matches, to, on_unavailable, connect_timeout, idle_timeout } = self;
+        let to = to.into_iter().next().expect("`validate` saw exactly one");
+        Rule { name, matches, to, on_unavailable, connect_timeout, idle_timeout }
+    }
+}
+
+/// A rule of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Unique in the namespace.
+    pub name: RuleName,
+    /// One at least.
+    pub matches: Vec<Match>,
+    /// Where its connections go.
+    pub to: Destination,
+    /// What a client sees while the rule is unavailable.
+    pub on_unavailable: OnUnavailable,
+    /// As [`RuleSpec::connect_timeout`].
+    pub connect_timeout: Span,
+    /// As [`RuleSpec::idle_timeout`].
+    pub idle_timeout: Span,
+}
+
+impl Rule {
+    /// Whether both say the same, names apart.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let Self { name: _, matches, to, on_unavailable, connect_timeout, idle_timeout } = self;
+        *matches == other.matches
+            && *to == other.to
+            && *on_unavailable == other.on_unavailable
+            && *connect_timeout == other.connect_timeout
+            && *idle_timeout == other.idle_timeout
+    }
+}
+
+/// 1 to 64 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleName(String);
+
+impl RuleName {
+    /// `rule-N`.
+    #[must_use]
+    pub fn numbered(number: usize) -> Self {
+        Self(format!("rule-{number}"))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RuleName {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let fits = (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+            && text.as_bytes()[0].is_ascii_alphanumeric();
+        if !fits {
+            return Err(ParseError(format!(
+                "rule name `{}`: 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-`, beginning with a letter or digit",
+                text.escape_debug()
+            )));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a client sees while a rule's listener or destination cannot be had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnavailable {
+    /// The application's own socket.
+    Pass,
+    /// RST.
+    #[default]
+    Reject,
+}
+
+impl fmt::Display for OnUnavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "pass",
+            Self::Reject => "reject",
+        })
+    }
+}
+
+/// A length of time, written as `5s`, `1m 30s`, `500ms`. At most 24 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = |why: &str| ParseError(format!("time `{}`: {why}", text.escape_debug()));
+        let span = humantime::parse_duration(text).map_err(|_| error("write it as `500ms`, `5s` or `1h`"))?;
+        if span > Duration::from_secs(24 * 24 * 3600) {
+            return Err(error("longer than 24 days"));
+        }
+        Ok(Self(span))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}

@@ -1,0 +1,129 @@
+//! How a user names a namespace.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use super::ParseError;
+
+/// A namespace as the user names it: `netns:NAME`, `path:/ABS`, `pid:N`, `self` or `cookie:N`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A name that `ip netns` knows.
+    Netns(String),
+    /// An absolute path of an nsfs file.
+    Path(PathBuf),
+    /// A process of the daemon's PID namespace.
+    Pid(u32),
+    /// The namespace of the process that asks.
+    Caller,
+    /// A namespace that is steered already, by its netns cookie.
+    Cookie(u64),
+}
+
+const FORMS: &str = "`netns:NAME`, `path:/ABS`, `pid:N`, `self` or `cookie:N`";
+
+/// Words that begin a target, now or in a later version, so that they are not taken for host names.
+pub(super) const KEYWORDS: [&str; 12] = [
+    "netns",
+    "path",
+    "pid",
+    "self",
+    "cookie",
+    "docker",
+    "podman",
+    "containerd",
+    "cri",
+    "pod",
+    "unit",
+    "unix",
+];
+
+impl FromStr for Target {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = |why: String| Err(ParseError(format!("target `{}`: {why}", text.escape_debug())));
+        if text == "self" {
+            return Ok(Self::Caller);
+        }
+        let Some((kind, rest)) = text.split_once(':') else {
+            let name = if text.is_empty() { "NAME" } else { text };
+            return error(format!("needs a kind, as in `netns:{}`: {FORMS}", name.escape_debug()));
+        };
+        match kind {
+            "netns" => match rest {
+                "" => error("the name is empty".into()),
+                "." | ".." => error("not a name".into()),
+                _ if rest.contains('/') => {
+                    error("a name holds no `/`; for a file use `path:/ABSOLUTE/PATH`".into())
+                }
+                _ if rest.contains('\0') => error("a name holds no NUL".into()),
+                _ if rest.len() > 255 => error("the name is longer than 255 bytes".into()),
+                _ => Ok(Self::Netns(rest.into())),
+            },
+            "path" if !rest.starts_with('/') => {
+                error(format!("the path is not absolute; use `path:/…/{}`", rest.escape_debug()))
+            }
+            "path" if rest.contains('\0') => error("a path holds no NUL".into()),
+            "path" if rest.len() > 4095 => error("the path is longer than 4095 bytes".into()),
+            "path" => Ok(Self::Path(rest.into())),
+            "pid" => match rest.parse::<u32>() {
+                Ok(pid) if pid > 0 && i32::try_from(pid).is_ok() => Ok(Self::Pid(pid)),
+                _ => error(format!("`{}` is not a process id", rest.escape_debug())),
+            },
+            "cookie" => match rest.parse::<u64>() {
+                Ok(cookie) if cookie > 0 => Ok(Self::Cookie(cookie)),
+                _ => error(format!("`{}` is not a netns cookie", rest.escape_debug())),
+            },
+            "self" => error("`self` takes nothing after it".into()),
+            _ => error(format!("unknown kind `{}`; a target is {FORMS}", kind.escape_debug())),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Netns(name) => write!(f, "netns:{name}"),
+            Self::Path(path) => write!(f, "path:{}", path.display()),
+            Self::Pid(pid) => write!(f, "pid:{pid}"),
+            Self::Caller => f.write_str("self"),
+            Self::Cookie(cookie) => write!(f, "cookie:{cookie}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_forms_round_trip() {
+        for text in
+            ["netns:ns1", "netns:a b", "path:/proc/1/ns/net", "pid:1", "self", "cookie:18446744073709551615"]
+        {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn bad_targets_are_refused_by_name() {
+        for (text, part) in [
+            ("", "needs a kind"),
+            ("ns1", "`netns:ns1`"),
+            ("netns:", "empty"),
+            ("netns:a/b", "no `/`"),
+            ("netns:..", "not a name"),
+            ("path:proc/1/ns/net", "not absolute"),
+            ("pid:0", "`0`"),
+            ("pid:-1", "`-1`"),
+            ("pid:99999999999", "not a process id"),
+            ("cookie:0", "not a netns cookie"),
+            ("self:1", "nothing after it"),
+            ("docker:web", "unknown kind `docker`"),
+        ] {
+            let error = text.parse::<Target>().unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! An error as the API tells it.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of error, which decides the HTTP status and the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The request is wrong: 400, exit 2.
+    Usage,
+    /// No such namespace or rule: 404, exit 3.
+    NotFound,
+    /// It could not be done: 500, exit 1.
+    Failed,
+}
+
+/// An error with its cause in the text, once, and a hint where there is a known mend.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// For programs.
+    pub code: Code,
+    /// One line.
+    pub message: String,
+    /// A known mend.
+    pub hint: Option<String>,
+}
+
+impl Error {
+    /// An error with a text.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    /// An error with its whole chain in one line.
+    #[must_use]
+    pub fn chain(code: Code, error: &dyn std::error::Error) -> Self {
+        Self::new(code, chain(error))
+    }
+
+    /// With a known mend.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// An error and its causes in one line. A cause whose text the line ends with already is not said again.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.ends_with(&part) {
+            write!(text, ": {part}").expect("a String takes all");
+        }
+        cause = error.source();
+    }
+    // The verifier's log, for one, has lines.
+    text.replace('\n', " | ")
+}

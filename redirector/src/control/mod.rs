@@ -1,0 +1,26 @@
+//! The API: HTTP/1.1 and JSON on a Unix socket.
+//!
+//! | request | body or query | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/namespaces` | `?target=TARGET` or nothing | [`Listing`] |
+//! | `POST /v1/attach` | [`AttachRequest`] | [`Attached`] |
+//! | `POST /v1/detach` | [`DetachRequest`] | [`Detached`] |
+//!
+//! An error is [`ErrorBody`] with status 400 (the request is wrong), 404 (no such namespace or rule) or 500.
+//! Documents only ever gain fields.
+
+mod client;
+mod error;
+mod server;
+mod socket;
+mod types;
+
+pub use client::{ClientError, call, get};
+pub use error::{Code, Error, chain};
+pub use server::{Api, Caller, serve};
+pub use socket::{ControlSocket, DEFAULT_SOCKET, SocketError};
+pub use types::{
+    AttachRequest, AttachResult, Attached, ConnectionCounts, DetachRequest, Detached, Draining, Drift,
+    ErrorBody, ErrorDetail, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView, RuleCounts,
+    RuleView, SCHEMA,
+};

@@ -1,0 +1,155 @@
+//! The server half: routes, and errors as documents.
+
+use std::{convert::Infallible, future::Future, sync::Arc};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{ConnectInfo, Query, Request, State, connect_info::Connected, rejection::QueryRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+    serve::IncomingStream,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::UnixListener;
+
+use super::{
+    AttachRequest, Attached, Code, DetachRequest, Detached, Error, ErrorBody, ErrorDetail, Listing, SCHEMA,
+};
+use crate::config::Target;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// In the daemon's PID namespace; `None` when the caller cannot be seen from there.
+    pub pid: Option<i32>,
+    /// Effective user.
+    pub uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let peer = stream.io().peer_cred().ok();
+        Self {
+            pid: peer.and_then(|peer| peer.pid()).filter(|pid| *pid > 0),
+            uid: peer.map(|peer| peer.uid()),
+        }
+    }
+}
+
+/// What the daemon can be asked for.
+pub trait Api: Send + Sync + 'static {
+    /// `POST /v1/attach`.
+    fn attach(
+        self: Arc<Self>,
+        caller: Caller,
+        request: AttachRequest,
+    ) -> impl Future<Output = Result<Attached, Error>> + Send;
+
+    /// `POST /v1/detach`.
+    fn detach(
+        self: Arc<Self>,
+        caller: Caller,
+        request: DetachRequest,
+    ) -> impl Future<Output = Result<Detached, Error>> + Send;
+
+    /// `GET /v1/namespaces[?target=TARGET]`.
+    fn list(
+        self: Arc<Self>,
+        caller: Caller,
+        target: Option<Target>,
+    ) -> impl Future<Output = Result<Listing, Error>> + Send;
+}
+
+/// Serves until `stop` is ready, then finishes the requests under way.
+///
+/// # Errors
+///
+/// As accept(2).
+pub async fn serve<A: Api>(
+    listener: UnixListener,
+    api: Arc<A>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/v1/namespaces", get(list::<A>))
+        .route("/v1/attach", post(attach::<A>))
+        .route("/v1/detach", post(detach::<A>))
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .with_state(api);
+    axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
+        .with_graceful_shutdown(stop)
+        .await
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    target: Option<Target>,
+}
+
+async fn list<A: Api>(
+    State(api): State<Arc<A>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(ListQuery { target })) => respond(api.list(caller, target).await),
+        Err(error) => Error::chain(Code::Usage, &error).into_response(),
+    }
+}
+
+async fn attach<A: Api>(
+    State(api): State<Arc<A>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Bytes,
+) -> Response {
+    match parse(&body) {
+        // In a task of its own: a client that hangs up does not leave the attach half done.
+        Ok(request) => respond(finish(tokio::spawn(api.attach(caller, request))).await),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn detach<A: Api>(
+    State(api): State<Arc<A>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Bytes,
+) -> Response {
+    match parse(&body) {
+        Ok(request) => respond(finish(tokio::spawn(api.detach(caller, request))).await),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn finish<T>(task: tokio::task::JoinHandle<Result<T, Error>>) -> Result<T, Error> {
+    task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
+}
+
+async fn unknown(request: Request) -> Result<Infallible, Error> {
+    let what = format!("`{} {}`: no such request", request.method(), request.uri().path().escape_debug());
+    Err(Error::new(Code::NotFound, what))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|error| Error::new(Code::Usage, format!("request body: {error}")))
+}
+
+fn respond<T: Serialize>(result: Result<T, Error>) -> Response {
+    result.map(axum::Json).into_response()
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let Self { code, message, hint } = self;
+        let status = match code {
+            Code::Usage => StatusCode::BAD_REQUEST,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let body = ErrorBody { schema: SCHEMA, error: ErrorDetail { code, message, hint } };
+        (status, axum::Json(body)).into_response()
+    }
+}

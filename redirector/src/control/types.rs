@@ -1,0 +1,267 @@
+//! The documents of the API, which `--json` prints as they are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Code;
+use crate::{
+    config::{Destination, Match, OnUnavailable, RuleName, RuleSpec, Span, Target},
+    kernel::AttachedProgram,
+    listener::Family,
+};
+
+/// The version of every document. Fields are only added.
+pub const SCHEMA: u32 = 1;
+
+/// Body of `POST /v1/attach`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// Which namespace.
+    pub target: Target,
+    /// What to steer where.
+    pub rule: RuleSpec,
+    /// Say what would be done, and do nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Without it the host's own namespace is refused.
+    #[serde(default)]
+    pub host_netns: bool,
+}
+
+/// What an attach did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachResult {
+    /// The rule is new.
+    Attached,
+    /// A rule of this name was there and said something else.
+    Changed,
+    /// It was there like this.
+    Unchanged,
+}
+
+/// Answer to `POST /v1/attach`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attached {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What was done, or would be.
+    pub result: AttachResult,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// As the user named it.
+    pub target: Target,
+    /// The netns cookie.
+    pub cookie: u64,
+    /// The rule's name.
+    pub rule: RuleName,
+    /// What may surprise, a sentence each.
+    pub warnings: Vec<String>,
+    /// `sk_lookup` programs of others in that namespace, in the order in which they run.
+    pub foreign_programs: Vec<AttachedProgram>,
+    /// Connections that are open on matched addresses: they stay where they are.
+    pub existing_connections: u64,
+}
+
+/// Body of `POST /v1/detach`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetachRequest {
+    /// Which namespace.
+    pub target: Target,
+    /// One rule; without it every rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleName>,
+}
+
+/// Answer to `POST /v1/detach`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Detached {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Always `detached`.
+    pub result: String,
+    /// As it was named when it was attached.
+    pub target: Target,
+    /// The netns cookie.
+    pub cookie: u64,
+    /// The rules that are gone.
+    pub rules: Vec<RuleName>,
+    /// Whether other rules still steer the namespace.
+    pub steered: bool,
+    /// Relayed connections that go on to their end.
+    pub connections: u64,
+}
+
+/// Answer to `GET /v1/namespaces`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listing {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Those that are steered, by target.
+    pub namespaces: Vec<NamespaceView>,
+    /// Those that are not steered any more, with connections that go on to their end.
+    pub draining: Vec<Draining>,
+}
+
+/// One steered namespace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NamespaceView {
+    /// As it was named when it was attached.
+    pub target: Target,
+    /// The netns cookie.
+    pub cookie: u64,
+    /// Inode of its nsfs file.
+    pub inode: u64,
+    /// `steered`, or `detached` when the kernel says that our link is gone.
+    pub state: String,
+    /// The relay's listeners inside.
+    pub listeners: Vec<ListenerView>,
+    /// Our program there.
+    pub program: ProgramView,
+    /// Programs of others there, as found at the last attach.
+    pub foreign_programs: Vec<AttachedProgram>,
+    /// By name.
+    pub rules: Vec<RuleView>,
+    /// Decisions that no rule took.
+    pub counters: NetnsCounts,
+    /// What became of accepted connections.
+    pub connections: ConnectionCounts,
+    /// What was found amiss and mended.
+    pub drift: Drift,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListenerView {
+    /// `ipv4` or `ipv6`.
+    pub family: Family,
+    /// Where it is bound inside the namespace.
+    pub address: String,
+    /// It listens, and the SOCKMAP slot has it.
+    pub healthy: bool,
+}
+
+/// Kernel ids.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProgramView {
+    /// Program id.
+    pub id: u32,
+    /// Link id.
+    pub link: u32,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RuleView {
+    /// Unique in the namespace.
+    pub name: RuleName,
+    /// Who made it: `api`.
+    pub origin: String,
+    /// Its matches.
+    #[serde(rename = "match")]
+    pub matches: Vec<Match>,
+    /// Its destination.
+    pub to: Vec<Destination>,
+    /// What a client sees while it is unavailable.
+    pub on_unavailable: OnUnavailable,
+    /// Until a dial is given up.
+    pub connect_timeout: Span,
+    /// Until a silent connection is reset.
+    pub idle_timeout: Span,
+    /// `up`, or `down` while its destination does not answer.
+    pub state: String,
+    /// From the kernel.
+    pub counters: RuleCounts,
+}
+
+/// Decisions of one rule. The program decides at least once per connection, and once more for each
+/// retransmitted SYN that found no pending handshake.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RuleCounts {
+    /// Given to the listener.
+    pub steered: u64,
+    /// Left alone: the rule says `pass`.
+    pub passed: u64,
+    /// Refused: the rule says `reject`.
+    pub rejected: u64,
+    /// The relay's own onward connections, left alone.
+    pub bypassed: u64,
+    /// The listener could not be had; `on_unavailable` decided.
+    pub unavailable: u64,
+    /// The same by reason: errno of the assignment, or `down`. Without those that never came.
+    pub unavailable_reasons: BTreeMap<String, u64>,
+}
+
+/// Decisions that no rule took.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NetnsCounts {
+    /// TCP packets for a new connection that no rule names.
+    pub unmatched: u64,
+}
+
+/// What became of accepted connections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConnectionCounts {
+    /// Accepted and not yet ended.
+    pub active: u64,
+    /// Ended, kept until the peer has acknowledged all.
+    pub lingering: u64,
+    /// Accepted.
+    pub accepted: u64,
+    /// Reached their destination.
+    pub relayed: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes from destinations.
+    pub bytes_out: u64,
+    /// accept(2) found no fd or no memory.
+    pub accept_exhausted: u64,
+    /// Did not reach their destination, by reason.
+    pub failed: BTreeMap<String, u64>,
+    /// Reached it and ended, by how.
+    pub ended: BTreeMap<String, u64>,
+}
+
+/// What was found amiss and mended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Drift {
+    /// Listeners that something had killed.
+    pub listeners_revived: u64,
+    /// SOCKMAP slots that held something else than our listener.
+    pub slots_restored: u64,
+}
+
+/// A namespace that is not steered any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Draining {
+    /// As it was named when it was attached.
+    pub target: Target,
+    /// The netns cookie.
+    pub cookie: u64,
+    /// Relayed connections that go on.
+    pub connections: u64,
+}
+
+/// Every error.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// For programs.
+    pub code: Code,
+    /// For people: one line.
+    pub message: String,
+    /// A known mend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}

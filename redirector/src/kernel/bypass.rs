@@ -1,0 +1,79 @@
+//! The bypass map: connections that the relay itself makes inside a steered namespace.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
+    sync::Arc,
+};
+
+use aya::maps::MapData;
+use redirector_ebpf::{BypassKey, FAMILY_IPV4, FAMILY_IPV6};
+
+use crate::sys::bpf;
+
+/// Why an entry could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BypassError {
+    /// Its capacity is a limit of this program.
+    #[error("the bypass map is full")]
+    Full,
+    /// The socket that had this port before is closed, its guard not yet dropped: take another port.
+    #[error("the port was another connection's a moment ago")]
+    Busy,
+    /// Anything else.
+    #[error("bpf BPF_MAP_UPDATE_ELEM BYPASS")]
+    Syscall(#[source] io::Error),
+}
+
+/// Local ends that are never steered. The program asks only for packets whose two addresses are equal.
+#[derive(Debug)]
+pub struct Bypass(MapData);
+
+impl Bypass {
+    pub(super) fn new(map: MapData) -> Self {
+        Self(map)
+    }
+
+    /// Enters the local end of a socket that is bound and not yet connected. Drop the guard after the socket is
+    /// closed: until then an ACK that answers a SYN cookie is looked up too.
+    ///
+    /// # Errors
+    ///
+    /// [`BypassError`].
+    pub fn enter(self: &Arc<Self>, local: SocketAddr) -> Result<BypassGuard, BypassError> {
+        let key = bypass_key(local);
+        match bpf::map_update(self.0.fd().as_fd(), &key, &1_u32, bpf::Update::New) {
+            Ok(()) => Ok(BypassGuard { bypass: Arc::clone(self), key }),
+            Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Err(BypassError::Full),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(BypassError::Busy),
+            Err(error) => Err(BypassError::Syscall(error)),
+        }
+    }
+}
+
+/// The key of a local end.
+#[must_use]
+pub fn bypass_key(local: SocketAddr) -> BypassKey {
+    let (family, address) = match local.ip() {
+        IpAddr::V4(v4) => (FAMILY_IPV4, [u32::from_ne_bytes(v4.octets()), 0, 0, 0]),
+        IpAddr::V6(v6) => (FAMILY_IPV6, bytemuck::cast(v6.octets())),
+    };
+    BypassKey { family, port: local.port().into(), address }
+}
+
+/// One entry of the bypass map.
+#[derive(Debug)]
+pub struct BypassGuard {
+    bypass: Arc<Bypass>,
+    key: BypassKey,
+}
+
+impl Drop for BypassGuard {
+    fn drop(&mut self) {
+        if let Err(error) = bpf::map_delete(self.bypass.0.fd().as_fd(), &self.key) {
+            // Left behind it would let one later client from the namespace itself, with that very port, pass.
+            tracing::error!(%error, "bpf BPF_MAP_DELETE_ELEM BYPASS");
+        }
+    }
+}

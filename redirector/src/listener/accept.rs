@@ -1,0 +1,96 @@
+//! The accept loop: what goes on, what backs off, what ends it.
+
+use std::{future::Future, io, net::SocketAddr, time::Duration};
+
+use tokio::net::{TcpListener, TcpStream};
+
+/// Why an accept loop ended.
+#[derive(Debug)]
+pub enum AcceptEnd {
+    /// It was told to.
+    Stopped,
+    /// The listener is dead: accept(2) would say the same for ever.
+    Fatal(io::Error),
+}
+
+/// The pause after accept(2) found no fd or no memory. The connection stays in the queue meanwhile.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Accepts until `stop` is ready or the listener is dead.
+pub async fn accept_until(
+    listener: &TcpListener,
+    stop: impl Future<Output = ()>,
+    mut take: impl FnMut(TcpStream, SocketAddr),
+    mut exhausted: impl FnMut(&io::Error),
+) -> AcceptEnd {
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => return AcceptEnd::Stopped,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => take(stream, peer),
+            Err(error) => match class(&error) {
+                Class::OneConnection => {}
+                Class::Exhausted => {
+                    exhausted(&error);
+                    tokio::select! {
+                        () = &mut stop => return AcceptEnd::Stopped,
+                        () = tokio::time::sleep(BACK_OFF) => {}
+                    }
+                }
+                Class::Fatal => return AcceptEnd::Fatal(error),
+            },
+        }
+    }
+}
+
+/// How long handshakes that were under way when steering stopped have to be finished. Without it a client
+/// whose SYN we have answered would be reset by our closing; one that takes longer still is.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Accepts what a listener that gets no new connections still has, and what it finishes within a moment.
+pub async fn accept_all(listener: &TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) {
+    let deadline = tokio::time::Instant::now() + GRACE;
+    loop {
+        match tokio::time::timeout_at(deadline, listener.accept()).await {
+            Ok(Ok((stream, peer))) => take(stream, peer),
+            Ok(Err(error)) if matches!(class(&error), Class::OneConnection) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+enum Class {
+    /// The error belongs to the connection that would have been accepted.
+    OneConnection,
+    /// The process or the machine has no more of something.
+    Exhausted,
+    /// The error belongs to the listener.
+    Fatal,
+}
+
+/// accept(2), section "Error handling": network errors that are pending on the new socket are passed on.
+fn class(error: &io::Error) -> Class {
+    match error.raw_os_error() {
+        Some(
+            libc::ECONNABORTED
+            | libc::EINTR
+            | libc::EAGAIN
+            | libc::EPERM
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+            | libc::ETIMEDOUT,
+        ) => Class::OneConnection,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Class::Exhausted,
+        _ => Class::Fatal,
+    }
+}

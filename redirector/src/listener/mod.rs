@@ -1,0 +1,12 @@
+//! Listening sockets: made inside a namespace, accepted from outside.
+//!
+//! A listener is bound to a loopback address and a high port, so that it cannot be reached from the network
+//! but by steering; it is IPv4 or IPv6, never both. Whoever makes one runs inside the namespace: `netns::enter`.
+
+mod accept;
+mod addresses;
+mod socket;
+
+pub use accept::{AcceptEnd, accept_all, accept_until};
+pub use addresses::{Client, OriginalDst};
+pub use socket::{BindError, Family, Listener, bind, cookies};

@@ -1,0 +1,217 @@
+//! Making a listener, and bringing it back to life.
+
+use std::{
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use redirector_ebpf::{FAMILY_IPV4, FAMILY_IPV6};
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+use crate::{
+    netns::NetnsCookie,
+    relay,
+    sys::{SyscallError, named, socket},
+};
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// `AF_INET`.
+    Ipv4,
+    /// `AF_INET6`.
+    Ipv6,
+}
+
+impl Family {
+    /// The family's bit in the ABI.
+    #[must_use]
+    pub fn bit(self) -> u32 {
+        match self {
+            Self::Ipv4 => FAMILY_IPV4,
+            Self::Ipv6 => FAMILY_IPV6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
+/// Connections that wait to be accepted; the namespace's `net.core.somaxconn` may be less (4096 by default).
+const BACKLOG: i32 = 4096;
+
+/// Above the usual `ip_local_port_range` (32768 to 60999), so that neither clients nor servers of the
+/// namespace meet our port: a server that binds the same port on the wildcard address would get EADDRINUSE.
+const FIRST_PORT: u16 = 61_000;
+
+/// Ports tried before giving up. With half of the range taken all are taken once in 2^64.
+const PORTS_TRIED: u64 = 64;
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The kernel has this family not at all (`ipv6.disable=1`): none of its packets can arrive either.
+    #[error("the kernel has no {0}")]
+    NoFamily(Family),
+    /// No port from 61000 up is free.
+    #[error("no free port from {FIRST_PORT} up on the {0} loopback address")]
+    NoPort(Family),
+    /// Anything else.
+    #[error("make the {0} listener")]
+    Syscall(Family, #[source] SyscallError),
+}
+
+/// Makes a listening socket in the namespace of this thread. It needs CAP_NET_ADMIN over that namespace
+/// (`IP_TRANSPARENT`), but neither the loopback device up nor its address: `IP_FREEBIND`.
+///
+/// Time-outs and `TCP_NODELAY` are set here, once: accepted sockets inherit them.
+///
+/// # Errors
+///
+/// [`BindError`].
+pub fn bind(family: Family) -> Result<Socket, BindError> {
+    let domain = match family {
+        Family::Ipv4 => Domain::IPV4,
+        Family::Ipv6 => Domain::IPV6,
+    };
+    let other = |error| BindError::Syscall(family, error);
+    let listener = match Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)) {
+        Ok(listener) => listener,
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            return Err(BindError::NoFamily(family));
+        }
+        result @ Err(_) => named("socket", result).map_err(other)?,
+    };
+    match family {
+        Family::Ipv4 => {
+            named("setsockopt IP_TRANSPARENT", listener.set_ip_transparent_v4(true)).map_err(other)?;
+            named("setsockopt IP_FREEBIND", listener.set_freebind_v4(true)).map_err(other)?;
+        }
+        Family::Ipv6 => {
+            named("setsockopt IPV6_V6ONLY", listener.set_only_v6(true)).map_err(other)?;
+            let transparent = socket::set_option(&listener, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1);
+            named("setsockopt IPV6_TRANSPARENT", transparent).map_err(other)?;
+            named("setsockopt IPV6_FREEBIND", listener.set_freebind_v6(true)).map_err(other)?;
+        }
+    }
+    named("setsockopt keep-alive", relay::set_tcp_options(&listener)).map_err(other)?;
+    let random = RandomState::new();
+    for attempt in 0..PORTS_TRIED {
+        let ports = u64::from(u16::MAX - FIRST_PORT) + 1;
+        let offset = u16::try_from(random.hash_one(attempt) % ports).expect("less than 65536");
+        let port = FIRST_PORT + offset;
+        let address: SocketAddr = match family {
+            Family::Ipv4 => (Ipv4Addr::LOCALHOST, port).into(),
+            Family::Ipv6 => (Ipv6Addr::LOCALHOST, port).into(),
+        };
+        let result = listener.bind(&address.into());
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+            continue;
+        }
+        named("bind", result).map_err(other)?;
+        named("listen", listener.listen(BACKLOG)).map_err(other)?;
+        return Ok(listener);
+    }
+    Err(BindError::NoPort(family))
+}
+
+/// A listener that this process accepts from.
+#[derive(Debug)]
+pub struct Listener {
+    family: Family,
+    /// In an `Arc` so that the accept loop can hold it without the lock; taken only at start and revival.
+    current: Mutex<Arc<TcpListener>>,
+}
+
+impl Listener {
+    /// Registers a listener with the runtime of this task.
+    ///
+    /// # Errors
+    ///
+    /// As epoll_ctl(2).
+    pub fn new(family: Family, listener: Socket) -> io::Result<Self> {
+        let current = TcpListener::from_std(listener.into())?;
+        Ok(Self { family, current: Mutex::new(Arc::new(current)) })
+    }
+
+    /// Its family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The socket as it is now.
+    #[must_use]
+    pub fn get(&self) -> Arc<TcpListener> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, listener: TcpListener) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(listener);
+    }
+
+    /// Whether the kernel has it in `LISTEN`.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        socket::is_listening(&*self.get()).unwrap_or(false)
+    }
+
+    /// Brings a listener that was killed from inside (`ss -K`) back to `LISTEN`, on the same address.
+    ///
+    /// The runtime must learn of it anew: it keeps the hang-up that the killing made for as long as an fd is
+    /// registered, and would call the listener readable for ever.
+    ///
+    /// # Errors
+    ///
+    /// As listen(2): `EADDRINUSE` when somebody has taken the address meanwhile. Then use [`Self::replace`].
+    pub fn revive(&self) -> io::Result<()> {
+        let dead = self.get();
+        socket::listen(&*dead, BACKLOG)?;
+        let again = dead.as_fd().try_clone_to_owned()?;
+        self.set(TcpListener::from_std(again.into())?);
+        Ok(())
+    }
+
+    /// Puts a new socket in place of the one before.
+    ///
+    /// # Errors
+    ///
+    /// As epoll_ctl(2).
+    pub fn replace(&self, listener: Socket) -> io::Result<()> {
+        self.set(TcpListener::from_std(listener.into())?);
+        Ok(())
+    }
+
+    /// Where it is bound.
+    ///
+    /// # Errors
+    ///
+    /// As getsockname(2).
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.get().local_addr()
+    }
+}
+
+/// The cookies of a socket: its own, and that of the namespace it lives in.
+///
+/// # Errors
+///
+/// As getsockopt(2); `ENOPROTOOPT` before Linux 5.14.
+pub fn cookies(socket: BorrowedFd<'_>) -> Result<(u64, NetnsCookie), SyscallError> {
+    let own = named("getsockopt SO_COOKIE", socket2::SockRef::from(&socket).cookie())?;
+    let netns = named("getsockopt SO_NETNS_COOKIE", socket::netns_cookie(socket))?;
+    Ok((own, NetnsCookie(netns)))
+}

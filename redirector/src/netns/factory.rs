@@ -1,0 +1,161 @@
+//! Sockets inside a namespace, for connections that go there one after the other.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::Instant;
+
+use super::enter;
+use crate::{listener::Family, sys::namespace::netns_of};
+
+/// Most sockets that are made at one time.
+const LARGEST_BATCH: usize = 32;
+
+/// How long an unused socket is kept.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// Makes TCP sockets in the namespace of a socket that is there already. One visit makes several while the
+/// demand lasts, so that most connections find theirs ready; what is not used within [`KEPT`] is closed.
+#[derive(Debug, Default)]
+pub struct SocketFactory {
+    ipv4: Shelf,
+    ipv6: Shelf,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    stock: Arc<Mutex<Stock>>,
+    /// One visit at a time; the others wait for what it brings.
+    visit: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Stock {
+    sockets: Vec<Socket>,
+    /// Size of the next batch, less one.
+    batch: usize,
+    last_use: Option<Instant>,
+    closed: Closed,
+}
+
+/// Whether sockets may still be kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Closed {
+    #[default]
+    No,
+    Yes,
+}
+
+impl SocketFactory {
+    /// Begins with none.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A non-blocking, unbound TCP socket in the namespace that `anchor`, a socket, lives in.
+    ///
+    /// # Errors
+    ///
+    /// As socket(2), setns(2), ioctl(2) `SIOCGSKNS`.
+    pub async fn socket(&self, anchor: BorrowedFd<'_>, family: Family) -> io::Result<Socket> {
+        let (shelf, domain) = match family {
+            Family::Ipv4 => (&self.ipv4, Domain::IPV4),
+            Family::Ipv6 => (&self.ipv6, Domain::IPV6),
+        };
+        if let Some(socket) = shelf.take() {
+            return Ok(socket);
+        }
+        let _visit = shelf.visit.lock().await;
+        if let Some(socket) = shelf.take() {
+            return Ok(socket);
+        }
+        let count = shelf.next_batch();
+        let anchor = anchor.try_clone_to_owned()?;
+        let made = tokio::task::spawn_blocking(move || {
+            let netns = netns_of(anchor.as_fd())?;
+            drop(anchor);
+            enter(&netns, || make(domain, count))?
+        });
+        let mut sockets = made.await.map_err(io::Error::other)??;
+        let first = sockets.pop().ok_or_else(|| io::Error::other("no socket was made"))?;
+        shelf.put(sockets);
+        Ok(first)
+    }
+
+    /// Closes what is kept, and keeps nothing from here on.
+    pub fn clear(&self) {
+        for shelf in [&self.ipv4, &self.ipv6] {
+            let mut stock = lock(&shelf.stock);
+            stock.closed = Closed::Yes;
+            stock.sockets.clear();
+        }
+    }
+}
+
+/// At least one, or an error: a full fd table must not fail the connection that would have had the first.
+fn make(domain: Domain, count: usize) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 0..count {
+        match Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if sockets.is_empty() => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(sockets)
+}
+
+fn lock(stock: &Mutex<Stock>) -> std::sync::MutexGuard<'_, Stock> {
+    stock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shelf {
+    fn take(&self) -> Option<Socket> {
+        let mut stock = lock(&self.stock);
+        stock.last_use = Some(Instant::now());
+        stock.sockets.pop()
+    }
+
+    /// 1, then twice as many each time while the demand lasts.
+    fn next_batch(&self) -> usize {
+        let mut stock = lock(&self.stock);
+        let count = stock.batch + 1;
+        stock.batch = (count * 2).min(LARGEST_BATCH) - 1;
+        count
+    }
+
+    fn put(&self, sockets: Vec<Socket>) {
+        let mut stock = lock(&self.stock);
+        if stock.closed == Closed::Yes || sockets.is_empty() {
+            return;
+        }
+        let was_empty = stock.sockets.is_empty();
+        stock.sockets.extend(sockets);
+        if was_empty {
+            tokio::spawn(expire(Arc::clone(&self.stock)));
+        }
+    }
+}
+
+/// Closes a stock when nobody has taken from it for [`KEPT`]. Ends with the stock.
+async fn expire(stock: Arc<Mutex<Stock>>) {
+    loop {
+        let until = {
+            let mut stock = lock(&stock);
+            let until = stock.last_use.unwrap_or_else(Instant::now) + KEPT;
+            if stock.sockets.is_empty() || until <= Instant::now() {
+                stock.sockets = Vec::new();
+                stock.batch = 0;
+                return;
+            }
+            until
+        };
+        tokio::time::sleep_until(until).await;
+    }
+}

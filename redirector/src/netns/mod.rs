@@ -1,0 +1,48 @@
+//! Work inside a network namespace: a closure on a thread that then ends, and sockets made there.
+//!
+//! [`enter`] is the only place that calls setns(2). Nothing stays behind: no thread, no nsfs fd, no idle socket.
+
+mod enter;
+mod factory;
+mod routes;
+mod survey;
+
+use std::{fmt, io, os::fd::AsFd};
+
+use nix::sys::stat::fstat;
+
+pub use enter::enter;
+pub use factory::SocketFactory;
+pub use survey::{Survey, established, survey};
+
+/// What the kernel calls a network namespace by: never re-used before a reboot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetnsCookie(pub u64);
+
+impl fmt::Display for NetnsCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The nsfs file of a namespace. Means it only for as long as something keeps the namespace: inode numbers are
+/// re-used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetnsFile {
+    /// Device of nsfs.
+    pub dev: u64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+impl NetnsFile {
+    /// Of an nsfs fd.
+    ///
+    /// # Errors
+    ///
+    /// As fstat(2).
+    pub fn of(fd: impl AsFd) -> io::Result<Self> {
+        let stat = fstat(fd)?;
+        Ok(Self { dev: stat.st_dev, inode: stat.st_ino })
+    }
+}

@@ -1,0 +1,124 @@
+//! What `attach` wants to know of a namespace. Called inside it, see [`super::enter`].
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use ipnet::IpNet;
+use nix::net::if_::InterfaceFlags;
+
+/// A namespace's network, as far as steering depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Whether the loopback device is up.
+    pub loopback_up: bool,
+    /// `net.core.somaxconn`, which caps every backlog.
+    pub somaxconn: u32,
+    /// What is delivered locally: all local routes, of all tables.
+    pub local: Vec<IpNet>,
+}
+
+impl Survey {
+    /// Whether any address of a prefix is delivered locally.
+    #[must_use]
+    pub fn is_local(&self, prefix: &IpNet) -> bool {
+        self.local.iter().any(|local| local.contains(prefix) || prefix.contains(local))
+    }
+}
+
+/// Looks at the namespace of this thread.
+///
+/// # Errors
+///
+/// When `/proc` or the interfaces cannot be read.
+pub fn survey() -> io::Result<Survey> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    let loopback_up = interfaces
+        .into_iter()
+        .any(|one| one.flags.contains(InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_UP));
+    let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn")?;
+    let somaxconn = somaxconn.trim().parse().map_err(io::Error::other)?;
+    Ok(Survey { loopback_up, somaxconn, local: super::routes::local()? })
+}
+
+/// How many TCP connections are established whose local end `accepts` takes.
+///
+/// # Errors
+///
+/// When `/proc/thread-self/net/tcp` cannot be read.
+pub fn established(accepts: impl Fn(SocketAddr) -> bool) -> io::Result<u64> {
+    let mut count = 0;
+    for table in ["tcp", "tcp6"] {
+        let text = match fs::read_to_string(format!("/proc/thread-self/net/{table}")) {
+            // A kernel without IPv6 has no such file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            result => result?,
+        };
+        count += text.lines().skip(1).filter_map(established_local).filter(|local| accepts(*local)).count();
+    }
+    Ok(count as u64)
+}
+
+/// The local end of a line of `/proc/net/tcp` or `tcp6`, when it is in state ESTABLISHED. An IPv4-mapped address
+/// is an IPv4 one.
+fn established_local(line: &str) -> Option<SocketAddr> {
+    const ESTABLISHED: &str = "01";
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (address, port) = fields.next()?.split_once(':')?;
+    if fields.nth(1)? != ESTABLISHED {
+        return None;
+    }
+    let port = u16::from_str_radix(port, 16).ok()?;
+    // 32-bit words in network byte order, printed as numbers of this machine.
+    let words: Vec<[u8; 4]> = (0..address.len() / 8)
+        .map(|word| u32::from_str_radix(&address[word * 8..word * 8 + 8], 16).map(u32::to_ne_bytes))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let ip: IpAddr = match words[..] {
+        [v4] => Ipv4Addr::from(v4).into(),
+        [a, b, c, d] => {
+            let octets: [u8; 16] = bytemuck::cast([a, b, c, d]);
+            Ipv6Addr::from(octets).to_canonical()
+        }
+        _ => return None,
+    };
+    Some((ip, port).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_proc_net_tcp_are_read() {
+        let line = "   1: 0100007F:1F90 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000 0 0 1 1 0 20 4 30 10 -1";
+        assert_eq!(established_local(line), Some("127.0.0.1:8080".parse().unwrap()));
+        assert_eq!(established_local(&line.replace(" 01 ", " 0A ")), None);
+        let line = "  2: 000080FE00000000000000000100000A:0050 000080FE00000000000000000200000A:D2F0 01 0:0 00:0 0 0 0 1";
+        assert_eq!(established_local(line), Some("[fe80::a00:1]:80".parse().unwrap()));
+        let line = "  2: 0000000000000000FFFF00000100000A:0050 0000000000000000FFFF00000200000A:D2F0 01 0:0 00:0 0 0 0 1";
+        assert_eq!(established_local(line), Some("10.0.0.1:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn this_namespace_can_be_surveyed() {
+        let survey = survey().unwrap();
+        assert!(survey.somaxconn > 0);
+        if survey.loopback_up {
+            assert!(survey.is_local(&"127.0.0.1/32".parse().unwrap()));
+            assert!(survey.is_local(&"0.0.0.0/0".parse().unwrap()));
+        }
+        assert!(!survey.is_local(&"192.0.2.0/24".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_connection_of_this_process_is_counted() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(established(|local| local == address).unwrap(), 0);
+        let client = std::net::TcpStream::connect(address).unwrap();
+        assert_eq!(established(|local| local == address).unwrap(), 1);
+        drop(client);
+    }
+}

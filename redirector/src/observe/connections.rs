@@ -1,0 +1,126 @@
+//! What became of the connections of one namespace.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Defines an enum of reasons with the names that users see.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The name in output and metrics; never changed.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why an accepted connection did not reach its destination. The client saw RST.
+    NotDelivered {
+        /// Its original destination was our own listener.
+        OwnListener = "own_listener",
+        /// No rule in force takes it.
+        Unattributed = "unattributed",
+        /// As many connections as the limits allow.
+        ConnectionLimit = "connection_limit",
+        /// `ECONNREFUSED`.
+        ConnectRefused = "connect_refused",
+        /// The rule's connect time-out, or `ETIMEDOUT`.
+        ConnectTimeout = "connect_timeout",
+        /// `ENETUNREACH`, `EHOSTUNREACH`.
+        Unreachable = "unreachable",
+        /// The name of the destination has no address.
+        Unresolved = "unresolved",
+        /// No port is free on the original destination's address.
+        NoSourcePort = "no_source_port",
+        /// As many local onward connections as the bypass map holds.
+        BypassFull = "bypass_full",
+        /// `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`.
+        OutOfSockets = "out_of_sockets",
+        /// Any other errno.
+        ConnectError = "connect_error",
+        /// The client was gone before the destination answered.
+        ClientGone = "client_gone",
+        /// The daemon's drain deadline, or the namespace's death, came first.
+        Aborted = "aborted",
+    }
+}
+
+reasons! {
+    /// How a connection that reached its destination ended.
+    Ended {
+        /// With FIN from both sides.
+        Finished = "finished",
+        /// The client reset it or vanished.
+        ClientFailed = "client_failed",
+        /// The destination reset it or vanished.
+        DestinationFailed = "destination_failed",
+        /// The rule's idle time-out.
+        Idle = "idle_timeout",
+        /// The daemon's drain deadline, or the namespace's death.
+        Aborted = "aborted",
+    }
+}
+
+/// Counters of one namespace.
+#[derive(Debug, Default)]
+pub struct Connections {
+    /// Accepted and not yet ended.
+    pub active: AtomicU64,
+    /// Ended, but not yet acknowledged by the peer: kept so as not to make orphans.
+    pub lingering: AtomicU64,
+    /// Accepted from the listeners.
+    pub accepted: AtomicU64,
+    /// Reached their destination.
+    pub relayed: AtomicU64,
+    /// Bytes from clients.
+    pub bytes_in: AtomicU64,
+    /// Bytes from destinations.
+    pub bytes_out: AtomicU64,
+    /// accept(2) found no fd or no memory.
+    pub accept_exhausted: AtomicU64,
+    not_delivered: [AtomicU64; NotDelivered::ALL.len()],
+    ended: [AtomicU64; Ended::ALL.len()],
+}
+
+impl Connections {
+    /// One more that was not delivered.
+    pub fn count_not_delivered(&self, reason: NotDelivered) {
+        self.not_delivered[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One more that ended.
+    pub fn count_ended(&self, how: Ended) {
+        self.ended[how as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// By reason, without those that never came.
+    #[must_use]
+    pub fn not_delivered(&self) -> BTreeMap<String, u64> {
+        nonzero(NotDelivered::ALL.iter().map(|reason| reason.name()).zip(&self.not_delivered))
+    }
+
+    /// By way of ending, without those that never came.
+    #[must_use]
+    pub fn ended(&self) -> BTreeMap<String, u64> {
+        nonzero(Ended::ALL.iter().map(|how| how.name()).zip(&self.ended))
+    }
+}
+
+fn nonzero<'a>(counters: impl Iterator<Item = (&'static str, &'a AtomicU64)>) -> BTreeMap<String, u64> {
+    counters
+        .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}

@@ -1,0 +1,9 @@
+//! Counters and log lines about connections.
+
+mod connections;
+mod log;
+mod rate_limit;
+
+pub use connections::{Connections, Ended, NotDelivered};
+pub use log::init;
+pub use rate_limit::RateLimit;

@@ -1,0 +1,29 @@
+//! The socket options of both legs.
+
+use std::{io, os::fd::AsFd, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// Silence after which keep-alive asks the peer.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Between two questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Questions without an answer after which the peer is dead: after two minutes in all.
+const KEEPALIVE_RETRIES: u32 = 6;
+
+/// Turns keep-alive on and Nagle's algorithm off: what is relayed was coalesced by its sender already.
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub fn set_tcp_options(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    let socket = SockRef::from(&socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES),
+    )
+}

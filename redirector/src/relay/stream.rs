@@ -1,0 +1,79 @@
+//! One leg: TCP, or a Unix stream socket.
+
+use std::{
+    io,
+    net::Shutdown,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::Interest,
+    net::{TcpStream, UnixStream},
+};
+
+/// A connected stream.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// `AF_UNIX`, `SOCK_STREAM`.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+        }
+    }
+
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable().await,
+            Self::Unix(stream) => stream.writable().await,
+        }
+    }
+
+    /// Ready when the socket has an error: its peer has reset it, or keep-alive gave it up.
+    pub(super) async fn failed(&self) {
+        let ready = match self {
+            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
+            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
+        };
+        // An error is that the runtime is shutting down: then nobody waits for this any more.
+        drop(ready);
+    }
+
+    pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Unix(stream) => stream.try_read(buffer),
+        }
+    }
+
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        match SockRef::from(self).shutdown(Shutdown::Write) {
+            // The peer has reset the connection meanwhile; reading or writing says so too.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}

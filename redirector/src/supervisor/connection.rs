@@ -1,0 +1,219 @@
+//! The way of one accepted connection: attribute, dial, relay, end.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+
+use super::{
+    namespace::{Life, Namespace},
+    onward::{DialError, Endpoint, Onward, Place},
+    rules::RuleState,
+};
+use crate::{
+    listener::{Client, OriginalDst},
+    observe::{Connections, Ended, NotDelivered},
+    relay::{self, End, Stream, Traffic},
+};
+
+/// Ended connections of one namespace that are kept until their peer has acknowledged all. One more is reset.
+const MAX_LINGERING: u64 = 1024;
+
+/// Takes an accepted connection: refuses it here and now, or gives it a task. On the accept path, so no wait.
+pub(super) fn take(
+    netns: &Arc<Namespace>,
+    listener: Option<SocketAddr>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let connections = &netns.connections;
+    connections.accepted.fetch_add(1, Ordering::Relaxed);
+    let client = Client(peer);
+    let Ok(local) = stream.local_addr() else {
+        // The client has reset it in the queue already.
+        connections.count_not_delivered(NotDelivered::ClientGone);
+        return;
+    };
+    let original = OriginalDst(local);
+    if Some(local) == listener {
+        refuse(netns, stream, client, original, NotDelivered::OwnListener);
+        return;
+    }
+    let permit = if connections.active.load(Ordering::Relaxed) < netns.limits.per_namespace {
+        Arc::clone(&netns.limits.total).try_acquire_owned().ok()
+    } else {
+        None
+    };
+    let Some(permit) = permit else {
+        refuse(netns, stream, client, original, NotDelivered::ConnectionLimit);
+        return;
+    };
+    let active = Active::new(Arc::clone(netns), permit);
+    netns.tasks.spawn(serve(active, stream, client, original));
+}
+
+/// A connection that counts as active, and against the limits.
+struct Active {
+    netns: Arc<Namespace>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Active {
+    fn new(netns: Arc<Namespace>, permit: OwnedSemaphorePermit) -> Self {
+        netns.connections.active.fetch_add(1, Ordering::Relaxed);
+        Self { netns, _permit: permit }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.netns.connections.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// RST, a counter, one line.
+fn refuse(netns: &Namespace, stream: TcpStream, client: Client, original: OriginalDst, reason: NotDelivered) {
+    relay::reset(Stream::Tcp(stream));
+    netns.connections.count_not_delivered(reason);
+    if let Some(suppressed) = netns.log_limit(reason).pass() {
+        tracing::warn!(
+            netns = %netns.target, %client, original_destination = %original, reason = reason.name(), suppressed,
+            "connection not delivered"
+        );
+    }
+}
+
+async fn serve(active: Active, stream: TcpStream, client: Client, original: OriginalDst) {
+    let netns = &active.netns;
+    let Some(state) = netns.published.load().attribute(client, original) else {
+        refuse(netns, stream, client, original, NotDelivered::Unattributed);
+        return;
+    };
+    let dialled = {
+        let mut life = netns.life();
+        tokio::select! {
+            biased;
+            dialled = netns.dialer.dial(&state, &stream, original) => dialled.map_err(Some),
+            _ = life.wait_for(|life| *life == Life::Aborted) => Err(None),
+        }
+    };
+    match dialled {
+        Ok(onward) => {
+            state.dial_succeeded();
+            carry(&active, &state, stream, onward, client, original).await;
+        }
+        Err(None) => refuse(netns, stream, client, original, NotDelivered::Aborted),
+        Err(Some(error)) => not_dialled(netns, &state, stream, &error, client, original),
+    }
+}
+
+fn not_dialled(
+    netns: &Arc<Namespace>,
+    state: &Arc<RuleState>,
+    stream: TcpStream,
+    error: &DialError,
+    client: Client,
+    original: OriginalDst,
+) {
+    let DialError { reason, endpoint, source } = error;
+    relay::reset(Stream::Tcp(stream));
+    netns.connections.count_not_delivered(*reason);
+    netns.dial_failed(state, *reason);
+    if let Some(suppressed) = netns.log_limit(*reason).pass() {
+        tracing::warn!(
+            netns = %netns.target, rule = %state.rule.name, %client, original_destination = %original,
+            destination = %endpoint, error = %source, reason = reason.name(), suppressed,
+            "connection not delivered"
+        );
+    }
+}
+
+async fn carry(
+    active: &Active,
+    state: &RuleState,
+    stream: TcpStream,
+    onward: Onward,
+    client: Client,
+    original: OriginalDst,
+) {
+    let netns = &active.netns;
+    let connections = &netns.connections;
+    connections.relayed.fetch_add(1, Ordering::Relaxed);
+    let Onward { stream: destination, endpoint, place, guard } = onward;
+    let first = Stream::Tcp(stream);
+    let traffic = Traffic {
+        from_client: AtomicU64::new(0),
+        from_destination: AtomicU64::new(0),
+        totals: Some((&connections.bytes_in, &connections.bytes_out)),
+    };
+    let ended = {
+        let mut life = netns.life();
+        tokio::select! {
+            biased;
+            end = relay::relay(&first, &destination, state.rule.idle_timeout.0, &traffic) => match end {
+                End::Finished => Ended::Finished,
+                End::ClientFailed => Ended::ClientFailed,
+                End::DestinationFailed => Ended::DestinationFailed,
+                End::Idle => Ended::Idle,
+            },
+            _ = life.wait_for(|life| *life == Life::Aborted) => Ended::Aborted,
+        }
+    };
+    connections.count_ended(ended);
+    log_access(netns, state, client, original, &endpoint, &traffic, ended);
+    if ended != Ended::Finished {
+        relay::reset(first);
+        relay::reset(destination);
+        drop(guard);
+        return;
+    }
+    let inside = match place {
+        Place::Inside => Some(destination),
+        Place::Outside => {
+            drop(destination);
+            None
+        }
+    };
+    tokio::join!(linger(netns, connections, first), async {
+        if let Some(destination) = inside {
+            linger(netns, connections, destination).await;
+        }
+        drop(guard);
+    });
+}
+
+/// Closes a stream of the steered namespace without leaving an orphan there.
+async fn linger(netns: &Namespace, connections: &Connections, stream: Stream) {
+    if connections.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING {
+        let mut life = netns.life();
+        relay::linger(stream, async {
+            drop(life.wait_for(|life| *life == Life::Aborted).await);
+        })
+        .await;
+    } else {
+        relay::reset(stream);
+    }
+    connections.lingering.fetch_sub(1, Ordering::Relaxed);
+}
+
+fn log_access(
+    netns: &Namespace,
+    state: &RuleState,
+    client: Client,
+    original: OriginalDst,
+    endpoint: &Endpoint,
+    traffic: &Traffic<'_>,
+    ended: Ended,
+) {
+    tracing::debug!(
+        target: "redirector::access",
+        netns = %netns.target, rule = %state.rule.name, %client, original_destination = %original,
+        destination = %endpoint, bytes_in = traffic.from_client.load(Ordering::Relaxed),
+        bytes_out = traffic.from_destination.load(Ordering::Relaxed), ended = ended.name(),
+    );
+}

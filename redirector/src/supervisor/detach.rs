@@ -1,0 +1,103 @@
+//! `detach`: one rule, or the whole namespace.
+
+use std::{
+    os::fd::AsFd as _,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{Supervisor, Table, blocking, namespace::Namespace, not_steered, rules::RuleTable};
+use crate::{
+    config::{RuleName, Target},
+    control::{Caller, Code, DetachRequest, Detached, Error, SCHEMA},
+    netns::{self, NetnsCookie},
+    sys,
+};
+
+impl Supervisor {
+    pub(super) async fn detach_rules(
+        &self,
+        caller: Caller,
+        request: DetachRequest,
+    ) -> Result<Detached, Error> {
+        let DetachRequest { target, rule } = request;
+        let mut table = self.table.lock().await;
+        let netns = self.find(&table, &target, caller).await?;
+        let current = Arc::clone(&netns.published.load().current);
+        let names: Vec<RuleName> = current.rules().iter().map(|state| state.rule.name.clone()).collect();
+        let gone = match rule {
+            None => names.clone(),
+            Some(name) if names.contains(&name) => vec![name],
+            Some(name) => {
+                return Err(Error::new(
+                    Code::NotFound,
+                    format!("rule `{name}`: `{target}` has no such rule"),
+                ));
+            }
+        };
+        let steered = gone.len() < names.len();
+        if steered {
+            let rest = current.rules().iter().filter(|state| !gone.contains(&state.rule.name)).cloned();
+            let rest = RuleTable::new(rest.collect()).expect("fewer cells than before");
+            let changed = Arc::clone(&netns);
+            blocking(move || {
+                changed.publish(&Arc::new(rest)).map_err(|error| Error::chain(Code::Failed, &error))
+            })
+            .await?;
+        } else {
+            table.remove(&netns.cookie);
+            self.let_go(&netns).await;
+        }
+        tracing::info!(netns = %netns.target, rules = gone.len(), steered, "detach");
+        Ok(Detached {
+            schema: SCHEMA,
+            result: "detached".into(),
+            target: netns.target.clone(),
+            cookie: netns.cookie.0,
+            rules: gone,
+            steered,
+            connections: netns.connections.active.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Stops steering a namespace. What is relayed goes on, and is waited for elsewhere.
+    pub(super) async fn let_go(&self, netns: &Arc<Namespace>) {
+        if netns.cookie == self.own_cookie {
+            self.host_bypass.store(None);
+        }
+        netns.detach().await;
+        self.draining.push(netns);
+    }
+
+    /// The steered namespace that a target names: by what it opens now, or, when there is nothing any more, by
+    /// the text that it was attached with.
+    pub(super) async fn find(
+        &self,
+        table: &Table,
+        target: &Target,
+        caller: Caller,
+    ) -> Result<Arc<Namespace>, Error> {
+        if let Target::Cookie(cookie) = target {
+            return table.get(&NetnsCookie(*cookie)).cloned().ok_or_else(|| not_steered(target));
+        }
+        match self.open(target.clone(), caller).await {
+            Ok(opened) => {
+                let cookie = blocking(move || {
+                    netns::enter(&opened.fd, || {
+                        let socket =
+                            socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+                        sys::socket::netns_cookie(socket.as_fd()).map(NetnsCookie)
+                    })
+                    .and_then(|result| result)
+                    .map_err(|error| Error::chain(Code::Failed, &error))
+                })
+                .await?;
+                table.get(&cookie).cloned().ok_or_else(|| not_steered(target))
+            }
+            Err(error) => {
+                let by_text =
+                    table.values().find(|netns| netns.target == *target && *target != Target::Caller);
+                by_text.cloned().ok_or(error)
+            }
+        }
+    }
+}

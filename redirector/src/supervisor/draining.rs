@@ -1,0 +1,50 @@
+//! Namespaces that are not steered any more and have connections left.
+
+use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
+
+use super::namespace::Namespace;
+use crate::{control::Draining as View, netns::NetnsFile};
+
+/// Held until the last connection has ended.
+#[derive(Debug, Default)]
+pub(super) struct Draining(Mutex<Vec<Arc<Namespace>>>);
+
+impl Draining {
+    pub(super) fn push(&self, netns: &Arc<Namespace>) {
+        netns.tasks.close();
+        self.lock().push(Arc::clone(netns));
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Namespace>> {
+        self.lock().clone()
+    }
+
+    /// Forgets those that are done, and says which they were.
+    pub(super) fn take_done(&self) -> Vec<Arc<Namespace>> {
+        self.lock().extract_if(.., |netns| netns.tasks.is_empty()).collect()
+    }
+
+    /// Takes those with this identity out.
+    pub(super) fn take(&self, file: NetnsFile) -> Vec<Arc<Namespace>> {
+        self.lock().extract_if(.., |netns| netns.file == file).collect()
+    }
+
+    pub(super) fn contains(&self, file: NetnsFile) -> bool {
+        self.lock().iter().any(|netns| netns.file == file)
+    }
+
+    pub(super) fn view(&self) -> Vec<View> {
+        let all = self.all();
+        let left = all.iter().filter(|netns| !netns.tasks.is_empty());
+        left.map(|netns| View {
+            target: netns.target.clone(),
+            cookie: netns.cookie.0,
+            connections: netns.connections.active.load(Ordering::Relaxed),
+        })
+        .collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Namespace>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,127 @@
+//! What the supervisor does by itself: lets go of dead namespaces, mends drift, takes rules down and up.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{
+    Events, RECONCILE, Supervisor, blocking, list,
+    namespace::{Namespace, WentDown},
+    rules::{RuleState, RuleTable},
+};
+use crate::{
+    control::{Code, Error},
+    netns::NetnsFile,
+};
+
+/// Between two tries to reach a destination that did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Supervisor {
+    /// Acts on events until the daemon ends.
+    pub(super) async fn tend(self: Arc<Self>, mut events: Events) {
+        let mut tick = tokio::time::interval(RECONCILE);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(file) = events.deaths.recv() => self.bury(file).await,
+                Some(event) = events.went_down.recv() => {
+                    tokio::spawn(Arc::clone(&self).until_up(event));
+                }
+                _ = tick.tick() => self.reconcile().await,
+            }
+        }
+    }
+
+    /// The namespace has lost its last process and mount: only our sockets keep it. Let go of everything.
+    async fn bury(&self, file: NetnsFile) {
+        let mut table = self.table.lock().await;
+        let dead: Vec<_> = table.extract_if(|_, netns| netns.file == file).map(|(_, netns)| netns).collect();
+        drop(table);
+        self.watch.remove(file);
+        for netns in dead.into_iter().chain(self.draining.take(file)) {
+            let connections = netns.connections.active.load(Ordering::Relaxed);
+            netns.abort().await;
+            tracing::info!(
+                netns = %netns.target, cookie = %netns.cookie, connections,
+                "the namespace has lost its last process and mount; let go of it"
+            );
+        }
+    }
+
+    async fn reconcile(&self) {
+        let table = self.table.lock().await;
+        for netns in table.values() {
+            mend(netns);
+        }
+        for done in self.draining.take_done() {
+            let in_use = table.values().any(|netns| netns.file == done.file);
+            if !in_use && !self.draining.contains(done.file) {
+                self.watch.remove(done.file);
+            }
+        }
+    }
+
+    /// A rule's destination does not answer: its `on_unavailable` decides from now on, until it does.
+    async fn until_up(self: Arc<Self>, WentDown { netns, rule }: WentDown) {
+        tracing::warn!(netns = %netns.target, rule = %rule.rule.name, destination = %rule.rule.to, "rule is down: its destination does not answer");
+        if let Err(error) = self.publish_again(&netns, &rule).await {
+            tracing::error!(netns = %netns.target, rule = %rule.rule.name, %error, "mark the rule down");
+        }
+        loop {
+            tokio::time::sleep(RETRY).await;
+            if !in_force(&netns, &rule) || self.is_ending() {
+                return;
+            }
+            // Whatever a connection says by being opened and closed: the destination is there again.
+            if netns.dialer.dial_outside(&rule, 0).await.is_ok() {
+                break;
+            }
+        }
+        rule.mark_up();
+        tracing::info!(netns = %netns.target, rule = %rule.rule.name, "rule is up");
+        if let Err(error) = self.publish_again(&netns, &rule).await {
+            tracing::error!(netns = %netns.target, rule = %rule.rule.name, %error, "mark the rule up");
+        }
+    }
+
+    /// Publishes the same rules, for a mark that has changed.
+    async fn publish_again(&self, netns: &Arc<Namespace>, rule: &Arc<RuleState>) -> Result<(), Error> {
+        let _table = self.table.lock().await;
+        if !in_force(netns, rule) {
+            return Ok(());
+        }
+        let rules = netns.published.load().current.rules().to_vec();
+        let netns = Arc::clone(netns);
+        blocking(move || {
+            let rules = RuleTable::new(rules).map_err(|error| Error::chain(Code::Failed, &error))?;
+            netns.publish(&Arc::new(rules)).map_err(|error| Error::chain(Code::Failed, &error))
+        })
+        .await
+    }
+}
+
+fn in_force(netns: &Namespace, rule: &Arc<RuleState>) -> bool {
+    let published = netns.published.load();
+    netns.link_info().is_some() && published.current.rules().iter().any(|one| Arc::ptr_eq(one, rule))
+}
+
+/// Puts our listener back where something else is. A listener that does not listen is its accept loop's.
+fn mend(netns: &Namespace) {
+    for listener in netns.listeners() {
+        if !listener.is_listening() || list::is_in_slot(netns, &listener) {
+            continue;
+        }
+        match netns.fill_slot(&listener) {
+            Ok(()) => {
+                Namespace::count_mended(&netns.slots_restored);
+                tracing::warn!(netns = %netns.target, family = %listener.family(), "restored a listener's slot");
+            }
+            Err(error) => {
+                let error = crate::control::chain(&error);
+                tracing::error!(netns = %netns.target, family = %listener.family(), error, "restore a listener's slot");
+            }
+        }
+    }
+}

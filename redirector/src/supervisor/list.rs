@@ -1,0 +1,127 @@
+//! `list`: what the kernel says now.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::AsFd as _,
+    sync::{
+        PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use redirector_ebpf::{CONSUMER_RELAY, RuleCounters, Unavailable, slot};
+
+use super::{Supervisor, namespace::Namespace, rules::RuleState};
+use crate::{
+    config::Target,
+    control::{
+        Caller, Code, ConnectionCounts, Drift, Error, ListenerView, Listing, NamespaceView, NetnsCounts,
+        ProgramView, RuleCounts, RuleView, SCHEMA,
+    },
+    listener::{self, Listener},
+    sys::SyscallError,
+};
+
+impl Supervisor {
+    pub(super) async fn listing(&self, caller: Caller, target: Option<Target>) -> Result<Listing, Error> {
+        let table = self.table.lock().await;
+        let (wanted, draining) = match &target {
+            Some(target) => (vec![self.find(&table, target, caller).await?], Vec::new()),
+            None => (table.values().cloned().collect(), self.draining.view()),
+        };
+        let namespaces = wanted.iter().map(|netns| view(netns)).collect::<Result<Vec<_>, _>>();
+        let mut namespaces = namespaces.map_err(|error| Error::chain(Code::Failed, &error))?;
+        namespaces.sort_by_key(|one| (one.target.to_string(), one.cookie));
+        Ok(Listing { schema: SCHEMA, namespaces, draining })
+    }
+}
+
+fn view(netns: &Namespace) -> Result<NamespaceView, SyscallError> {
+    let link = netns.link_info().transpose()?;
+    let attached = link.is_some_and(|link| link.netns_inode != 0);
+    let published = netns.published.load();
+    let rules = published.current.rules().iter().map(|state| rule(netns, state));
+    Ok(NamespaceView {
+        target: netns.target.clone(),
+        cookie: netns.cookie.0,
+        inode: netns.file.inode,
+        state: if attached { "steered" } else { "detached" }.into(),
+        listeners: netns.listeners().iter().map(|one| listener(netns, one)).collect(),
+        program: ProgramView { id: netns.instance.program_id()?, link: link.map_or(0, |link| link.id) },
+        foreign_programs: netns.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        rules: rules.collect::<Result<_, _>>()?,
+        counters: NetnsCounts { unmatched: netns.instance.counters.netns()?.unmatched },
+        connections: connections(netns),
+        drift: Drift {
+            listeners_revived: read(&netns.listeners_revived),
+            slots_restored: read(&netns.slots_restored),
+        },
+    })
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn listener(netns: &Namespace, listener: &Listener) -> ListenerView {
+    ListenerView {
+        family: listener.family(),
+        address: listener.address().map(|address| address.to_string()).unwrap_or_default(),
+        healthy: is_healthy(netns, listener),
+    }
+}
+
+/// Whether the slot has our listener *and* it listens: after `ss -K` from inside the cookie is still there.
+pub(super) fn is_healthy(netns: &Namespace, listener: &Listener) -> bool {
+    listener.is_listening() && is_in_slot(netns, listener)
+}
+
+pub(super) fn is_in_slot(netns: &Namespace, listener: &Listener) -> bool {
+    let cookie = listener::cookies((*listener.get()).as_fd()).ok().map(|(own, _)| own);
+    let slot = slot(CONSUMER_RELAY, listener.family().bit());
+    cookie.is_some() && netns.instance.listener_cookie(slot).ok().flatten() == cookie
+}
+
+fn rule(netns: &Namespace, state: &RuleState) -> Result<RuleView, SyscallError> {
+    let RuleCounters { steered, passed, rejected, bypassed, unavailable } =
+        netns.instance.counters.rule(state.index)?;
+    let unavailable_reasons: BTreeMap<String, u64> = Unavailable::ALL
+        .iter()
+        .zip(unavailable)
+        .filter(|(_, count)| *count > 0)
+        .map(|((_, name), count)| ((*name).to_owned(), count))
+        .collect();
+    Ok(RuleView {
+        name: state.rule.name.clone(),
+        origin: "api".into(),
+        matches: state.rule.matches.clone(),
+        to: vec![state.rule.to.clone()],
+        on_unavailable: state.rule.on_unavailable,
+        connect_timeout: state.rule.connect_timeout,
+        idle_timeout: state.rule.idle_timeout,
+        state: if state.is_down() { "down" } else { "up" }.into(),
+        counters: RuleCounts {
+            steered,
+            passed,
+            rejected,
+            bypassed,
+            unavailable: unavailable.iter().sum(),
+            unavailable_reasons,
+        },
+    })
+}
+
+fn connections(netns: &Namespace) -> ConnectionCounts {
+    let counters = &netns.connections;
+    ConnectionCounts {
+        active: read(&counters.active),
+        lingering: read(&counters.lingering),
+        accepted: read(&counters.accepted),
+        relayed: read(&counters.relayed),
+        bytes_in: read(&counters.bytes_in),
+        bytes_out: read(&counters.bytes_out),
+        accept_exhausted: read(&counters.accept_exhausted),
+        failed: counters.not_delivered(),
+        ended: counters.ended(),
+    }
+}

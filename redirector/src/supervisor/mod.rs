@@ -1,0 +1,161 @@
+//! The only place that knows all of the modules above it: probe, plan, bind, publish, reconcile, drain.
+//!
+//! Changes take turns behind one lock ([`Supervisor::table`]); the data path never takes it. A connection knows
+//! its [`namespace::Namespace`] and reads the rules in force from there without a lock.
+
+mod attach;
+mod connection;
+mod detach;
+mod draining;
+mod health;
+mod list;
+mod namespace;
+mod onward;
+mod resolver;
+mod rules;
+mod steering;
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::{Mutex, Semaphore, mpsc};
+
+use self::{
+    draining::Draining,
+    namespace::{Limits, Namespace, WentDown},
+};
+use crate::{
+    config::Target,
+    control::{Api, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error, Listing},
+    kernel::Bypass,
+    netns::{NetnsCookie, NetnsFile},
+    sys,
+    target::Watch,
+};
+
+type Table = HashMap<NetnsCookie, Arc<Namespace>>;
+
+/// The daemon's state and what can be done to it.
+#[derive(Debug)]
+pub struct Supervisor {
+    /// What is steered. Held over each change.
+    table: Mutex<Table>,
+    draining: Draining,
+    limits: Arc<Limits>,
+    watch: Watch,
+    went_down: mpsc::UnboundedSender<WentDown>,
+    /// Of the daemon's own namespace, when that is steered.
+    host_bypass: Arc<ArcSwapOption<Bypass>>,
+    own_cookie: NetnsCookie,
+    ending: AtomicBool,
+}
+
+/// Events that the supervisor acts on.
+#[derive(Debug)]
+struct Events {
+    deaths: mpsc::UnboundedReceiver<NetnsFile>,
+    went_down: mpsc::UnboundedReceiver<WentDown>,
+}
+
+impl Supervisor {
+    /// Begins with nothing steered. `max_connections` bounds what all namespaces together have at once.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon's own namespace or the mount table cannot be read; before Linux 5.14.
+    pub fn start(max_connections: usize) -> io::Result<Arc<Self>> {
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        let own_cookie = NetnsCookie(sys::socket::netns_cookie(&socket)?);
+        let (watch, deaths) = Watch::new()?;
+        let (went_down, went_down_events) = mpsc::unbounded_channel();
+        // One namespace must not take the last connection from all the others.
+        let per_namespace = (max_connections - max_connections / 4).max(1) as u64;
+        let supervisor = Arc::new(Self {
+            table: Mutex::default(),
+            draining: Draining::default(),
+            limits: Arc::new(Limits { total: Arc::new(Semaphore::new(max_connections)), per_namespace }),
+            watch,
+            went_down,
+            host_bypass: Arc::default(),
+            own_cookie,
+            ending: AtomicBool::new(false),
+        });
+        tokio::spawn(Arc::clone(&supervisor).tend(Events { deaths, went_down: went_down_events }));
+        Ok(supervisor)
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    /// Stops steering everything at once, waits for the relayed connections, and resets those that are left
+    /// when `deadline` is ready.
+    pub async fn drain(&self, deadline: impl Future<Output = ()>) {
+        self.ending.store(true, Ordering::Relaxed);
+        let mut table = self.table.lock().await;
+        let all: Vec<_> = table.drain().map(|(_, netns)| netns).collect();
+        drop(table);
+        for netns in &all {
+            self.let_go(netns).await;
+        }
+        let left = self.draining.all();
+        let waiting: usize = left.iter().map(|netns| netns.tasks.len()).sum();
+        if waiting > 0 {
+            tracing::info!(connections = waiting, "waiting for relayed connections to end");
+        }
+        let ended = async {
+            for netns in &left {
+                netns.tasks.wait().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = ended => return,
+            () = deadline => {}
+        }
+        for netns in &left {
+            let reset = netns.tasks.len();
+            netns.abort().await;
+            if reset > 0 {
+                tracing::warn!(netns = %netns.target, connections = reset, "reset at the drain deadline");
+            }
+        }
+    }
+}
+
+impl Api for Supervisor {
+    async fn attach(self: Arc<Self>, caller: Caller, request: AttachRequest) -> Result<Attached, Error> {
+        self.attach_rule(caller, request).await
+    }
+
+    async fn detach(self: Arc<Self>, caller: Caller, request: DetachRequest) -> Result<Detached, Error> {
+        self.detach_rules(caller, request).await
+    }
+
+    async fn list(self: Arc<Self>, caller: Caller, target: Option<Target>) -> Result<Listing, Error> {
+        self.listing(caller, target).await
+    }
+}
+
+fn not_steered(target: &Target) -> Error {
+    Error::new(Code::NotFound, format!("target `{target}`: this namespace is not steered"))
+}
+
+/// Runs work that blocks off the data path's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
+}
+
+/// How often what should be is compared with what is.
+const RECONCILE: Duration = Duration::from_secs(2);

@@ -1,0 +1,229 @@
+//! One steered namespace: what exists for it, and how it begins and ends.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use redirector_ebpf::{CONSUMER_RELAY, slot};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    onward::Dialer,
+    rules::{Published, RuleState, RuleTable},
+};
+use crate::{
+    config::Target,
+    kernel::{AttachedProgram, Instance, Link},
+    listener::Listener,
+    netns::{NetnsCookie, NetnsFile},
+    observe::{Connections, NotDelivered, RateLimit},
+    sys::SyscallError,
+};
+
+/// Where a namespace is in its life with us. Only ever goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Life {
+    /// New connections come to us.
+    Steering,
+    /// New connections go to the application; ours go on to their end.
+    Detached,
+    /// Ours are reset: the namespace died, or the drain deadline has come.
+    Aborted,
+}
+
+/// Connections that the daemon carries at once.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) total: Arc<Semaphore>,
+    pub(super) per_namespace: u64,
+}
+
+/// A rule whose destination has stopped to answer.
+#[derive(Debug)]
+pub(super) struct WentDown {
+    pub(super) netns: Arc<Namespace>,
+    pub(super) rule: Arc<RuleState>,
+}
+
+/// A namespace that is steered, or was and has connections left.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    /// As it was first named.
+    pub(super) target: Target,
+    pub(super) cookie: NetnsCookie,
+    pub(super) file: NetnsFile,
+    pub(super) limits: Arc<Limits>,
+    pub(super) instance: Instance,
+    pub(super) dialer: Dialer,
+    /// Read by every connection, without a lock.
+    pub(super) published: ArcSwap<Published>,
+    pub(super) connections: Connections,
+    /// One for each connection.
+    pub(super) tasks: TaskTracker,
+    pub(super) foreign_programs: Mutex<Vec<AttachedProgram>>,
+    pub(super) listeners_revived: AtomicU64,
+    pub(super) slots_restored: AtomicU64,
+    /// One for each listener.
+    pub(super) acceptors: TaskTracker,
+    listeners: Mutex<Vec<Arc<Listener>>>,
+    link: Mutex<Option<Link>>,
+    life: watch::Sender<Life>,
+    log_limits: [RateLimit; NotDelivered::ALL.len()],
+    went_down: mpsc::UnboundedSender<WentDown>,
+}
+
+/// What a namespace is made of.
+pub(super) struct Parts {
+    pub(super) target: Target,
+    pub(super) cookie: NetnsCookie,
+    pub(super) file: NetnsFile,
+    pub(super) limits: Arc<Limits>,
+    pub(super) instance: Instance,
+    pub(super) dialer: Dialer,
+    pub(super) table: Arc<RuleTable>,
+    pub(super) listeners: Vec<Arc<Listener>>,
+    pub(super) foreign_programs: Vec<AttachedProgram>,
+    pub(super) went_down: mpsc::UnboundedSender<WentDown>,
+}
+
+impl Namespace {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let Parts {
+            target,
+            cookie,
+            file,
+            limits,
+            instance,
+            dialer,
+            table,
+            listeners,
+            foreign_programs,
+            went_down,
+        } = parts;
+        Arc::new(Self {
+            target,
+            cookie,
+            file,
+            limits,
+            instance,
+            dialer,
+            published: ArcSwap::from_pointee(Published { current: table, previous: None }),
+            connections: Connections::default(),
+            tasks: TaskTracker::new(),
+            foreign_programs: Mutex::new(foreign_programs),
+            listeners_revived: AtomicU64::new(0),
+            slots_restored: AtomicU64::new(0),
+            acceptors: TaskTracker::new(),
+            listeners: Mutex::new(listeners),
+            link: Mutex::new(None),
+            life: watch::Sender::new(Life::Steering),
+            log_limits: Default::default(),
+            went_down,
+        })
+    }
+
+    /// Puts every listener into its slot. An empty slot of a family that the kernel has not stays empty.
+    pub(super) fn fill_slots(&self) -> Result<(), SyscallError> {
+        self.listeners().iter().try_for_each(|listener| self.fill_slot(listener))
+    }
+
+    pub(super) fn fill_slot(&self, listener: &Listener) -> Result<(), SyscallError> {
+        let slot = slot(CONSUMER_RELAY, listener.family().bit());
+        self.instance.set_listener(slot, (*listener.get()).as_fd())
+    }
+
+    /// From here on packets are steered.
+    pub(super) fn set_link(&self, link: Link) {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+    }
+
+    /// What the kernel says of our link: program id, link id, and whether it is attached.
+    pub(super) fn link_info(&self) -> Option<Result<crate::sys::bpf::LinkInfo, SyscallError>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Link::info)
+    }
+
+    pub(super) fn listeners(&self) -> Vec<Arc<Listener>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
+    }
+
+    pub(super) fn log_limit(&self, reason: NotDelivered) -> &RateLimit {
+        &self.log_limits[reason as usize]
+    }
+
+    /// Makes other rules those in force, in the kernel and here. Blocks for an RCU grace period.
+    pub(super) fn publish(&self, table: &Arc<RuleTable>) -> Result<(), SyscallError> {
+        let before = self.published.load_full();
+        // Ours first: a connection that the kernel steers by the new rules is attributed by them, and one that
+        // it has steered by the old ones is found there when the new ones do not take it.
+        self.published.store(Arc::new(Published {
+            current: Arc::clone(table),
+            previous: Some(Arc::clone(&before.current)),
+        }));
+        self.instance.publish(&table.set).inspect_err(|_| self.published.store(before))
+    }
+
+    /// Stops steering at once, then lets go of the listeners when what is in their queues has been accepted.
+    /// Connections go on.
+    pub(super) async fn detach(&self) {
+        self.leave(Life::Detached).await;
+    }
+
+    /// Lets go of everything at once: connections are reset.
+    pub(super) async fn abort(&self) {
+        self.leave(Life::Aborted).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn leave(&self, life: Life) {
+        drop(self.link.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.life.send_if_modified(|now| {
+            let forward = *now < life;
+            *now = life.max(*now);
+            forward
+        });
+        self.dialer.factory.clear();
+        self.acceptors.close();
+        self.acceptors.wait().await;
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// A dial of this rule has failed for a reason that says something about its destination.
+    pub(super) fn dial_failed(self: &Arc<Self>, rule: &Arc<RuleState>, reason: NotDelivered) {
+        let of_destination = matches!(
+            reason,
+            NotDelivered::ConnectRefused
+                | NotDelivered::ConnectTimeout
+                | NotDelivered::Unreachable
+                | NotDelivered::Unresolved
+                | NotDelivered::ConnectError
+        );
+        if of_destination && rule.dial_failed() {
+            // Without a receiver the daemon is ending.
+            drop(self.went_down.send(WentDown { netns: Arc::clone(self), rule: Arc::clone(rule) }));
+        }
+    }
+
+    /// Counts a slot or a listener that was mended.
+    pub(super) fn count_mended(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An fd of the namespace, for as long as it is used: never kept.
+    pub(super) fn open(&self) -> io::Result<std::os::fd::OwnedFd> {
+        let listeners = self.listeners();
+        let listener = listeners.first().ok_or_else(|| io::Error::other("not steered any more"))?;
+        crate::sys::namespace::netns_of((*listener.get()).as_fd())
+    }
+}

@@ -1,0 +1,55 @@
+//! Host names of destinations, looked up off the accept path.
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio_util::task::AbortOnDropHandle;
+
+/// getaddrinfo(3) does not tell how long an answer is good.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// A name and its addresses, looked up again every [`INTERVAL`]. When that fails the addresses stay.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    addresses: Arc<ArcSwap<Vec<IpAddr>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Resolver {
+    /// Looks the name up a first time.
+    pub(super) async fn new(name: &str) -> io::Result<Self> {
+        let addresses = Arc::new(ArcSwap::from_pointee(look_up(name).await?));
+        let task = refresh(name.to_owned(), Arc::clone(&addresses));
+        Ok(Self { addresses, _task: AbortOnDropHandle::new(tokio::spawn(task)) })
+    }
+
+    /// As they were last found, in the order of the system's preference.
+    pub(super) fn addresses(&self) -> Arc<Vec<IpAddr>> {
+        self.addresses.load_full()
+    }
+}
+
+async fn refresh(name: String, addresses: Arc<ArcSwap<Vec<IpAddr>>>) {
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        match look_up(&name).await {
+            Ok(found) => addresses.store(Arc::new(found)),
+            Err(error) => {
+                tracing::warn!(name = %name.escape_debug(), %error, "destination not resolved; its last addresses stay");
+            }
+        }
+    }
+}
+
+async fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
+    let mut addresses = Vec::new();
+    for address in tokio::net::lookup_host((name, 0)).await? {
+        if !addresses.contains(&address.ip()) {
+            addresses.push(address.ip());
+        }
+    }
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(addresses)
+}

@@ -1,0 +1,142 @@
+//! The rules of one namespace as they are in force: the kernel's form and ours, from one compilation.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use redirector_ebpf::{Action, Flow, MAX_RULES, PROTOCOL_TCP, RuleSet};
+
+use super::resolver::Resolver;
+use crate::{
+    config::{CompileError, Destination, DestinationPort, Rule, RuleName, compile},
+    kernel::bypass_key,
+    listener::{Client, OriginalDst},
+};
+
+/// A rule in force.
+#[derive(Debug)]
+pub(super) struct RuleState {
+    pub(super) rule: Rule,
+    /// Into the rule counters of this namespace.
+    pub(super) index: u32,
+    /// For a destination with a host name.
+    pub(super) resolver: Option<Resolver>,
+    down: AtomicBool,
+    /// Dials that failed since one succeeded.
+    failures: AtomicU32,
+}
+
+/// Dials in a row that fail before a rule is marked down.
+const FAILURES_UNTIL_DOWN: u32 = 3;
+
+impl RuleState {
+    pub(super) fn new(rule: Rule, index: u32, resolver: Option<Resolver>) -> Self {
+        Self { rule, index, resolver, down: AtomicBool::new(false), failures: AtomicU32::new(0) }
+    }
+
+    /// Whether the rule has one destination whatever the client asked for. Only then do failed dials say
+    /// something about the rule: else a client that tries closed ports would take it down for all others.
+    fn has_one_endpoint(&self) -> bool {
+        matches!(
+            self.rule.to,
+            Destination::Unix(_) | Destination::Host { port: DestinationPort::Fixed(_), .. }
+        )
+    }
+
+    /// One more failure. Whether it is the one that takes the rule down.
+    pub(super) fn dial_failed(&self) -> bool {
+        self.has_one_endpoint()
+            && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_UNTIL_DOWN
+            && !self.down.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn dial_succeeded(&self) {
+        // Read first: every connection comes here, and writing would take the line from the other CPU.
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The destination answers again.
+    pub(super) fn mark_up(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.down.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+}
+
+/// All rules of a namespace at one time.
+#[derive(Debug)]
+pub(super) struct RuleTable {
+    /// What the kernel has.
+    pub(super) set: Box<RuleSet>,
+    /// By name.
+    rules: Vec<Arc<RuleState>>,
+}
+
+impl RuleTable {
+    pub(super) fn new(mut rules: Vec<Arc<RuleState>>) -> Result<Self, CompileError> {
+        rules.sort_by(|one, other| one.rule.name.cmp(&other.rule.name));
+        let set = compile(rules.iter().map(|state| (&state.rule, state.index, state.is_down())))?;
+        Ok(Self { set, rules })
+    }
+
+    pub(super) fn rules(&self) -> &[Arc<RuleState>] {
+        &self.rules
+    }
+
+    pub(super) fn get(&self, name: &RuleName) -> Option<&Arc<RuleState>> {
+        self.rules.iter().find(|state| state.rule.name == *name)
+    }
+
+    /// The lowest index that no rule here has.
+    pub(super) fn free_index(&self) -> Option<u32> {
+        (0..MAX_RULES as u32).find(|index| self.rules.iter().all(|state| state.index != *index))
+    }
+
+    /// `rule-N` with the lowest N that is free.
+    pub(super) fn free_name(&self) -> RuleName {
+        (1..).map(RuleName::numbered).find(|name| self.get(name).is_none()).expect("there are few rules")
+    }
+
+    /// The rule whose connection this is: what the kernel program decided about its SYN, decided again.
+    pub(super) fn decide(&self, flow: &Flow) -> Option<&Arc<RuleState>> {
+        let decision = self.set.first_match(flow)?;
+        if decision.action != Action::Steer as u32 {
+            return None;
+        }
+        self.rules.iter().find(|state| state.index == decision.rule)
+    }
+}
+
+/// What is in force, and what was before: a connection may have been steered just before the change.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) current: Arc<RuleTable>,
+    pub(super) previous: Option<Arc<RuleTable>>,
+}
+
+impl Published {
+    /// The rule that a connection belongs to.
+    pub(super) fn attribute(&self, client: Client, original: OriginalDst) -> Option<Arc<RuleState>> {
+        let flow = flow(client, original);
+        let before = || self.previous.as_ref().and_then(|table| table.decide(&flow));
+        self.current.decide(&flow).or_else(before).map(Arc::clone)
+    }
+}
+
+fn flow(Client(client): Client, OriginalDst(original): OriginalDst) -> Flow {
+    let (remote, local) = (bypass_key(client), bypass_key(original));
+    Flow {
+        family: local.family,
+        protocol: PROTOCOL_TCP,
+        remote_address: remote.address,
+        local_address: local.address,
+        remote_port: remote.port,
+        local_port: local.port,
+    }
+}

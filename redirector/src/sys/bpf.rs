@@ -1,0 +1,411 @@
+//! bpf(2) calls that aya has not, or not for `sk_lookup`: links that can be asked, map values by fd, and the
+//! program's test run.
+//!
+//! Layouts are those of `union bpf_attr` in `include/uapi/linux/bpf.h`
+//! (<https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/bpf.h>). Fields are only ever added, and
+//! the kernel takes shorter attributes than its own, so each struct ends where our use of it ends.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use bytemuck::{Pod, Zeroable};
+
+use super::owned;
+
+const MAP_CREATE: i64 = 0;
+const MAP_LOOKUP_ELEM: i64 = 1;
+const MAP_UPDATE_ELEM: i64 = 2;
+const MAP_DELETE_ELEM: i64 = 3;
+const PROG_TEST_RUN: i64 = 10;
+const PROG_GET_FD_BY_ID: i64 = 13;
+const OBJ_GET_INFO_BY_FD: i64 = 15;
+const PROG_QUERY: i64 = 16;
+const LINK_CREATE: i64 = 28;
+
+const MAP_TYPE_ARRAY: u32 = 2;
+const ATTACH_SK_LOOKUP: u32 = 36;
+
+/// One bpf(2) call. Every attribute struct of this file is plain integers; those that are addresses point at
+/// buffers that the caller keeps borrowed over the call.
+fn bpf<A: Pod>(command: i64, attr: &mut A) -> io::Result<i64> {
+    // SAFETY: `attr` is a live value of the size that is given; what its addresses point at is promised above.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn address<T: ?Sized>(value: &T) -> u64 {
+    std::ptr::from_ref(value).cast::<u8>().addr() as u64
+}
+
+fn address_mut<T: ?Sized>(value: &mut T) -> u64 {
+    std::ptr::from_mut(value).cast::<u8>().expose_provenance() as u64
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    u32::try_from(fd.as_raw_fd()).expect("an open fd is not negative")
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+/// Makes an array with one element of type `V`. Minimum kernel 3.19.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_MAP_CREATE`.
+pub fn create_array_of_one<V: Pod>() -> io::Result<OwnedFd> {
+    let value_size = u32::try_from(size_of::<V>()).expect("map values are small");
+    let mut attr = MapCreate { map_type: MAP_TYPE_ARRAY, key_size: 4, value_size, max_entries: 1 };
+    bpf(MAP_CREATE, &mut attr).map(owned)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct MapElement {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Flags of [`map_update`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Update {
+    /// Make or replace.
+    Any = 0,
+    /// Make only: `EEXIST` else.
+    New = 1,
+}
+
+/// Sets one element. `K` and `V` must be the map's key and value types: the kernel reads as many bytes as the
+/// map was made with.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_MAP_UPDATE_ELEM`.
+pub fn map_update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V, how: Update) -> io::Result<()> {
+    let mut attr = MapElement {
+        map_fd: number(map),
+        padding: 0,
+        key: address(key),
+        value: address(value),
+        flags: how as u64,
+    };
+    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Sets the value of every CPU for one key of a per-CPU map. `values` has one value for each possible CPU.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_MAP_UPDATE_ELEM`.
+pub fn map_update_each_cpu<V: Pod>(map: BorrowedFd<'_>, key: u32, values: &[V]) -> io::Result<()> {
+    const { assert!(size_of::<V>().is_multiple_of(8), "the kernel rounds values of per-CPU maps up to 8 bytes") };
+    let mut attr =
+        MapElement { map_fd: number(map), padding: 0, key: address(&key), value: address(values), flags: 0 };
+    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// One element, or `None` where there is none (`ENOENT`). `K` and `V` as in [`map_update`].
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
+pub fn map_lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = V::zeroed();
+    let mut attr = MapElement {
+        map_fd: number(map),
+        padding: 0,
+        key: address(key),
+        value: address_mut(&mut value),
+        flags: 0,
+    };
+    found(bpf(MAP_LOOKUP_ELEM, &mut attr)).map(|found| found.map(|_| value))
+}
+
+/// The values of every CPU for one key of a per-CPU map. `values` has room for each possible CPU.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
+pub fn map_lookup_each_cpu<V: Pod>(map: BorrowedFd<'_>, key: u32, values: &mut [V]) -> io::Result<()> {
+    const { assert!(size_of::<V>().is_multiple_of(8), "the kernel rounds values of per-CPU maps up to 8 bytes") };
+    let mut attr = MapElement {
+        map_fd: number(map),
+        padding: 0,
+        key: address(&key),
+        value: address_mut(values),
+        flags: 0,
+    };
+    bpf(MAP_LOOKUP_ELEM, &mut attr).map(drop)
+}
+
+/// Removes one element; an absent one is not an error.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_MAP_DELETE_ELEM`.
+pub fn map_delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = MapElement { map_fd: number(map), padding: 0, key: address(key), value: 0, flags: 0 };
+    found(bpf(MAP_DELETE_ELEM, &mut attr)).map(drop)
+}
+
+fn found(result: io::Result<i64>) -> io::Result<Option<i64>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        // A SOCKMAP answers EINVAL when a slot that is to be emptied is empty.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches an `sk_lookup` program to a namespace (an nsfs fd). The program is detached when the link's last fd
+/// is closed. Minimum kernel 5.9.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_LINK_CREATE`; `E2BIG` when the namespace has 64 links already.
+pub fn link_create(program: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreate {
+        prog_fd: number(program),
+        target_fd: number(netns),
+        attach_type: ATTACH_SK_LOOKUP,
+        flags: 0,
+    };
+    bpf(LINK_CREATE, &mut attr).map(owned)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct GetInfo {
+    fd: u32,
+    info_length: u32,
+    info: u64,
+}
+
+/// `struct bpf_link_info` of a netns link, up to its own part.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct LinkInfo {
+    /// `BPF_LINK_TYPE_NETNS` is 5.
+    pub link_type: u32,
+    /// Of this link.
+    pub id: u32,
+    /// Of the program.
+    pub program_id: u32,
+    padding: u32,
+    /// Inode of the namespace; 0 when it is gone or the link is detached.
+    pub netns_inode: u32,
+    /// `BPF_SK_LOOKUP`.
+    pub attach_type: u32,
+}
+
+/// Asks a link. Minimum kernel 5.8.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
+pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    get_info(link)
+}
+
+/// `struct bpf_prog_info` up to the name.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct ProgramInfo {
+    /// `BPF_PROG_TYPE_SK_LOOKUP` is 30.
+    pub program_type: u32,
+    /// Of this program.
+    pub id: u32,
+    tag: [u8; 8],
+    lengths: [u32; 2],
+    instructions: [u64; 2],
+    load_time: u64,
+    created_by_uid: u32,
+    map_count: u32,
+    map_ids: u64,
+    name: [u8; 16],
+}
+
+impl ProgramInfo {
+    /// The name that its loader gave it, at most 15 bytes.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let length = self.name.iter().position(|byte| *byte == 0).unwrap_or(self.name.len());
+        String::from_utf8_lossy(&self.name[..length]).into_owned()
+    }
+}
+
+/// Asks a program. Minimum kernel 4.13, the name 4.15.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
+pub fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    get_info(program)
+}
+
+fn get_info<I: Pod>(fd: BorrowedFd<'_>) -> io::Result<I> {
+    let mut info = I::zeroed();
+    let info_length = u32::try_from(size_of::<I>()).expect("infos are small");
+    let mut attr = GetInfo { fd: number(fd), info_length, info: address_mut(&mut info) };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct GetFdById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// Opens a program by its id. Needs CAP_SYS_ADMIN. Minimum kernel 4.13.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_PROG_GET_FD_BY_ID`; `ENOENT` when it has been unloaded meanwhile.
+pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = GetFdById { id, next_id: 0, open_flags: 0 };
+    bpf(PROG_GET_FD_BY_ID, &mut attr).map(owned)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ProgQuery {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_count: u32,
+    padding: u32,
+}
+
+/// The ids of the `sk_lookup` programs of a namespace (an nsfs fd), in the order in which they run. Minimum
+/// kernel 5.9.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_PROG_QUERY`.
+pub fn query_programs(netns: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    /// `netns_bpf_max_progs`, kernel/bpf/net_namespace.c.
+    const MAX: usize = 64;
+    let mut ids = [0_u32; MAX];
+    let mut attr = ProgQuery {
+        target_fd: number(netns),
+        attach_type: ATTACH_SK_LOOKUP,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: address_mut(&mut ids),
+        prog_count: u32::try_from(MAX).expect("64"),
+        padding: 0,
+    };
+    bpf(PROG_QUERY, &mut attr)?;
+    let count = usize::try_from(attr.prog_count).expect("u32 fits").min(MAX);
+    Ok(ids[..count].to_vec())
+}
+
+/// `struct bpf_sk_lookup`: the context of a test run. Addresses in network byte order.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct SkLookup {
+    /// Out: cookie of the selected socket, or 0.
+    pub cookie: u64,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u32,
+    /// IP protocol number.
+    pub protocol: u32,
+    /// Client, IPv4.
+    pub remote_ip4: u32,
+    /// Client, IPv6.
+    pub remote_ip6: [u32; 4],
+    /// Client's port, network byte order.
+    pub remote_port: u16,
+    /// Always 0.
+    pub padding: u16,
+    /// Original destination, IPv4.
+    pub local_ip4: u32,
+    /// Original destination, IPv6.
+    pub local_ip6: [u32; 4],
+    /// Original destination's port, host byte order.
+    pub local_port: u32,
+    /// Must be 0.
+    pub ingress_ifindex: u32,
+    /// Always 0.
+    pub end: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    padding: u32,
+}
+
+/// What a test run gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestRunResult {
+    /// `SK_PASS` is 1, `SK_DROP` is 0.
+    pub verdict: u32,
+    /// Cookie of the selected socket, or 0.
+    pub cookie: u64,
+    /// Mean of the repetitions, in nanoseconds.
+    pub nanoseconds: u32,
+}
+
+/// Runs an `sk_lookup` program on a made-up packet. Minimum kernel 5.13.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_PROG_TEST_RUN`.
+pub fn test_run(program: BorrowedFd<'_>, context: &SkLookup, repeat: u32) -> io::Result<TestRunResult> {
+    // The kernel's struct ends after `ingress_ifindex`; what follows rounds ours up to 8 bytes.
+    let size = u32::try_from(std::mem::offset_of!(SkLookup, end)).expect("68");
+    let mut out = SkLookup::default();
+    let mut attr = TestRun {
+        prog_fd: number(program),
+        repeat,
+        ctx_size_in: size,
+        ctx_size_out: size,
+        ctx_in: address(context),
+        ctx_out: address_mut(&mut out),
+        ..TestRun::zeroed()
+    };
+    bpf(PROG_TEST_RUN, &mut attr)?;
+    Ok(TestRunResult { verdict: attr.retval, cookie: out.cookie, nanoseconds: attr.duration })
+}

@@ -1,0 +1,46 @@
+//! The only `unsafe` of this crate: system calls that no crate wraps, each as a typed safe function.
+
+pub mod bpf;
+pub mod namespace;
+pub mod socket;
+
+use std::{
+    io,
+    os::fd::{FromRawFd as _, OwnedFd, RawFd},
+};
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// A system call that failed, by name. The cause is in the chain.
+#[derive(Debug, thiserror::Error)]
+#[error("{call}")]
+pub struct SyscallError {
+    /// As in its manual page.
+    pub call: &'static str,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Names the call that an error came from.
+pub(crate) fn named<T>(call: &'static str, result: io::Result<T>) -> Result<T, SyscallError> {
+    result.map_err(|source| SyscallError { call, source })
+}
+
+/// The result of a system call that gives a new fd, which nobody else owns.
+fn owned(fd: i64) -> OwnedFd {
+    let fd = RawFd::try_from(fd).expect("the kernel gives fds below 2^31");
+    // SAFETY: the kernel has just made this fd for us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Registers an fd other than a socket with the runtime, to wait for `interest`.
+///
+/// # Errors
+///
+/// As epoll_ctl(2): `EPERM` for an fd that cannot be polled.
+pub fn async_fd<T: Into<OwnedFd>>(fd: T, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` gives the same open fd for as long as it lives, which is in there until it is dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(fd.into(), interest) };
+    Ok(registered?)
+}

@@ -1,0 +1,46 @@
+//! Calls about namespaces and processes.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+};
+
+use super::owned;
+
+/// `NS_GET_NSTYPE`, include/uapi/linux/nsfs.h.
+const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+/// `SIOCGSKNS`, include/uapi/linux/sockios.h.
+const SIOCGSKNS: libc::c_ulong = 0x894c;
+
+/// The `CLONE_NEW…` flag that says which kind of namespace an nsfs fd is. Minimum kernel 4.11.
+///
+/// # Errors
+///
+/// `ENOTTY` for an fd of anything else.
+pub fn namespace_type(fd: impl AsFd) -> io::Result<i32> {
+    // SAFETY: this request takes no argument.
+    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// An nsfs fd of the network namespace that a socket lives in. Needs CAP_NET_ADMIN there. Minimum kernel 4.10.
+///
+/// # Errors
+///
+/// As ioctl(2) `SIOCGSKNS`.
+pub fn netns_of(socket: impl AsFd) -> io::Result<OwnedFd> {
+    // SAFETY: this request takes no argument.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result.into())) }
+}
+
+/// An fd that is readable when the process has ended, and that never means another process. Minimum kernel 5.3.
+///
+/// # Errors
+///
+/// `ESRCH`: no such process.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result)) }
+}

@@ -1,0 +1,83 @@
+//! Socket options and ioctls that `nix` and `socket2` have not.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+};
+
+/// `SIOCOUTQ`, include/uapi/linux/sockios.h; the same number as `TIOCOUTQ`.
+mod request {
+    nix::ioctl_read_bad!(output_queue, nix::libc::TIOCOUTQ, nix::libc::c_int);
+}
+
+/// Bytes, and a FIN as one more, that the peer has not acknowledged.
+///
+/// # Errors
+///
+/// As ioctl(2) `SIOCOUTQ`; `EINVAL` for a listener.
+pub fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
+    let mut count = 0;
+    // SAFETY: the kernel writes one int, for which there is room.
+    unsafe { request::output_queue(socket.as_fd().as_raw_fd(), &raw mut count) }?;
+    Ok(u32::try_from(count).unwrap_or(0))
+}
+
+/// Sets a whole-number socket option.
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub fn set_option(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let length = u32::try_from(size_of::<i32>()).expect("4");
+    // SAFETY: the kernel reads the 4 bytes of `value`.
+    let result = unsafe {
+        libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw const value).cast(), length)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Reads a fixed-size socket option.
+///
+/// # Errors
+///
+/// As getsockopt(2).
+pub fn option<T: bytemuck::Pod>(socket: impl AsFd, level: i32, name: i32) -> io::Result<T> {
+    let mut value = T::zeroed();
+    let mut length = u32::try_from(size_of::<T>()).expect("options are small");
+    // SAFETY: the kernel writes at most `length` bytes into `value`, whose every bit pattern is one.
+    let result = unsafe {
+        libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
+/// Whether a socket listens (`SO_ACCEPTCONN`).
+///
+/// # Errors
+///
+/// As getsockopt(2).
+pub fn is_listening(socket: impl AsFd) -> io::Result<bool> {
+    option::<i32>(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).map(|value| value != 0)
+}
+
+/// The cookie of the network namespace that a socket lives in. Never re-used before a reboot. Minimum kernel
+/// 5.14 (`ENOPROTOOPT` before).
+///
+/// # Errors
+///
+/// As getsockopt(2).
+pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: i32 = 71;
+    option(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE)
+}
+
+/// Sends a listener back to `LISTEN` (listen(2) on a socket that is bound already).
+///
+/// # Errors
+///
+/// As listen(2).
+pub fn listen(socket: impl AsFd, backlog: i32) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    let result = unsafe { libc::listen(socket.as_fd().as_raw_fd(), backlog) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,14 @@
+//! From what the user named to a namespace, and how we learn that it died.
+//!
+//! A target is opened once, and what was opened is what is meant from then on. No fd of it is kept: our
+//! listeners would keep the namespace alive all the same, so [`Watch`] looks whether anybody else still does.
+
+mod mounts;
+mod open;
+mod processes;
+mod watch;
+mod witness;
+
+pub use open::{Caller, OpenNetns, TargetError, open};
+pub use watch::Watch;
+pub use witness::{Found, Witness, find, sees_host};

@@ -1,0 +1,223 @@
+//! Opening a target.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::statfs::{FsType, fstatfs},
+};
+
+use crate::{
+    config::Target,
+    netns::NetnsFile,
+    sys::namespace::{namespace_type, pidfd_open},
+};
+
+/// Where `ip netns` keeps its names (iproute2, `NETNS_RUN_DIR`).
+const NAMED: &str = "/run/netns";
+
+/// `NSFS_MAGIC`, include/uapi/linux/magic.h.
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+
+/// The process that asks, in the daemon's PID namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// `None` when it cannot be seen from here.
+    pub pid: Option<i32>,
+    /// Its user.
+    pub uid: u32,
+}
+
+/// An opened namespace. Keeps it alive, so it is for the length of one command.
+#[derive(Debug)]
+pub struct OpenNetns {
+    /// An nsfs fd.
+    pub fd: OwnedFd,
+    /// Which one it is, while it is open.
+    pub file: NetnsFile,
+    /// Whether it is the daemon's own or PID 1's.
+    pub host: bool,
+}
+
+/// Why a target is no namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// There is nothing of that name.
+    #[error("target `{target}`: {what}")]
+    NotFound {
+        /// As the user wrote it.
+        target: Target,
+        /// What is not there.
+        what: String,
+    },
+    /// A system call.
+    #[error("target `{target}`: {call}")]
+    Syscall {
+        /// As the user wrote it.
+        target: Target,
+        /// What failed, with its object.
+        call: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is something else.
+    #[error("target `{target}`: `{path}` is not a network namespace but {what}")]
+    NotANetns {
+        /// As the user wrote it.
+        target: Target,
+        /// What was opened.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// `pid:` and `self` are of the daemon's PID namespace.
+    #[error("target `{target}`: the caller is in another PID namespace than the daemon")]
+    OtherPidNamespace {
+        /// As the user wrote it.
+        target: Target,
+    },
+}
+
+impl TargetError {
+    /// Whether nothing of that name exists.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+
+    /// A known mend.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { target: Target::Netns(_), .. } => {
+                let mut names: Vec<String> = fs::read_dir(NAMED)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|entry| {
+                        Some(entry.ok()?.file_name().to_string_lossy().escape_debug().to_string())
+                    })
+                    .collect();
+                names.sort();
+                names.truncate(5);
+                (!names.is_empty())
+                    .then(|| format!("`ip netns list` shows the names; some are {}", names.join(", ")))
+            }
+            Self::NotANetns { what: OTHER_FILE, .. } => {
+                Some("a network namespace is a file like /run/netns/NAME or /proc/PID/ns/net".into())
+            }
+            Self::OtherPidNamespace { .. } => Some("name the namespace by `netns:` or `path:`".into()),
+            _ => None,
+        }
+    }
+}
+
+const OTHER_FILE: &str = "another kind of file";
+const OTHER_NAMESPACE: &str = "a namespace of another kind";
+
+/// Opens a target. [`Target::Cookie`] is not for here: a cookie cannot be opened, only looked up.
+///
+/// # Errors
+///
+/// [`TargetError`].
+pub fn open(target: &Target, caller: Caller) -> Result<OpenNetns, TargetError> {
+    match target {
+        Target::Netns(name) => open_path(target, &Path::new(NAMED).join(name)),
+        Target::Path(path) => open_path(target, path),
+        Target::Pid(pid) => {
+            check_pid_namespace(target, caller)?;
+            open_process(target, i32::try_from(*pid).unwrap_or(i32::MAX))
+        }
+        Target::Caller => match caller.pid {
+            Some(pid) => open_process(target, pid),
+            None => Err(TargetError::OtherPidNamespace { target: target.clone() }),
+        },
+        Target::Cookie(_) => Err(TargetError::NotFound {
+            target: target.clone(),
+            what: "this namespace is not steered".into(),
+        }),
+    }
+}
+
+fn syscall(target: &Target, call: String) -> impl FnOnce(io::Error) -> TargetError {
+    move |source| TargetError::Syscall { target: target.clone(), call, source }
+}
+
+fn open_path(target: &Target, path: &Path) -> Result<OpenNetns, TargetError> {
+    // Without O_NONBLOCK a FIFO would hold the daemon for as long as nobody writes to it.
+    let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|source| {
+        if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+            let what = format!("there is no `{}`", path.display());
+            TargetError::NotFound { target: target.clone(), what }
+        } else {
+            syscall(target, format!("open `{}`", path.display()))(source)
+        }
+    })?;
+    check(target, path, file)
+}
+
+/// Opens a process's namespace: the pidfd before and after says that it was that process's.
+fn open_process(target: &Target, pid: i32) -> Result<OpenNetns, TargetError> {
+    let gone =
+        || TargetError::NotFound { target: target.clone(), what: format!("there is no process {pid}") };
+    let pidfd = pidfd_open(pid).map_err(|source| match source.raw_os_error() {
+        Some(nix::libc::ESRCH) => gone(),
+        // A thread that is not its process's first.
+        Some(nix::libc::EINVAL | nix::libc::ENOENT) => gone(),
+        _ => syscall(target, format!("pidfd_open {pid}"))(source),
+    })?;
+    let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let opened = File::open(&path);
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    let ended = poll(&mut fds, PollTimeout::ZERO);
+    if ended.map_err(|errno| syscall(target, format!("poll pidfd {pid}"))(errno.into()))? > 0 {
+        return Err(gone());
+    }
+    let file = opened.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => gone(),
+        _ => syscall(target, format!("open `{}`", path.display()))(source),
+    })?;
+    check(target, &path, file)
+}
+
+fn check(target: &Target, path: &Path, file: File) -> Result<OpenNetns, TargetError> {
+    let not = |what| TargetError::NotANetns { target: target.clone(), path: path.to_owned(), what };
+    let filesystem = fstatfs(&file)
+        .map_err(|errno| syscall(target, format!("fstatfs `{}`", path.display()))(errno.into()))?;
+    if filesystem.filesystem_type() != NSFS_MAGIC {
+        return Err(not(OTHER_FILE));
+    }
+    let kind = namespace_type(&file)
+        .map_err(syscall(target, format!("ioctl NS_GET_NSTYPE `{}`", path.display())))?;
+    if kind != nix::libc::CLONE_NEWNET {
+        return Err(not(OTHER_NAMESPACE));
+    }
+    let identity = NetnsFile::of(&file).map_err(syscall(target, format!("fstat `{}`", path.display())))?;
+    let same = |path: &str| is_file(Path::new(path), identity);
+    let host = same("/proc/self/ns/net") || same("/proc/1/ns/net");
+    Ok(OpenNetns { fd: file.into(), file: identity, host })
+}
+
+/// Whether a path is this nsfs file; one that cannot be read is not.
+pub(super) fn is_file(path: &Path, file: NetnsFile) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.dev() == file.dev && metadata.ino() == file.inode)
+}
+
+/// A number means another process in another PID namespace.
+fn check_pid_namespace(target: &Target, caller: Caller) -> Result<(), TargetError> {
+    let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+    let callers = caller.pid.and_then(|pid| of(&pid.to_string()));
+    if callers.is_none() || callers != of("self") {
+        return Err(TargetError::OtherPidNamespace { target: target.clone() });
+    }
+    Ok(())
+}

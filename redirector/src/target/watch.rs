@@ -1,0 +1,204 @@
+//! Learning that namespaces die.
+//!
+//! Each watched namespace has a witness. As long as that holds, nothing is scanned. Events make us look: a change
+//! of the mount tables, the end of a witness's process; and a look at every witness each [`TICK`], because a
+//! thread can change its namespace without a sound. A namespace without a witness gets a scan of its own, and
+//! when a second one finds nothing either, it is dead.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    time::Duration,
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    mounts,
+    witness::{Witness, find, sees_host},
+};
+use crate::{netns::NetnsFile, sys};
+
+/// Between two looks at all witnesses.
+const TICK: Duration = Duration::from_secs(2);
+
+/// Between the scan that makes a suspect and the one that confirms it: a container engine that moves a namespace
+/// from a process to a mount does the second before it ends the first.
+const CONFIRM: Duration = Duration::from_millis(100);
+
+/// Watches namespaces until it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    changes: mpsc::UnboundedSender<Change>,
+    _task: AbortOnDropHandle<()>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Add(NetnsFile),
+    Remove(NetnsFile),
+}
+
+impl Watch {
+    /// Begins with none. Deaths come out of the receiver, each once.
+    ///
+    /// Where [`sees_host`] says no, no death is ever told.
+    ///
+    /// # Errors
+    ///
+    /// When the mount tables cannot be opened.
+    pub fn new() -> io::Result<(Self, mpsc::UnboundedReceiver<NetnsFile>)> {
+        let (changes, received) = mpsc::unbounded_channel();
+        let (deaths, told) = mpsc::unbounded_channel();
+        let mut tables = Vec::new();
+        for path in mounts::own_tables() {
+            match File::open(&path) {
+                Ok(file) => {
+                    tables.push(sys::async_fd(file, Interest::PRIORITY | Interest::ERROR)?);
+                }
+                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot watch this mount table"),
+            }
+        }
+        let (wake, woken) = mpsc::channel(1);
+        let watcher = Watcher { witnesses: HashMap::new(), received, deaths, wake, woken, tables };
+        let task = AbortOnDropHandle::new(tokio::spawn(watcher.run()));
+        Ok((Self { changes, _task: task }, told))
+    }
+
+    /// Watches a namespace. One that has died already is told of too.
+    pub fn add(&self, file: NetnsFile) {
+        // The task ends only with this handle.
+        drop(self.changes.send(Change::Add(file)));
+    }
+
+    /// Forgets a namespace.
+    pub fn remove(&self, file: NetnsFile) {
+        drop(self.changes.send(Change::Remove(file)));
+    }
+}
+
+/// A witness, and the task that waits for the end of its process.
+#[derive(Debug)]
+struct Watched {
+    witness: Witness,
+    _end: Option<AbortOnDropHandle<()>>,
+}
+
+struct Watcher {
+    witnesses: HashMap<NetnsFile, Option<Watched>>,
+    received: mpsc::UnboundedReceiver<Change>,
+    deaths: mpsc::UnboundedSender<NetnsFile>,
+    /// Holds one wake-up: what happens meanwhile is seen by the same look.
+    wake: mpsc::Sender<()>,
+    woken: mpsc::Receiver<()>,
+    tables: Vec<AsyncFd<OwnedFd>>,
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let _mounts: Vec<_> = std::mem::take(&mut self.tables)
+            .into_iter()
+            .map(|table| AbortOnDropHandle::new(tokio::spawn(tell_changes(table, self.wake.clone()))))
+            .collect();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                change = self.received.recv() => match change {
+                    None => return,
+                    Some(Change::Add(file)) => {
+                        self.witnesses.insert(file, None);
+                    }
+                    Some(Change::Remove(file)) => {
+                        self.witnesses.remove(&file);
+                        continue;
+                    }
+                },
+                _ = self.woken.recv() => {}
+                _ = tick.tick() => {}
+            }
+            self.look().await;
+        }
+    }
+
+    /// Drops witnesses that do not hold any more, and looks for others.
+    async fn look(&mut self) {
+        for (file, watched) in &mut self.witnesses {
+            if watched.as_ref().is_some_and(|watched| !watched.witness.holds(*file)) {
+                *watched = None;
+            }
+        }
+        let suspects = self.scan(self.without_witness()).await;
+        if suspects.is_empty() || sees_host().is_err() {
+            return;
+        }
+        tokio::time::sleep(CONFIRM).await;
+        for dead in self.scan(suspects).await {
+            self.witnesses.remove(&dead);
+            let _told: Result<_, _> = self.deaths.send(dead);
+        }
+    }
+
+    fn without_witness(&self) -> HashSet<NetnsFile> {
+        self.witnesses.iter().filter(|(_, watched)| watched.is_none()).map(|(file, _)| *file).collect()
+    }
+
+    /// Looks for witnesses of these namespaces; gives those that have none.
+    async fn scan(&mut self, wanted: HashSet<NetnsFile>) -> HashSet<NetnsFile> {
+        if wanted.is_empty() {
+            return wanted;
+        }
+        let scanned = tokio::task::spawn_blocking(move || {
+            let found = find(&wanted);
+            (wanted, found)
+        });
+        let (mut wanted, found) = match scanned.await {
+            Ok(scanned) => scanned,
+            Err(error) => {
+                tracing::error!(%error, "scan for processes and mounts");
+                return HashSet::new();
+            }
+        };
+        if found.hidden > 0 && !wanted.iter().all(|file| found.witnesses.contains_key(file)) {
+            // One of them may be what keeps it.
+            tracing::warn!(processes = found.hidden, "cannot see in which namespace these processes are");
+            wanted.clear();
+        }
+        for (file, witness) in found.witnesses {
+            wanted.remove(&file);
+            let end = self.end_of(&witness);
+            if let Some(watched) = self.witnesses.get_mut(&file) {
+                *watched = Some(Watched { witness, _end: end });
+            }
+        }
+        wanted
+    }
+
+    /// Wakes us when the witness's process ends.
+    fn end_of(&self, witness: &Witness) -> Option<AbortOnDropHandle<()>> {
+        let Witness::Process(_, _, pidfd) = witness else { return None };
+        let pidfd = pidfd.try_clone().and_then(|fd| sys::async_fd(fd, Interest::READABLE)).ok()?;
+        Some(AbortOnDropHandle::new(tokio::spawn(tell_end(pidfd, self.wake.clone()))))
+    }
+}
+
+async fn tell_end(pidfd: AsyncFd<OwnedFd>, wake: mpsc::Sender<()>) {
+    if pidfd.readable().await.is_ok() {
+        // A full channel has a wake-up in it already.
+        let _woken: Result<_, _> = wake.try_send(());
+    }
+}
+
+async fn tell_changes(table: AsyncFd<OwnedFd>, wake: mpsc::Sender<()>) {
+    while let Ok(mut ready) = table.ready(Interest::PRIORITY | Interest::ERROR).await {
+        ready.clear_ready();
+        drop(ready);
+        let _woken: Result<_, _> = wake.try_send(());
+    }
+}

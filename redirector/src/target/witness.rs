@@ -1,0 +1,132 @@
+//! What proves that a namespace is still used by somebody else than us.
+//!
+//! A namespace lives as long as a task is in it, an nsfs mount or fd refers to it, or a socket is in it. Ours
+//! do not count, and nobody's sockets or fds do: a namespace that has lost its last process and mount cannot be
+//! entered by name any more. The kernel tells nobody while our listeners hold it (Linux 6.19 will), so this is
+//! read from `/proc`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    mounts,
+    open::is_file,
+    processes::{self, Seen, Thread},
+};
+use crate::{netns::NetnsFile, sys::namespace::pidfd_open};
+
+/// Somebody who keeps a namespace.
+#[derive(Debug)]
+pub enum Witness {
+    /// The daemon itself is in it.
+    Daemon,
+    /// It is mounted, as this mount table says.
+    Mount(PathBuf),
+    /// A thread is in it; the pidfd is of its process.
+    Process(i32, i32, OwnedFd),
+}
+
+impl Witness {
+    /// Whether it still does. Costs one look.
+    #[must_use]
+    pub fn holds(&self, file: NetnsFile) -> bool {
+        match self {
+            Self::Daemon => true,
+            Self::Mount(table) => mounts::mounted(table).is_ok_and(|mounted| mounted.contains(&file)),
+            Self::Process(process, thread, _) => {
+                Thread { process: *process, thread: *thread }.netns() == Seen::In(file)
+            }
+        }
+    }
+}
+
+/// What a scan found.
+#[derive(Debug)]
+pub struct Found {
+    /// One witness for each namespace that has one.
+    pub witnesses: HashMap<NetnsFile, Witness>,
+    /// Processes that may be in any of the others: their namespace is hidden from us.
+    pub hidden: usize,
+}
+
+/// Looks for a witness of each of these namespaces. At mounts before processes, and at every process only when
+/// it must.
+#[must_use]
+pub fn find(wanted: &HashSet<NetnsFile>) -> Found {
+    let mut found = Found { witnesses: HashMap::new(), hidden: 0 };
+    let mut missing = wanted.clone();
+    if let Some(own) = missing.iter().find(|file| is_file(Path::new("/proc/self/ns/net"), **file)).copied() {
+        missing.remove(&own);
+        found.witnesses.insert(own, Witness::Daemon);
+    }
+    let tables = mounts::own_tables().into_iter().chain(processes::mount_tables());
+    for table in tables {
+        if missing.is_empty() {
+            return found;
+        }
+        // A process may be gone by now; then its table is too.
+        for file in mounts::mounted(&table).unwrap_or_default() {
+            if missing.remove(&file) {
+                found.witnesses.insert(file, Witness::Mount(table.clone()));
+            }
+        }
+    }
+    for thread in processes::processes().flat_map(processes::threads) {
+        if missing.is_empty() {
+            break;
+        }
+        match thread.netns() {
+            Seen::Elsewhere => {}
+            Seen::Hidden => found.hidden += 1,
+            Seen::In(file) => {
+                if missing.contains(&file)
+                    && let Ok(pidfd) = pidfd_open(thread.process)
+                    // The number was this process's before the pidfd and still is.
+                    && thread.netns() == Seen::In(file)
+                {
+                    missing.remove(&file);
+                    found.witnesses.insert(file, Witness::Process(thread.process, thread.thread, pidfd));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Whether absence from `/proc` means anything: it does only when `/proc` shows the initial PID namespace, and
+/// where PID 1 is and what it has mounted can be seen.
+///
+/// # Errors
+///
+/// Says what cannot be seen.
+pub fn sees_host() -> Result<(), String> {
+    /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the initial PID namespace always has this inode.
+    const INITIAL: &str = "pid:[4026531836]";
+    let own = fs::read_link("/proc/self/ns/pid").map_err(|error| format!("/proc/self/ns/pid: {error}"))?;
+    if own != Path::new(INITIAL) {
+        return Err("the daemon is not in the initial PID namespace".into());
+    }
+    if (Thread { process: 1, thread: 1 }).netns() == Seen::Hidden {
+        return Err("PID 1 is in another network namespace, which cannot be seen".into());
+    }
+    fs::read_to_string("/proc/1/mountinfo").map_err(|error| format!("/proc/1/mountinfo: {error}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_namespace_of_this_process_has_a_witness_and_a_made_up_one_has_none() {
+        let own = NetnsFile::of(fs::File::open("/proc/self/ns/net").unwrap()).unwrap();
+        let none = NetnsFile { inode: 1, ..own };
+        let found = find(&HashSet::from([own, none])).witnesses;
+        assert_eq!(found.len(), 1);
+        assert!(found[&own].holds(own));
+    }
+}

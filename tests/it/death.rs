@@ -1,0 +1,299 @@
+//! Namespaces that end while they are steered: we never keep one, and never take another one for it.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use redirector_tests::{
+    HANG,
+    cli::error,
+    client::{Conversation, Stop, answer},
+    daemon::Daemon,
+    eventually::{at_intervals, eventually},
+    netns::Netns,
+    server::{Place, Server},
+    topology::{POD_V4, POD_V6, Topology, at},
+    world::World,
+};
+
+/// How long a namespace may live after its last process and mount are gone.
+const FIGURE: Duration = Duration::from_secs(2);
+
+/// Takes the pod away, and asserts that it dies and that the daemon forgets it.
+#[track_caller]
+fn assert_dies(world: &World) {
+    let target = world.target();
+    world.net.pod.delete();
+    assert_is_gone(world, &target);
+}
+
+#[track_caller]
+fn assert_is_gone(world: &World, target: &str) {
+    // The kernel takes the other end of the veth pair away when the namespace of the one is gone.
+    eventually("the kernel has let the namespace go", FIGURE, || {
+        if world.net.is_joined() { Err(world.list()) } else { Ok(()) }
+    });
+    eventually("`list` does not have it", FIGURE, || {
+        let list = world.list();
+        let empty = serde_json::json!([]);
+        if list["namespaces"] == empty && list["draining"] == empty { Ok(()) } else { Err(list) }
+    });
+    let outcome = world.cli().run(&["detach", target]);
+    assert!(error(&outcome, 3).contains(target), "{outcome}");
+}
+
+/// A world whose port 80 is steered to a server beside the daemon.
+fn steered(pod: Netns) -> (World, Server) {
+    let proxy = Server::here("proxy");
+    let world = World::with(Daemon::start(), Topology::around(pod));
+    world.steer("http", "tcp:80", &proxy.destination());
+    for pod in [POD_V4, POD_V6] {
+        assert_eq!(world.answer(at(pod, 80)), "proxy");
+    }
+    (world, proxy)
+}
+
+#[test]
+fn a_namespace_that_is_deleted_while_it_is_idle_dies() {
+    let (world, _proxy) = steered(Netns::new());
+    world.eventually_at_rest();
+    let fds = {
+        let other = Topology::new();
+        let before = world.daemon.fds().len();
+        world.cli().json(&["attach", &other.pod.target(), "--match", "tcp:80", "--to", "original"]);
+        let with_two = world.daemon.fds().len();
+        drop(other);
+        assert!(with_two > before);
+        before
+    };
+    eventually("the second is forgotten", FIGURE, || {
+        let list = world.list();
+        if list["namespaces"].as_array().unwrap().len() == 1 { Ok(()) } else { Err(list) }
+    });
+    eventually("its fds are closed", FIGURE, || {
+        let now = world.daemon.fds();
+        if now.len() == fds { Ok(()) } else { Err(now) }
+    });
+    assert_dies(&world);
+}
+
+#[test]
+fn a_namespace_that_is_deleted_with_open_connections_dies_and_they_are_reset() {
+    let (world, _proxy) = steered(Netns::new());
+    let mut open: Vec<_> = [POD_V4, POD_V6].map(|pod| world.open(at(pod, 80)).0).into();
+    let half_closed = world.open(at(POD_V4, 80)).0;
+    half_closed.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    open.push(half_closed);
+    assert_dies(&world);
+    // They end, each: most by RST; one whose RST met the end of the device, when it next sends.
+    drop(open);
+}
+
+#[test]
+fn a_namespace_that_is_deleted_under_load_dies() {
+    let (world, _proxy) = steered(Netns::new());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stop = Stop(&done);
+        for number in 0..4 {
+            let (done, client) = (&done, &world.net.client);
+            let to = at([POD_V4, POD_V6][number % 2], 80);
+            scope.spawn(move || client.enter(|| load(to, done)));
+        }
+        let proxied = || world.pod()["connections"]["accepted"].as_u64().unwrap();
+        eventually("there is load", FIGURE, || match proxied() {
+            100.. => Ok(()),
+            few => Err(few),
+        });
+        assert_dies(&world);
+        drop(stop);
+    });
+}
+
+/// Connects, sends and receives until it is told to stop. What becomes of each connection does not matter.
+fn load(to: std::net::SocketAddr, done: &AtomicBool) {
+    const SHORT: Option<Duration> = Some(Duration::from_millis(200));
+    while !done.load(Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect_timeout(&to, SHORT.unwrap()) else { continue };
+        stream.set_read_timeout(SHORT).unwrap();
+        stream.set_write_timeout(SHORT).unwrap();
+        for _ in 0..20 {
+            if stream.write_all(&[1; 10_000]).is_err() || stream.read(&mut [0; 10_000]).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_namespace_that_is_deleted_with_a_client_that_vanished_dies() {
+    let (world, _proxy) = steered(Netns::new());
+    let (conversation, _) = world.open(at(POD_V4, 80));
+    // The echo of this never arrives: the client takes nothing more.
+    conversation.stream().write_all(&[1; 100_000]).unwrap();
+    world.net.client.ip("link set dev eth0 down");
+    world.eventually("the echo is on its way", "/connections/bytes_out", |bytes| bytes.as_u64() > Some(1000));
+    assert_dies(&world);
+    drop(conversation);
+}
+
+#[test]
+fn a_namespace_that_is_deleted_while_we_wait_for_a_last_acknowledgement_dies() {
+    let (go, went) = std::sync::mpsc::channel::<()>();
+    let went = std::sync::Mutex::new(went);
+    let world = World::new();
+    let proxy =
+        Server::start(Place::Here, "proxy", &[at([127, 0, 0, 1].into(), 0)], move |mut connection| {
+            connection.read_exact(&mut [0]).expect_err("the client's FIN");
+            went.lock().unwrap().recv_timeout(HANG).expect("the sign to begin");
+            connection.write_all(&[2; 100_000]).expect("the server sends");
+        });
+    world.steer("http", "tcp:80", &proxy.destination());
+    let (conversation, _) = world.open(at(POD_V4, 80));
+    conversation.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    world.net.client.ip("link set dev eth0 down");
+    go.send(()).unwrap();
+    world.eventually("one connection lingers", "/connections/lingering", |lingering| *lingering == 1);
+    assert_dies(&world);
+    drop(conversation);
+}
+
+#[test]
+fn a_namespace_that_is_deleted_after_detach_with_an_open_connection_dies() {
+    let (world, _proxy) = steered(Netns::new());
+    let (conversation, _) = world.open(at(POD_V4, 80));
+    world.detach();
+    assert_dies(&world);
+    drop(conversation);
+}
+
+#[test]
+fn a_namespace_with_connections_to_the_original_destination_dies() {
+    let world = World::new();
+    let app = Server::inside(&world.net.pod, "app", 80);
+    world.steer("self", "tcp:80", "original");
+    let (conversation, _) = world.open(at(POD_V4, 80));
+    let target = world.target();
+    world.net.pod.delete();
+    // The application's process ends last.
+    drop(app);
+    assert_is_gone(&world, &target);
+    drop(conversation);
+}
+
+#[test]
+fn a_namespace_of_a_process_dies_with_the_process() {
+    let (world, _proxy) = steered(Netns::of_process());
+    let (conversation, _) = world.open(at(POD_V6, 80));
+    assert_dies(&world);
+    drop(conversation);
+}
+
+#[test]
+fn a_namespace_that_loses_its_name_is_steered_as_long_as_a_process_is_in_it() {
+    let pod = Netns::of_process();
+    let named = pod.with_a_name();
+    let proxy = Server::here("proxy");
+    let world = World::with(Daemon::start(), Topology::around(pod));
+    let cli = world.cli();
+    cli.json(&["attach", &named.target(), "--match", "tcp:80", "--to", &proxy.destination()]);
+    let (target, cookie) = (named.target(), world.net.pod.cookie());
+    drop(named);
+    // Time enough for a daemon that goes by names alone to give it up.
+    at_intervals(100, || assert_eq!(world.answer(at(POD_V4, 80)), "proxy"));
+    let list = world.list();
+    assert_eq!(list["namespaces"][0]["target"], target, "it keeps the name it had: {list:#}");
+    assert_eq!(list["namespaces"][0]["cookie"], cookie, "{list:#}");
+    world.net.pod.delete();
+    assert_is_gone(&world, &target);
+}
+
+#[test]
+fn a_new_namespace_of_the_same_name_is_not_steered() {
+    let (world, proxy) = steered(Netns::new());
+    let name = world.net.pod.name().to_owned();
+    let old = world.net.pod.cookie();
+    assert_dies(&world);
+    let again = Topology::around(Netns::named(&name));
+    assert_ne!(again.pod.cookie(), old);
+    let _app = Server::inside(&again.pod, "app", 80);
+    for pod in [POD_V4, POD_V6] {
+        assert_eq!(answer(&again.client, at(pod, 80)), "app");
+    }
+    assert_eq!(world.list()["namespaces"], serde_json::json!([]));
+    assert_eq!(proxy.accepted(), 2);
+}
+
+#[test]
+fn a_name_that_is_given_to_another_namespace_at_once_is_not_steered() {
+    // Without waiting: the daemon may still know the old one when the name is there again.
+    let (world, _proxy) = steered(Netns::new());
+    let name = world.net.pod.name().to_owned();
+    world.net.pod.delete();
+    let again = Topology::around(Netns::named(&name));
+    let _app = Server::inside(&again.pod, "app", 80);
+    assert_eq!(answer(&again.client, at(POD_V4, 80)), "app");
+    eventually(
+        "the old one is gone",
+        FIGURE,
+        || if world.net.is_joined() { Err(world.list()) } else { Ok(()) },
+    );
+    eventually("`list` does not have it", FIGURE, || {
+        let list = world.list();
+        if list["namespaces"] == serde_json::json!([]) { Ok(()) } else { Err(list) }
+    });
+    assert_eq!(answer(&again.client, at(POD_V4, 80)), "app");
+    // And it can be steered by that name.
+    let proxy = Server::here("new-proxy");
+    world.cli().json(&["attach", &again.pod.target(), "--match", "tcp:80", "--to", &proxy.destination()]);
+    assert_eq!(answer(&again.client, at(POD_V4, 80)), "new-proxy");
+}
+
+#[test]
+fn a_new_namespace_with_the_same_inode_is_not_steered() {
+    let (world, _proxy) = steered(Netns::new());
+    let (inode, cookie) = (world.net.pod.inode(), world.net.pod.cookie());
+    assert_dies(&world);
+    // The kernel gives the lowest free number; other tests make namespaces as well.
+    let mut others = Vec::new();
+    let same = (0..200).find_map(|_| {
+        let netns = Netns::new();
+        if netns.inode() == inode {
+            return Some(netns);
+        }
+        others.push(netns);
+        None
+    });
+    let Some(same) = same else {
+        panic!("inode {inode} was not given again in {} namespaces", others.len());
+    };
+    assert_ne!(same.cookie(), cookie);
+    let again = Topology::around(same);
+    let _app = Server::inside(&again.pod, "app", 80);
+    for pod in [POD_V4, POD_V6] {
+        assert_eq!(answer(&again.client, at(pod, 80)), "app");
+    }
+    assert_eq!(world.list()["namespaces"], serde_json::json!([]));
+    let outcome = world.cli().run(&["list", &again.pod.target()]);
+    error(&outcome, 3);
+}
+
+#[test]
+fn the_client_may_die_first() {
+    let (world, _proxy) = steered(Netns::new());
+    let World { daemon, net: Topology { pod, client } } = world;
+    let world = World::with(daemon, Topology { pod, client });
+    let conversation = Conversation::open(&world.net.client, at(POD_V4, 80)).unwrap();
+    drop(conversation);
+    world.net.client.delete();
+    eventually("the pod's end of the pair is gone", FIGURE, || {
+        let outcome = world.net.pod.run("ip", &["link", "show", "dev", "eth0"]);
+        if outcome.status.success() { Err(outcome.stdout) } else { Ok(()) }
+    });
+    world.eventually_at_rest();
+    assert_eq!(answer(&world.net.pod, at([127, 0, 0, 1].into(), 80)), "proxy");
+}

@@ -1,0 +1,130 @@
+//! Through a steered port: many connections, at once and in a row, and much data. What it costs afterwards.
+
+use std::{net::SocketAddr, sync::Arc, thread};
+
+use redirector_tests::{
+    client::{Conversation, at_once, visit_here},
+    pattern::Pattern,
+    scale,
+    server::{Place, Server},
+    topology::{CLIENT_V4, POD_V4, POD_V6, at},
+    world::{World, count},
+};
+
+/// A pod whose port 80 is steered to a server beside the daemon.
+fn steered() -> (World, Server) {
+    let proxy = Server::here("proxy");
+    let world = World::new();
+    world.steer("http", "tcp:80", &proxy.destination());
+    (world, proxy)
+}
+
+/// A load must leave the daemon with the fds and the memory that it has after the same load before. The load is
+/// run by `run`, which must go well.
+fn assert_costs_nothing(world: &World, run: impl Fn()) {
+    run();
+    world.eventually_at_rest();
+    let (fds, memory) = (world.daemon.fds(), world.daemon.anonymous_kib());
+    run();
+    world.eventually_at_rest();
+    let (fds_after, memory_after) = (world.daemon.fds(), world.daemon.anonymous_kib());
+    assert_eq!(fds.len(), fds_after.len(), "open fds before and after: {fds:#?} {fds_after:#?}");
+    let grown = memory_after - memory;
+    println!("anonymous memory: {memory} KiB, then {memory_after} KiB");
+    assert!(grown <= 2048, "anonymous memory grew by {grown} KiB, from {memory} KiB");
+}
+
+fn in_a_row(world: &World, to: SocketAddr, times: usize) {
+    world.net.client.enter(|| {
+        for number in 0..times {
+            let greeting = visit_here(to).unwrap_or_else(|error| panic!("connection {number}: {error}"));
+            assert_eq!(greeting.server, "proxy", "connection {number}");
+        }
+    });
+}
+
+#[test]
+fn ten_thousand_connections_in_a_row_all_arrive_and_cost_nothing_afterwards() {
+    let (world, proxy) = steered();
+    let times = scale::many();
+    assert_costs_nothing(&world, || in_a_row(&world, at(POD_V4, 80), times));
+    in_a_row(&world, at(POD_V6, 80), times / 10);
+    let all = 2 * times + times / 10;
+    assert_eq!(proxy.accepted(), all);
+    let pod = world.eventually_at_rest();
+    for counter in ["accepted", "relayed", "ended/finished"] {
+        assert_eq!(count(&pod, &format!("/connections/{counter}")), all as u64, "{counter}: {pod:#}");
+    }
+    assert_eq!(count(&pod, "/rules/0/counters/steered"), all as u64, "{pod:#}");
+    assert_eq!(pod["connections"]["failed"], serde_json::json!({}), "{pod:#}");
+}
+
+#[test]
+fn sixty_four_connections_at_once_all_arrive_and_cost_nothing_afterwards() {
+    const AT_ONCE: usize = 64;
+    let (world, _proxy) = steered();
+    for to in [at(POD_V4, 80), at(POD_V6, 80)] {
+        assert_costs_nothing(&world, || {
+            let open = at_once(&world.net.client, AT_ONCE, |_| {
+                let mut conversation = Conversation::open_here(to).unwrap();
+                assert_eq!(conversation.greeting().unwrap().server, "proxy");
+                conversation
+            });
+            assert_eq!(count(&world.pod(), "/connections/active"), AT_ONCE as u64);
+            thread::scope(|scope| {
+                for mut conversation in open {
+                    scope.spawn(move || {
+                        for number in 0..100 {
+                            conversation.echo(&format!("{number} {}", "x".repeat(number * 100))).unwrap();
+                        }
+                        conversation.finish().unwrap();
+                    });
+                }
+            });
+        });
+    }
+}
+
+#[test]
+fn a_gibibyte_each_way_at_the_same_time_arrives_unchanged() {
+    let length = scale::bulk();
+    let patterns = Arc::new((Pattern::new(1), Pattern::new(2)));
+    let world = World::new();
+    let proxy = Server::start(Place::Here, "proxy", &[at([127, 0, 0, 1].into(), 0)], {
+        let patterns = Arc::clone(&patterns);
+        move |connection| {
+            thread::scope(|scope| {
+                scope.spawn(|| patterns.1.send(connection, length, drop).expect("the server sends"));
+                patterns.0.receive(connection, length).expect("what the server receives");
+            });
+        }
+    });
+    world.steer("bulk", "tcp:80", &proxy.destination());
+    let mut greeting = 0;
+    for to in [at(POD_V4, 80), at(POD_V6, 80)] {
+        let (mut conversation, server) = world.open(to);
+        assert_eq!(server, "proxy");
+        greeting += format!("proxy {} {}\n", proxy.peers().last().unwrap(), proxy.destination()).len() as u64;
+        let stream = conversation.stream().try_clone().expect("dup");
+        thread::scope(|scope| {
+            scope.spawn(|| patterns.0.send(&stream, length, drop).expect("the client sends"));
+            // What came together with the greeting has been read ahead.
+            patterns.1.receive(conversation.reader(), length).expect("what the client receives");
+        });
+        conversation.finish().expect("the server has no more to say");
+    }
+    let pod = world.eventually_at_rest();
+    assert_eq!(count(&pod, "/connections/bytes_in"), 2 * length, "{pod:#}");
+    assert_eq!(count(&pod, "/connections/bytes_out"), 2 * length + greeting, "{pod:#}");
+}
+
+#[test]
+fn the_destination_is_reached_from_the_daemons_namespace_and_the_client_stays_with_its_own_addresses() {
+    let (world, proxy) = steered();
+    let (conversation, _) = world.open(at(POD_V4, 80));
+    let stream = conversation.stream();
+    assert_eq!(stream.peer_addr().unwrap(), at(POD_V4, 80));
+    assert_eq!(stream.local_addr().unwrap().ip(), CLIENT_V4);
+    assert!(proxy.peers()[0].ip().is_loopback(), "{:?}", proxy.peers());
+    conversation.finish().unwrap();
+}

@@ -1,0 +1,280 @@
+//! The daemon under test.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    io::{BufRead as _, BufReader, ErrorKind},
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::{
+    cli::Cli,
+    command::{pid, spawn},
+    dir::Dir,
+    eventually::eventually,
+};
+
+/// The binary under test: `$REDIRECTOR_BIN`, else the release build of this repository.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let path = env::var_os("REDIRECTOR_BIN").map_or_else(
+        || {
+            let target = env::var_os("CARGO_TARGET_DIR")
+                .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+            target.join("release/redirector")
+        },
+        PathBuf::from,
+    );
+    assert!(path.exists(), "`{}` is missing: build it, or name it in $REDIRECTOR_BIN", path.display());
+    path
+}
+
+/// A running daemon with a control socket of its own. Dropping it stops it and asserts that it exits with 0;
+/// when the test is failing already, it is killed and its log printed.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    exited: Option<ExitStatus>,
+    socket: PathBuf,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+    dir: Dir,
+}
+
+impl Daemon {
+    /// Starts it and waits until it says that it is ready.
+    #[track_caller]
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With further options of `redirector run`.
+    #[track_caller]
+    #[must_use]
+    pub fn with(options: &[&str]) -> Self {
+        Self::spawn(Command::new(binary()).arg("run"), options)
+    }
+
+    /// With a command that ends in `redirector run`.
+    #[track_caller]
+    #[must_use]
+    pub fn spawn(command: &mut Command, options: &[&str]) -> Self {
+        let dir = Dir::new();
+        Self::in_dir(dir.join("control.sock"), dir, command, options)
+    }
+
+    /// On a control socket that may have been another daemon's.
+    #[track_caller]
+    #[must_use]
+    pub fn at(socket: &Path, command: &mut Command, options: &[&str]) -> Self {
+        Self::in_dir(socket.to_owned(), Dir::new(), command, options)
+    }
+
+    #[track_caller]
+    fn in_dir(socket: PathBuf, dir: Dir, command: &mut Command, options: &[&str]) -> Self {
+        let notify = dir.join("notify.sock");
+        let ready = UnixDatagram::bind(&notify).expect("bind NOTIFY_SOCKET");
+        command
+            .arg("--socket")
+            .arg(&socket)
+            .args(options)
+            .env("NOTIFY_SOCKET", &notify)
+            .env_remove("REDIRECTOR_SOCKET")
+            .env_remove("RUST_LOG")
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = spawn(command);
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let reader = thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in stderr.split(b'\n').map_while(Result::ok) {
+                    log.lock().expect("no panic").push(String::from_utf8_lossy(&line).into_owned());
+                }
+            }
+        });
+        let mut daemon = Self { child, exited: None, socket, log, reader: Some(reader), dir };
+        daemon.wait_until_ready(&ready);
+        daemon
+    }
+
+    #[track_caller]
+    fn wait_until_ready(&mut self, ready: &UnixDatagram) {
+        ready.set_read_timeout(Some(Duration::from_millis(100))).expect("SO_RCVTIMEO");
+        let mut message = [0; 1024];
+        eventually("the daemon is ready", Duration::from_secs(3), || match ready.recv(&mut message) {
+            Ok(length) => {
+                let text = String::from_utf8_lossy(&message[..length]).into_owned();
+                if text.lines().any(|line| line == "READY=1") { Ok(()) } else { Err(text) }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                assert!(self.child.try_wait().expect("wait").is_none(), "the daemon ended at once");
+                Err("silence".to_owned())
+            }
+            Err(error) => panic!("NOTIFY_SOCKET: {error}"),
+        });
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Its command line.
+    #[must_use]
+    pub fn cli(&self) -> Cli {
+        Cli::new(&self.socket)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged until now.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no panic").clone()
+    }
+
+    /// Lines of its log with all of these words.
+    #[must_use]
+    pub fn log_with(&self, words: &[&str]) -> Vec<String> {
+        self.log().into_iter().filter(|line| words.iter().all(|word| line.contains(word))).collect()
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        assert!(self.exited.is_none(), "the daemon has ended");
+        kill(pid(&self.child), signal).expect("signal the daemon");
+    }
+
+    /// Kills it, and waits until it is gone.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    /// Stops it with SIGTERM; it must exit with 0.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait();
+        assert!(status.success(), "the daemon must exit with 0 after SIGTERM: {status}");
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        if let Some(status) = self.exited {
+            return status;
+        }
+        let child = &mut self.child;
+        let status = eventually("the daemon has ended", Duration::from_secs(5), || {
+            child.try_wait().expect("wait").ok_or("it runs")
+        });
+        self.exited = Some(status);
+        status
+    }
+
+    /// Its open fds: what each is, by number.
+    #[must_use]
+    pub fn fds(&self) -> Vec<String> {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("read the daemon's fds");
+        let links = folder.filter_map(Result::ok).filter_map(|entry| fs::read_link(entry.path()).ok());
+        links.map(|link| link.as_os_str().display().to_string()).collect()
+    }
+
+    /// Its anonymous memory (`RssAnon`), in KiB.
+    #[must_use]
+    pub fn anonymous_kib(&self) -> i64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+    }
+
+    /// The CPU time it has used, user and system.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let stat = self.proc("stat");
+        // The name before may hold anything; utime and stime are fields 14 and 15 of proc_pid_stat(5).
+        let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("ticks")).sum();
+        // USER_HZ is 100 on every architecture that Rust has a standard library for.
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn proc(&self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{name}", self.pid())).expect("read the daemon's /proc")
+    }
+
+    fn print_log(&self) {
+        eprintln!("daemon {} said:", self.pid());
+        for line in self.log() {
+            eprintln!("  {line}");
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            if self.exited.is_none() {
+                drop(self.child.kill());
+                drop(self.child.wait());
+            }
+            self.end_log();
+            self.print_log();
+            return;
+        }
+        if self.exited.is_none() {
+            self.stop();
+        }
+        self.end_log();
+        let panics = self.log_with(&["panicked at"]);
+        if !panics.is_empty() {
+            self.print_log();
+            panic!("the daemon panicked: {panics:#?}");
+        }
+    }
+}
+
+impl Daemon {
+    fn end_log(&mut self) {
+        // Its stderr is closed now. Nobody else has it: the daemon starts no programs.
+        if let Some(reader) = self.reader.take() {
+            drop(reader.join());
+        }
+    }
+}
+
+/// A copy of the binary that every user may run, whatever the rights of the folder it was built in.
+#[must_use]
+pub fn binary_for_everybody(dir: &Dir) -> PathBuf {
+    let copy = dir.join("redirector");
+    fs::copy(binary(), &copy).expect("copy the binary");
+    assert_eq!(copy.extension(), None::<&OsStr>);
+    copy
+}

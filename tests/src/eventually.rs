@@ -1,0 +1,49 @@
+//! The only place that waits by looking again. Elsewhere a test waits for an event by blocking on it.
+
+use std::{
+    fmt::Debug,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How many times the figure of the specification may pass before a test gives up.
+const PATIENCE: u32 = 10;
+
+/// Waits until `look` gives `Ok`, and prints how long that took. `what` is what must come to pass; `figure` is
+/// how long the specification gives it. A figure is no limit but a guard against hanging: ten times as much may
+/// pass. What `look` saw last is in the message when it does.
+#[track_caller]
+pub fn eventually<T, E: Debug>(what: &str, figure: Duration, mut look: impl FnMut() -> Result<T, E>) -> T {
+    let begin = Instant::now();
+    loop {
+        match look() {
+            Ok(value) => {
+                println!("{what}: after {:?} (figure: {figure:?})", begin.elapsed());
+                return value;
+            }
+            Err(seen) if begin.elapsed() > figure * PATIENCE => {
+                panic!("not within {:?}: {what}; seen last: {seen:#?}", figure * PATIENCE)
+            }
+            Err(_) => pause(PAUSE),
+        }
+    }
+}
+
+/// Does something now and then, so that a process that should rest has the time to show that it does not.
+/// Returns how much time went by.
+pub fn at_intervals(times: u32, mut act: impl FnMut()) -> Duration {
+    let begin = Instant::now();
+    for _ in 0..times {
+        act();
+        pause(Duration::from_millis(20));
+    }
+    begin.elapsed()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that may")]
+fn pause(length: Duration) {
+    thread::sleep(length);
+}

@@ -1,0 +1,38 @@
+//! What the integration tests stand on: namespaces, the daemon, its command line, clients and servers.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`command`] | a program that is run to its end, with what it said |
+//! | [`dir`] | a directory of one's own, removed afterwards |
+//! | [`eventually`] | the only place that waits by looking again |
+//! | [`netns`] | a network namespace, by name or held by a process |
+//! | [`topology`] | a pod and a client, joined |
+//! | [`server`], [`client`] | who answers, and who asks |
+//! | [`pattern`], [`scale`] | bytes that both ends know, and how many |
+//! | [`daemon`], [`cli`], [`http`] | the daemon, its command line, its API |
+//! | [`snapshot`] | what a namespace looks like, to find residue |
+//! | [`world`] | all of it, as most tests want it |
+//!
+//! Everything here panics when it cannot do what it is asked for, at the line of the test that asked.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod client;
+pub mod command;
+pub mod daemon;
+pub mod dir;
+pub mod eventually;
+pub mod http;
+pub mod netns;
+pub mod pattern;
+pub mod scale;
+pub mod server;
+pub mod snapshot;
+pub mod topology;
+pub mod world;
+
+use std::time::Duration;
+
+/// The longest that a blocking call waits. No test depends on it: it only turns a hang into a failure.
+pub const HANG: Duration = Duration::from_secs(100);

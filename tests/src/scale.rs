@@ -1,0 +1,20 @@
+//! How much. Virtual machines without hardware support are some twenty times slower, and run the same tests.
+
+use std::env;
+
+/// `REDIRECTOR_TEST_SCALE=small` asks for less.
+fn is_small() -> bool {
+    env::var_os("REDIRECTOR_TEST_SCALE").is_some_and(|scale| scale == "small")
+}
+
+/// What a bulk transfer carries each way, in bytes: 1 GiB, small 64 MiB.
+#[must_use]
+pub fn bulk() -> u64 {
+    if is_small() { 64 << 20 } else { 1 << 30 }
+}
+
+/// Connections one after the other: 10,000, small 1,000.
+#[must_use]
+pub fn many() -> usize {
+    if is_small() { 1_000 } else { 10_000 }
+}

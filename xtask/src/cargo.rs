@@ -1,0 +1,58 @@
+//! Calling cargo, and learning from its messages where it put what it built.
+
+use std::{
+    env,
+    io::BufReader,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::{Message, TargetKind};
+
+use crate::tool;
+
+/// An executable that cargo built, or had built before.
+pub(crate) struct Executable {
+    pub(crate) path: PathBuf,
+    /// The folder of its package in the repository, which is the package's name for all but `tests`.
+    pub(crate) package: String,
+    /// `lib`, `bin` or `test`, and the name of the target.
+    pub(crate) target: String,
+}
+
+/// The cargo that runs us, at the root of the repository.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(tool::root()).args(arguments);
+    command
+}
+
+/// Runs `cargo ARGUMENTS` and returns the executables it names.
+///
+/// Their paths are read from cargo because target/ may be elsewhere (`CARGO_TARGET_DIR`, a user's configuration).
+pub(crate) fn executables(arguments: &[&str]) -> Result<Vec<Executable>> {
+    let mut command = command(arguments);
+    command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("start {}", tool::show(&command)))?;
+    let stdout = child.stdout.take().context("take the stdout of cargo")?;
+    let mut found = Vec::new();
+    for message in Message::parse_stream(BufReader::new(stdout)) {
+        let Message::CompilerArtifact(artifact) = message.context("read a message of cargo")? else {
+            continue;
+        };
+        let Some(path) = artifact.executable else { continue };
+        let folder = artifact.manifest_path.parent().and_then(|folder| folder.file_name());
+        let kind = artifact.target.kind.first().map_or("?".to_owned(), TargetKind::to_string);
+        found.push(Executable {
+            path: path.into(),
+            package: folder.unwrap_or_default().to_owned(),
+            target: format!("{kind} {}", artifact.target.name),
+        });
+    }
+    let status = child.wait().context("wait for cargo")?;
+    if !status.success() {
+        bail!("{} failed: {status}", tool::show(&command));
+    }
+    Ok(found)
+}

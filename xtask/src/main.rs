@@ -1,0 +1,75 @@
+//! The developer's commands: `cargo xtask build`, `run`, `test` and `ci`. One file a command.
+//!
+//! Hidden commands are pieces of these that need a process of their own: as root, or inside a namespace.
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod cargo;
+mod ci;
+mod demo;
+mod prepare;
+mod privilege;
+mod run;
+mod setup;
+mod test;
+mod tool;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The developer's commands of redirector")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what a build needs, then build target/release/redirector
+    Build,
+    /// Build, then show redirector at work between two namespaces; or run it: `run -- ARGS…`
+    Run(run::Options),
+    /// Build, then run all tests, or those whose names contain a FILTER
+    Test(test::Options),
+    /// Formatting, lints, documentation and all tests: what .ci/run runs
+    Ci,
+    #[command(hide = true)]
+    Prepare(prepare::Options),
+    #[command(hide = true)]
+    Demo(demo::Options),
+    #[command(hide = true)]
+    Echo,
+    #[command(hide = true)]
+    Say(demo::say::Options),
+    #[command(hide = true)]
+    Netfilter,
+}
+
+fn main() -> ExitCode {
+    let Options { command } = Options::parse();
+    match execute(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tool::note(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Build => build::run(),
+        Command::Run(options) => run::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Ci => ci::run(),
+        Command::Prepare(options) => prepare::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Echo => demo::echo::serve(),
+        Command::Say(options) => demo::say::run(&options),
+        Command::Netfilter => demo::netfilter::run(),
+    }
+}

@@ -1,0 +1,42 @@
+//! `cargo xtask run`: the demo; with arguments after `--`, redirector itself.
+
+use std::{ffi::OsString, os::unix::process::CommandExt as _};
+
+use anyhow::{Result, anyhow};
+
+use crate::{build, demo, privilege, tool};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// End when the demo has shown what it has to show
+    #[arg(long, conflicts_with = "arguments")]
+    once: bool,
+    /// Run `redirector ARGS…` instead of the demo
+    #[arg(last = true, value_name = "ARGS")]
+    arguments: Vec<OsString>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.arguments.is_empty() {
+        // Before a build that may take minutes. The demo looks again.
+        demo::refuse_taken_names()?;
+    }
+    let redirector = build::redirector()?;
+    if !options.arguments.is_empty() {
+        let mut command = privilege::command(&redirector, &[])?;
+        // Signals and the exit code are then redirector's own.
+        let error = command.args(&options.arguments).exec();
+        return Err(anyhow!(error).context(format!("start {}", tool::show(&command))));
+    }
+    let demo = demo::Options { redirector, once: options.once };
+    if privilege::is_root() {
+        return demo::run(&demo);
+    }
+    let mut command = privilege::command(&tool::myself()?, &[])?;
+    command.args(["demo", "--redirector"]).arg(&demo.redirector);
+    if demo.once {
+        command.arg("--once");
+    }
+    let error = command.exec();
+    Err(anyhow!(error).context(format!("start {}", tool::show(&command))))
+}

@@ -1,0 +1,70 @@
+//! `cargo xtask test`: every test there is. Unit tests run as the user, the integration tests (package folder
+//! `tests`) as root, against the release binary.
+
+use std::{
+    ffi::{OsStr, OsString},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build,
+    cargo::{self, Executable},
+    prepare::{self, Purpose},
+    privilege, tool,
+};
+
+/// The folder of the package whose tests need root, namespaces and a built daemon.
+const INTEGRATION: &str = "tests";
+
+#[derive(Default, clap::Args)]
+pub(crate) struct Options {
+    /// Parts of test names; options of the test harness (`--nocapture`, `--test-threads=1`) pass through
+    #[arg(value_name = "FILTER", trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    prepare::ensure(Purpose::Tests)?;
+    let redirector = build::redirector()?;
+    let mut executables = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
+    // Cargo names them in the order in which it ended: unit tests first, they are quick.
+    executables.sort_by_key(|executable| (executable.package == INTEGRATION, executable.path.clone()));
+    let mut failed = Vec::new();
+    let mut ran = 0;
+    for executable in &executables {
+        if !options.arguments.is_empty() && !has_matching_tests(executable, &options.arguments)? {
+            continue;
+        }
+        let Executable { path, package, target } = executable;
+        ran += 1;
+        tool::note(&format!("tests of {package} ({target})"));
+        let mut command = if package == INTEGRATION {
+            privilege::command(path, &[("REDIRECTOR_BIN", redirector.as_os_str())])?
+        } else {
+            Command::new(path)
+        };
+        // As cargo would run it. Ours is xtask's.
+        let directory = tool::root().join(package);
+        command.args(&options.arguments).env("CARGO_MANIFEST_DIR", &directory).current_dir(&directory);
+        let status = command.status().with_context(|| format!("start {}", tool::show(&command)))?;
+        if !status.success() {
+            failed.push(format!("{package} ({target}): {status}"));
+        }
+    }
+    if ran == 0 {
+        bail!("no test matches {:?}", options.arguments.join(OsStr::new(" ")));
+    }
+    if !failed.is_empty() {
+        bail!("tests failed in {}", failed.join(", "));
+    }
+    tool::note(&format!("all tests passed, in {ran} binaries"));
+    Ok(())
+}
+
+/// Asks the harness itself, so that `--exact`, `--skip` and `--ignored` count as it counts them.
+fn has_matching_tests(executable: &Executable, arguments: &[OsString]) -> Result<bool> {
+    let list = tool::call_quietly(Command::new(&executable.path).args(arguments).arg("--list"))?;
+    Ok(list.lines().any(|line| line.ends_with(": test")))
+}
