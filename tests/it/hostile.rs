@@ -238,9 +238,9 @@ fn a_pod_whose_loopback_device_is_down_is_steered_to_host_and_port_and_refused_t
 }
 
 #[test]
-fn a_port_below_1024_and_a_pod_that_wants_all_high_ports_are_no_trouble() {
+fn the_pod_can_bind_the_port_of_our_listener_on_its_other_addresses() {
     let (world, _proxy) = steered();
-    // The pod takes every port that is left above ours, on every address: ours is on loopback only.
+    // Ours is on 127.0.0.1 only.
     let port = listeners(&world)[0].port();
     let app = Server::start(
         Place::In(&world.net.pod),

@@ -77,7 +77,7 @@ fn local_destination(route: &RouteMessage) -> Option<IpNet> {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some((*address).into()),
             RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
-                destination = Some((*address).into())
+                destination = Some((*address).into());
             }
             _ => {}
         }

@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     mounts,
-    witness::{Witness, find, sees_host},
+    witness::{Tables, Witness, find, sees_host},
 };
 use crate::{netns::NetnsFile, sys};
 
@@ -129,8 +129,9 @@ impl Watcher {
 
     /// Drops witnesses that do not hold any more, and looks for others.
     async fn look(&mut self) {
+        let mut tables = Tables::default();
         for (file, watched) in &mut self.witnesses {
-            if watched.as_ref().is_some_and(|watched| !watched.witness.holds(*file)) {
+            if watched.as_ref().is_some_and(|watched| !watched.witness.holds(*file, &mut tables)) {
                 *watched = None;
             }
         }

@@ -30,13 +30,23 @@ pub enum Witness {
     Process(i32, i32, OwnedFd),
 }
 
+/// Mount tables as they were read for one look at all witnesses.
+#[derive(Debug, Default)]
+pub struct Tables(HashMap<PathBuf, HashSet<NetnsFile>>);
+
+impl Tables {
+    fn mounts(&mut self, table: &Path, file: NetnsFile) -> bool {
+        let read = || mounts::mounted(table).unwrap_or_default().into_iter().collect();
+        self.0.entry(table.to_owned()).or_insert_with(read).contains(&file)
+    }
+}
+
 impl Witness {
     /// Whether it still does. Costs one look.
-    #[must_use]
-    pub fn holds(&self, file: NetnsFile) -> bool {
+    pub fn holds(&self, file: NetnsFile, tables: &mut Tables) -> bool {
         match self {
             Self::Daemon => true,
-            Self::Mount(table) => mounts::mounted(table).is_ok_and(|mounted| mounted.contains(&file)),
+            Self::Mount(table) => tables.mounts(table, file),
             Self::Process(process, thread, _) => {
                 Thread { process: *process, thread: *thread }.netns() == Seen::In(file)
             }
@@ -127,6 +137,6 @@ mod tests {
         let none = NetnsFile { inode: 1, ..own };
         let found = find(&HashSet::from([own, none])).witnesses;
         assert_eq!(found.len(), 1);
-        assert!(found[&own].holds(own));
+        assert!(found[&own].holds(own, &mut Tables::default()));
     }
 }
