@@ -73,9 +73,17 @@ pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// One line on stderr. That stderr is closed is no reason to fail.
+/// One line on stderr, whatever names and paths hold. That stderr is closed is no reason to fail.
 fn say(what: &str, text: &str) {
-    drop(writeln!(io::stderr(), "{what}: {text}"));
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    drop(writeln!(io::stderr(), "{what}: {line}"));
 }
 
 /// Help and version as clap prints them; of an error its first line, which names the object.

@@ -8,7 +8,7 @@ use super::Code;
 use crate::{
     config::{Destination, Match, OnUnavailable, RuleName, RuleSpec, Span, Target},
     kernel::AttachedProgram,
-    listener::Family,
+    netns::Family,
 };
 
 /// The version of every document. Fields are only added.

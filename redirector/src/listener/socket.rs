@@ -1,7 +1,6 @@
 //! Making a listener, and bringing it back to life.
 
 use std::{
-    fmt,
     hash::{BuildHasher as _, RandomState},
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -9,46 +8,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use redirector_ebpf::{FAMILY_IPV4, FAMILY_IPV6};
-use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::{
-    netns::NetnsCookie,
+    netns::{Family, NetnsCookie},
     relay,
     sys::{SyscallError, named, socket},
 };
-
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// `AF_INET`.
-    Ipv4,
-    /// `AF_INET6`.
-    Ipv6,
-}
-
-impl Family {
-    /// The family's bit in the ABI.
-    #[must_use]
-    pub fn bit(self) -> u32 {
-        match self {
-            Self::Ipv4 => FAMILY_IPV4,
-            Self::Ipv6 => FAMILY_IPV6,
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
-        })
-    }
-}
 
 /// Connections that wait to be accepted; the namespace's `net.core.somaxconn` may be less (4096 by default).
 const BACKLOG: i32 = 4096;

@@ -10,8 +10,9 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::Instant;
 
+use super::Family;
 use super::enter;
-use crate::{listener::Family, sys::namespace::netns_of};
+use crate::sys::namespace::netns_of;
 
 /// Most sockets that are made at one time.
 const LARGEST_BATCH: usize = 32;
@@ -20,7 +21,7 @@ const LARGEST_BATCH: usize = 32;
 const KEPT: Duration = Duration::from_secs(1);
 
 /// Makes TCP sockets in the namespace of a socket that is there already. One visit makes several while the
-/// demand lasts, so that most connections find theirs ready; what is not used within [`KEPT`] is closed.
+/// demand lasts, so that most connections find theirs ready; what is not used within a second is closed.
 #[derive(Debug, Default)]
 pub struct SocketFactory {
     ipv4: Shelf,
@@ -41,6 +42,8 @@ struct Stock {
     batch: usize,
     last_use: Option<Instant>,
     closed: Closed,
+    /// Whether [`expire`] runs: one task at most.
+    expires: bool,
 }
 
 /// Whether sockets may still be kept.
@@ -132,30 +135,73 @@ impl Shelf {
 
     fn put(&self, sockets: Vec<Socket>) {
         let mut stock = lock(&self.stock);
-        if stock.closed == Closed::Yes || sockets.is_empty() {
+        if stock.closed == Closed::Yes {
             return;
         }
-        let was_empty = stock.sockets.is_empty();
         stock.sockets.extend(sockets);
-        if was_empty {
+        if !stock.expires {
+            stock.expires = true;
             tokio::spawn(expire(Arc::clone(&self.stock)));
         }
     }
 }
 
-/// Closes a stock when nobody has taken from it for [`KEPT`]. Ends with the stock.
+/// Closes a stock when nobody has taken from it for [`KEPT`], and begins again with a small batch. A stock that
+/// is empty for a moment is in demand, so that does not end it.
 async fn expire(stock: Arc<Mutex<Stock>>) {
     loop {
         let until = {
             let mut stock = lock(&stock);
             let until = stock.last_use.unwrap_or_else(Instant::now) + KEPT;
-            if stock.sockets.is_empty() || until <= Instant::now() {
+            if stock.closed == Closed::Yes || until <= Instant::now() {
                 stock.sockets = Vec::new();
                 stock.batch = 0;
+                stock.expires = false;
                 return;
             }
             until
         };
         tokio::time::sleep_until(until).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live_tasks() -> usize {
+        tokio::runtime::Handle::current().metrics().num_alive_tasks()
+    }
+
+    fn some() -> Vec<Socket> {
+        make(Domain::IPV4, 2).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_task_expires_a_stock_however_often_it_is_filled() {
+        let shelf = Shelf::default();
+        for _ in 0..100 {
+            shelf.put(some());
+            while shelf.take().is_some() {}
+        }
+        assert_eq!(live_tasks(), 1);
+        shelf.put(some());
+        assert_eq!([shelf.next_batch(), shelf.next_batch()], [1, 2]);
+        let mut look = tokio::time::interval(KEPT / 100);
+        while live_tasks() > 0 {
+            look.tick().await;
+        }
+        assert!(shelf.take().is_none());
+        assert_eq!(shelf.next_batch(), 1);
+    }
+
+    #[tokio::test]
+    async fn after_clear_nothing_is_kept() {
+        let factory = SocketFactory::new();
+        factory.ipv4.put(some());
+        factory.clear();
+        assert!(factory.ipv4.take().is_none());
+        factory.ipv4.put(some());
+        assert!(factory.ipv4.take().is_none());
     }
 }

@@ -1,9 +1,10 @@
 //! Work inside a network namespace: a closure on a thread that then ends, and sockets made there.
 //!
-//! [`enter`] is the only place that calls setns(2). Nothing stays behind: no thread, no nsfs fd, no idle socket.
+//! [`enter()`] is the only place that calls setns(2). Nothing stays behind: no thread, no nsfs fd, no idle socket.
 
 mod enter;
 mod factory;
+mod family;
 mod routes;
 mod survey;
 
@@ -13,6 +14,7 @@ use nix::sys::stat::fstat;
 
 pub use enter::enter;
 pub use factory::SocketFactory;
+pub use family::Family;
 pub use survey::{Survey, established, survey};
 
 /// What the kernel calls a network namespace by: never re-used before a reboot.

@@ -1,4 +1,4 @@
-//! What `attach` wants to know of a namespace. Called inside it, see [`super::enter`].
+//! What `attach` wants to know of a namespace. Called inside it, see [`super::enter()`].
 
 use std::{
     fs, io,
@@ -105,11 +105,23 @@ mod tests {
     fn this_namespace_can_be_surveyed() {
         let survey = survey().unwrap();
         assert!(survey.somaxconn > 0);
-        if survey.loopback_up {
-            assert!(survey.is_local(&"127.0.0.1/32".parse().unwrap()));
-            assert!(survey.is_local(&"0.0.0.0/0".parse().unwrap()));
+        assert!(!survey.loopback_up || survey.is_local(&"127.0.0.1/32".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_prefix_is_local_when_any_of_its_addresses_is() {
+        let local = ["127.0.0.0/8", "10.0.0.1/32", "fd00::1/128"].map(|net| net.parse().unwrap()).to_vec();
+        let survey = Survey { loopback_up: true, somaxconn: 4096, local };
+        for (prefix, expected) in [
+            ("127.0.0.1/32", true),
+            ("10.0.0.0/8", true),
+            ("10.0.0.2/32", false),
+            ("0.0.0.0/0", true),
+            ("fd00::/64", true),
+            ("fd00::2/128", false),
+        ] {
+            assert_eq!(survey.is_local(&prefix.parse().unwrap()), expected, "{prefix}");
         }
-        assert!(!survey.is_local(&"192.0.2.0/24".parse().unwrap()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 /// At most one line in this time; the next one says how many were left out.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Lets one event through in each [`INTERVAL`]. Only for paths that have failed: it takes a lock.
+/// Lets one event through in 5 s. Only for paths that have failed: it takes a lock.
 #[derive(Debug, Default)]
 pub struct RateLimit(Mutex<State>);
 

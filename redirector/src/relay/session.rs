@@ -53,7 +53,7 @@ impl Traffic<'_> {
 /// Copies both ways. Bounded: one buffer for each direction, and only while it holds bytes that the other side
 /// does not take; then nothing is read from the first, whose peer feels it.
 ///
-/// `idle` of zero is no limit. Does not close the streams: see [`super::linger`] and [`super::reset`].
+/// `idle` of zero is no limit. Does not close the streams: see [`super::linger()`] and [`super::reset`].
 pub async fn relay(client: &Stream, destination: &Stream, idle: Duration, traffic: &Traffic<'_>) -> End {
     let begin = Instant::now();
     let last = AtomicU64::new(0);

@@ -20,8 +20,8 @@ use crate::{
     config::{Destination, Host, Rule, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA, chain},
     kernel::{self, AttachedProgram, Instance},
-    listener::{self, BindError, Family, Listener},
-    netns::{self, NetnsCookie, NetnsFile, SocketFactory, Survey},
+    listener::{self, BindError, Listener},
+    netns::{self, Family, NetnsCookie, NetnsFile, SocketFactory, Survey},
     sys,
     target::{self, OpenNetns},
 };

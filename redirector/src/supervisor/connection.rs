@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{io::Interest, net::TcpStream, sync::OwnedSemaphorePermit};
 
 use super::{
     namespace::{Life, Namespace},
@@ -60,13 +60,18 @@ pub(super) fn take(
 /// A connection that counts as active, and against the limits.
 struct Active {
     netns: Arc<Namespace>,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Active {
     fn new(netns: Arc<Namespace>, permit: OwnedSemaphorePermit) -> Self {
         netns.connections.active.fetch_add(1, Ordering::Relaxed);
-        Self { netns, _permit: permit }
+        Self { netns, permit: Some(permit) }
+    }
+
+    /// Not active any more, but still there: against the limit of all namespaces it goes on to count.
+    fn end(mut self) -> Option<OwnedSemaphorePermit> {
+        self.permit.take()
     }
 }
 
@@ -89,7 +94,8 @@ fn refuse(netns: &Namespace, stream: TcpStream, client: Client, original: Origin
 }
 
 async fn serve(active: Active, stream: TcpStream, client: Client, original: OriginalDst) {
-    let netns = &active.netns;
+    let netns = Arc::clone(&active.netns);
+    let netns = &netns;
     let Some(state) = netns.published.load().attribute(client, original) else {
         refuse(netns, stream, client, original, NotDelivered::Unattributed);
         return;
@@ -98,17 +104,18 @@ async fn serve(active: Active, stream: TcpStream, client: Client, original: Orig
         let mut life = netns.life();
         tokio::select! {
             biased;
-            dialled = netns.dialer.dial(&state, &stream, original) => dialled.map_err(Some),
-            _ = life.wait_for(|life| *life == Life::Aborted) => Err(None),
+            dialled = netns.dialer.dial(&state, &stream, original) => Ok(dialled),
+            _ = life.wait_for(|life| *life == Life::Aborted) => Err(NotDelivered::Aborted),
+            _ = stream.ready(Interest::ERROR) => Err(NotDelivered::ClientGone),
         }
     };
     match dialled {
-        Ok(onward) => {
+        Ok(Ok(onward)) => {
             state.dial_succeeded();
-            carry(&active, &state, stream, onward, client, original).await;
+            carry(active, &state, stream, onward, client, original).await;
         }
-        Err(None) => refuse(netns, stream, client, original, NotDelivered::Aborted),
-        Err(Some(error)) => not_dialled(netns, &state, stream, &error, client, original),
+        Ok(Err(error)) => not_dialled(netns, &state, stream, &error, client, original),
+        Err(reason) => refuse(netns, stream, client, original, reason),
     }
 }
 
@@ -134,14 +141,14 @@ fn not_dialled(
 }
 
 async fn carry(
-    active: &Active,
+    active: Active,
     state: &RuleState,
     stream: TcpStream,
     onward: Onward,
     client: Client,
     original: OriginalDst,
 ) {
-    let netns = &active.netns;
+    let netns = Arc::clone(&active.netns);
     let connections = &netns.connections;
     connections.relayed.fetch_add(1, Ordering::Relaxed);
     let Onward { stream: destination, endpoint, place, guard } = onward;
@@ -165,13 +172,14 @@ async fn carry(
         }
     };
     connections.count_ended(ended);
-    log_access(netns, state, client, original, &endpoint, &traffic, ended);
+    log_access(&netns, state, client, original, &endpoint, &traffic, ended);
     if ended != Ended::Finished {
         relay::reset(first);
         relay::reset(destination);
         drop(guard);
         return;
     }
+    let _permit = active.end();
     let inside = match place {
         Place::Inside => Some(destination),
         Place::Outside => {
@@ -179,9 +187,9 @@ async fn carry(
             None
         }
     };
-    tokio::join!(linger(netns, connections, first), async {
+    tokio::join!(linger(&netns, connections, first), async {
         if let Some(destination) = inside {
-            linger(netns, connections, destination).await;
+            linger(&netns, connections, destination).await;
         }
         drop(guard);
     });

@@ -1,7 +1,7 @@
 //! The only place that knows all of the modules above it: probe, plan, bind, publish, reconcile, drain.
 //!
-//! Changes take turns behind one lock ([`Supervisor::table`]); the data path never takes it. A connection knows
-//! its [`namespace::Namespace`] and reads the rules in force from there without a lock.
+//! Changes take turns behind one lock (`Supervisor::table`); the data path never takes it. A connection knows
+//! its `namespace::Namespace` and reads the rules in force from there without a lock.
 
 mod attach;
 mod connection;

@@ -20,8 +20,8 @@ use super::rules::RuleState;
 use crate::{
     config::{Destination, DestinationPort, Host},
     kernel::{Bypass, BypassError, BypassGuard},
-    listener::{Family, OriginalDst},
-    netns::SocketFactory,
+    listener::OriginalDst,
+    netns::{Family, SocketFactory},
     observe::NotDelivered,
     relay::{self, Stream},
 };

@@ -352,7 +352,7 @@ pub struct SkLookup {
     pub local_port: u32,
     /// Must be 0.
     pub ingress_ifindex: u32,
-    /// Always 0.
+    /// Rounds the size up to 8 bytes, as the kernel's.
     pub end: u32,
 }
 
@@ -394,8 +394,7 @@ pub struct TestRunResult {
 ///
 /// As bpf(2) `BPF_PROG_TEST_RUN`.
 pub fn test_run(program: BorrowedFd<'_>, context: &SkLookup, repeat: u32) -> io::Result<TestRunResult> {
-    // The kernel's struct ends after `ingress_ifindex`; what follows rounds ours up to 8 bytes.
-    let size = u32::try_from(std::mem::offset_of!(SkLookup, end)).expect("68");
+    let size = u32::try_from(size_of::<SkLookup>()).expect("72");
     let mut out = SkLookup::default();
     let mut attr = TestRun {
         prog_fd: number(program),

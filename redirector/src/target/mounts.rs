@@ -9,9 +9,11 @@ use nix::sys::stat::makedev;
 
 use crate::netns::NetnsFile;
 
-/// The namespaces that are mounted in the mount namespace whose mountinfo this is.
+/// The namespaces that are mounted in the mount namespace whose mountinfo this is. Paths need not be UTF-8: the
+/// kernel escapes white space and backslashes only, and one strange name must not hide all other mounts.
 pub(super) fn mounted(mountinfo: &Path) -> io::Result<Vec<NetnsFile>> {
-    Ok(fs::read_to_string(mountinfo)?.lines().filter_map(parse).collect())
+    let bytes = fs::read(mountinfo)?;
+    Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| parse(&String::from_utf8_lossy(line))).collect())
 }
 
 /// Where the mounts are seen that count for every daemon: PID 1's, and its own.
@@ -41,6 +43,7 @@ mod tests {
             ("28 25 0:4 net:[4026532240] /run/netns/a rw shared:1 - nsfs nsfs rw", file(4, 4_026_532_240)),
             ("28 25 0:4 net:[40] /run/netns/a\\040b rw - nsfs nsfs rw", file(4, 40)),
             ("28 25 0:4 net:[40] /x rw shared:1 master:2 - nsfs nsfs rw", file(4, 40)),
+            ("28 25 0:4 net:[40] /run/netns/\u{fffd} rw - nsfs nsfs rw", file(4, 40)),
             ("28 25 0:4 mnt:[4026532240] /run/mnt rw - nsfs nsfs rw", None),
             ("28 25 0:30 /net:[1] /x rw - tmpfs tmpfs rw", None),
             ("28 25 0:30 net:[1] /x rw - fuse fuse rw", None),
@@ -48,6 +51,16 @@ mod tests {
         ] {
             assert_eq!(parse(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf8_hides_no_mount() {
+        let path = std::env::temp_dir().join(format!("redirector-mountinfo-{}", std::process::id()));
+        let table = b"45 4 0:40 / /a\xff rw - tmpfs none rw\n28 25 0:4 net:[40] /n\xff rw - nsfs nsfs rw\n";
+        fs::write(&path, table).unwrap();
+        let mounted = mounted(&path);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(mounted.unwrap(), [NetnsFile { dev: makedev(0, 4), inode: 40 }]);
     }
 
     #[test]

@@ -180,10 +180,16 @@ fn open_process(target: &Target, pid: i32) -> Result<OpenNetns, TargetError> {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     let ended = poll(&mut fds, PollTimeout::ZERO);
     if ended.map_err(|errno| syscall(target, format!("poll pidfd {pid}"))(errno.into()))? > 0 {
-        return Err(gone());
+        // A zombie still has its number and a line in ps(1).
+        let what = format!("process {pid} has ended");
+        return Err(TargetError::NotFound { target: target.clone(), what });
     }
     let file = opened.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => gone(),
+        // Its first thread has ended and others have not.
+        io::ErrorKind::NotFound => {
+            let what = format!("process {pid} has no network namespace any more");
+            TargetError::NotFound { target: target.clone(), what }
+        }
         _ => syscall(target, format!("open `{}`", path.display()))(source),
     })?;
     check(target, &path, file)
@@ -220,4 +226,77 @@ fn check_pid_namespace(target: &Target, caller: Caller) -> Result<(), TargetErro
         return Err(TargetError::OtherPidNamespace { target: target.clone() });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn myself() -> Caller {
+        Caller { pid: i32::try_from(std::process::id()).ok(), uid: 0 }
+    }
+
+    fn refusal(target: &str, caller: Caller) -> TargetError {
+        open(&target.parse().unwrap(), caller).unwrap_err()
+    }
+
+    #[test]
+    fn one_namespace_is_one_by_every_name() {
+        let pid = std::process::id();
+        let open = |target: &str| open(&target.parse().unwrap(), myself()).unwrap();
+        let own = open("self");
+        assert!(own.host);
+        for target in [format!("pid:{pid}"), format!("path:/proc/{pid}/ns/net")] {
+            assert_eq!(open(&target).file, own.file, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_namespace_is_refused_and_nothing_blocks() {
+        let fifo = std::env::temp_dir().join(format!("redirector-fifo-{}", std::process::id()));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = refusal(&format!("path:{}", fifo.display()), myself());
+        fs::remove_file(&fifo).unwrap();
+        assert!(matches!(error, TargetError::NotANetns { what: OTHER_FILE, .. }), "{error}");
+        assert!(error.hint().is_some());
+        for (path, expected) in
+            [("/proc/self/ns/mnt", OTHER_NAMESPACE), ("/proc/self/status", OTHER_FILE), ("/", OTHER_FILE)]
+        {
+            let error = refusal(&format!("path:{path}"), myself());
+            assert!(matches!(error, TargetError::NotANetns { what, .. } if what == expected), "{error}");
+            assert!(!error.is_not_found());
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found() {
+        for target in
+            ["netns:no such name", "path:/no/such/file", "path:/dev/null/x", "pid:2147483647", "cookie:1"]
+        {
+            let error = refusal(target, myself());
+            assert!(error.is_not_found(), "{error}");
+            assert!(std::error::Error::source(&error).is_none());
+        }
+    }
+
+    #[test]
+    fn a_zombie_is_not_found_and_said_to_have_ended() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pidfd = pidfd_open(i32::try_from(child.id()).unwrap()).unwrap();
+        drop(child.stdin.take());
+        poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+        let error = refusal(&format!("pid:{}", child.id()), myself());
+        child.wait().unwrap();
+        assert!(error.is_not_found() && error.to_string().contains("has ended"), "{error}");
+    }
+
+    #[test]
+    fn a_caller_that_cannot_be_seen_names_no_process() {
+        let unseen = Caller { pid: None, uid: 0 };
+        for target in ["pid:1", "self"] {
+            let error = refusal(target, unseen);
+            assert!(matches!(error, TargetError::OtherPidNamespace { .. }), "{error}");
+        }
+    }
 }

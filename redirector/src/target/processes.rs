@@ -44,27 +44,64 @@ impl Thread {
     }
 }
 
-fn numbers(directory: &str) -> impl Iterator<Item = i32> + use<> {
-    let entries = fs::read_dir(directory).into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+/// Gives `None` where the process has ended meanwhile. What else goes wrong, above all a full fd table, is an
+/// error: what could not be read must not count as absent.
+pub(super) fn unless_ended<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        // `EINVAL` is what the mountinfo of a process that is ending says (fs/proc_namespace.c).
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH | libc::EINVAL) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// The entries of a directory of `/proc` that are numbers; its fd is closed before they are looked at.
+fn numbers(directory: &str) -> io::Result<Vec<i32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(numbers)
 }
 
 /// Every process but this one: our own threads enter namespaces for a moment, and that keeps nothing alive.
-pub(super) fn processes() -> impl Iterator<Item = i32> {
+pub(super) fn processes() -> io::Result<Vec<i32>> {
     let own = i32::try_from(std::process::id()).expect("a process id");
-    numbers("/proc").filter(move |pid| *pid != own)
+    let mut processes = numbers("/proc")?;
+    processes.retain(|pid| *pid != own);
+    Ok(processes)
 }
 
-/// The threads of a process: each can be in a namespace of its own.
-pub(super) fn threads(process: i32) -> impl Iterator<Item = Thread> {
-    numbers(&format!("/proc/{process}/task")).map(move |thread| Thread { process, thread })
+/// The threads of a process: each can be in a namespace of its own. None when it has ended.
+pub(super) fn threads(process: i32) -> io::Result<Vec<Thread>> {
+    let threads = unless_ended(numbers(&format!("/proc/{process}/task")))?.unwrap_or_default();
+    Ok(threads.into_iter().map(|thread| Thread { process, thread }).collect())
 }
 
-/// The mount tables of processes, one for each mount namespace.
-pub(super) fn mount_tables() -> impl Iterator<Item = PathBuf> {
+/// The mount tables of these processes, one for each mount namespace and root directory: a table has only the
+/// mounts that are below its process's root.
+pub(super) fn mount_tables(processes: &[i32]) -> Vec<PathBuf> {
     let mut seen = HashSet::new();
-    processes().filter_map(move |pid| {
+    let table = |pid: &i32| {
         let namespace = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
-        seen.insert(namespace).then(|| PathBuf::from(format!("/proc/{pid}/mountinfo")))
-    })
+        let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
+        seen.insert((namespace, root)).then(|| PathBuf::from(format!("/proc/{pid}/mountinfo")))
+    };
+    processes.iter().filter_map(table).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ended_process_is_no_error_and_a_full_fd_table_is_one() {
+        let result = |errno| unless_ended::<()>(Err(io::Error::from_raw_os_error(errno)));
+        assert!(result(libc::ESRCH).unwrap().is_none());
+        assert!(result(libc::ENOENT).unwrap().is_none());
+        assert_eq!(result(libc::EMFILE).unwrap_err().raw_os_error(), Some(libc::EMFILE));
+        assert_eq!(threads(i32::MAX).unwrap(), []);
+    }
 }

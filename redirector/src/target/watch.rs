@@ -112,12 +112,10 @@ impl Watcher {
             tokio::select! {
                 change = self.received.recv() => match change {
                     None => return,
-                    Some(Change::Add(file)) => {
-                        self.witnesses.insert(file, None);
-                    }
-                    Some(Change::Remove(file)) => {
-                        self.witnesses.remove(&file);
-                        continue;
+                    Some(change) => {
+                        self.apply(&change);
+                        // Many at once are one look.
+                        self.take_changes();
                     }
                 },
                 _ = self.woken.recv() => {}
@@ -125,6 +123,26 @@ impl Watcher {
             }
             self.look().await;
         }
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Add(file) => drop(self.witnesses.insert(*file, None)),
+            Change::Remove(file) => drop(self.witnesses.remove(file)),
+        }
+    }
+
+    /// Applies what waits, and says which namespaces it was about.
+    fn take_changes(&mut self) -> HashSet<NetnsFile> {
+        let mut changed = HashSet::new();
+        while let Ok(change) = self.received.try_recv() {
+            self.apply(&change);
+            let (Change::Add(file) | Change::Remove(file)) = change;
+            changed.insert(file);
+            // One that was added has not been looked for yet.
+            let _woken: Result<_, _> = self.wake.try_send(());
+        }
+        changed
     }
 
     /// Drops witnesses that do not hold any more, and looks for others.
@@ -135,12 +153,21 @@ impl Watcher {
                 *watched = None;
             }
         }
-        let suspects = self.scan(self.without_witness()).await;
-        if suspects.is_empty() || sees_host().is_err() {
+        let wanted = self.without_witness();
+        // Where absence means nothing, a scan every [`TICK`] would tell nothing.
+        if wanted.is_empty() || sees_host().is_err() {
+            return;
+        }
+        let suspects = self.scan(wanted).await;
+        if suspects.is_empty() {
             return;
         }
         tokio::time::sleep(CONFIRM).await;
-        for dead in self.scan(suspects).await {
+        let dead = self.scan(suspects).await;
+        // What was removed meanwhile may have ended, and its inode may be another namespace's that was added:
+        // this verdict is not about that one.
+        let changed = self.take_changes();
+        for dead in dead.difference(&changed).copied() {
             self.witnesses.remove(&dead);
             let _told: Result<_, _> = self.deaths.send(dead);
         }
@@ -159,10 +186,11 @@ impl Watcher {
             let found = find(&wanted);
             (wanted, found)
         });
-        let (mut wanted, found) = match scanned.await {
+        let scanned = scanned.await.map_err(io::Error::other);
+        let (mut wanted, found) = match scanned.and_then(|(wanted, found)| Ok((wanted, found?))) {
             Ok(scanned) => scanned,
             Err(error) => {
-                tracing::error!(%error, "scan for processes and mounts");
+                tracing::warn!(%error, "scan for processes and mounts");
                 return HashSet::new();
             }
         };

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
+    fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -15,7 +15,7 @@ use std::{
 use super::{
     mounts,
     open::is_file,
-    processes::{self, Seen, Thread},
+    processes::{self, Seen, Thread, unless_ended},
 };
 use crate::{netns::NetnsFile, sys::namespace::pidfd_open};
 
@@ -65,46 +65,75 @@ pub struct Found {
 
 /// Looks for a witness of each of these namespaces. At mounts before processes, and at every process only when
 /// it must.
-#[must_use]
-pub fn find(wanted: &HashSet<NetnsFile>) -> Found {
+///
+/// # Errors
+///
+/// When `/proc` cannot be read to the end, as with a full fd table: then absence means nothing.
+pub fn find(wanted: &HashSet<NetnsFile>) -> io::Result<Found> {
     let mut found = Found { witnesses: HashMap::new(), hidden: 0 };
     let mut missing = wanted.clone();
     if let Some(own) = missing.iter().find(|file| is_file(Path::new("/proc/self/ns/net"), **file)).copied() {
         missing.remove(&own);
         found.witnesses.insert(own, Witness::Daemon);
     }
-    let tables = mounts::own_tables().into_iter().chain(processes::mount_tables());
+    find_mounts(mounts::own_tables(), &mut missing, &mut found)?;
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    let processes = processes::processes()?;
+    find_mounts(processes::mount_tables(&processes), &mut missing, &mut found)?;
+    for process in processes {
+        if missing.is_empty() {
+            break;
+        }
+        for thread in processes::threads(process)? {
+            find_thread(thread, &mut missing, &mut found)?;
+        }
+    }
+    Ok(found)
+}
+
+fn find_mounts(
+    tables: impl IntoIterator<Item = PathBuf>,
+    missing: &mut HashSet<NetnsFile>,
+    found: &mut Found,
+) -> io::Result<()> {
     for table in tables {
         if missing.is_empty() {
-            return found;
+            break;
         }
         // A process may be gone by now; then its table is too.
-        for file in mounts::mounted(&table).unwrap_or_default() {
+        let mounted = match mounts::mounted(&table) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+            result => unless_ended(result)?.unwrap_or_default(),
+        };
+        for file in mounted {
             if missing.remove(&file) {
                 found.witnesses.insert(file, Witness::Mount(table.clone()));
             }
         }
     }
-    for thread in processes::processes().flat_map(processes::threads) {
-        if missing.is_empty() {
-            break;
+    Ok(())
+}
+
+fn find_thread(thread: Thread, missing: &mut HashSet<NetnsFile>, found: &mut Found) -> io::Result<()> {
+    let file = match thread.netns() {
+        Seen::Elsewhere => return Ok(()),
+        Seen::Hidden => {
+            found.hidden += 1;
+            return Ok(());
         }
-        match thread.netns() {
-            Seen::Elsewhere => {}
-            Seen::Hidden => found.hidden += 1,
-            Seen::In(file) => {
-                if missing.contains(&file)
-                    && let Ok(pidfd) = pidfd_open(thread.process)
-                    // The number was this process's before the pidfd and still is.
-                    && thread.netns() == Seen::In(file)
-                {
-                    missing.remove(&file);
-                    found.witnesses.insert(file, Witness::Process(thread.process, thread.thread, pidfd));
-                }
-            }
-        }
+        Seen::In(file) if !missing.contains(&file) => return Ok(()),
+        Seen::In(file) => file,
+    };
+    if let Some(pidfd) = unless_ended(pidfd_open(thread.process))?
+        // The number was this process's before the pidfd and still is.
+        && thread.netns() == Seen::In(file)
+    {
+        missing.remove(&file);
+        found.witnesses.insert(file, Witness::Process(thread.process, thread.thread, pidfd));
     }
-    found
+    Ok(())
 }
 
 /// Whether absence from `/proc` means anything: it does only when `/proc` shows the initial PID namespace, and
@@ -123,7 +152,7 @@ pub fn sees_host() -> Result<(), String> {
     if (Thread { process: 1, thread: 1 }).netns() == Seen::Hidden {
         return Err("PID 1 is in another network namespace, which cannot be seen".into());
     }
-    fs::read_to_string("/proc/1/mountinfo").map_err(|error| format!("/proc/1/mountinfo: {error}"))?;
+    fs::read("/proc/1/mountinfo").map_err(|error| format!("/proc/1/mountinfo: {error}"))?;
     Ok(())
 }
 
@@ -135,7 +164,7 @@ mod tests {
     fn the_namespace_of_this_process_has_a_witness_and_a_made_up_one_has_none() {
         let own = NetnsFile::of(fs::File::open("/proc/self/ns/net").unwrap()).unwrap();
         let none = NetnsFile { inode: 1, ..own };
-        let found = find(&HashSet::from([own, none])).witnesses;
+        let found = find(&HashSet::from([own, none])).unwrap().witnesses;
         assert_eq!(found.len(), 1);
         assert!(found[&own].holds(own, &mut Tables::default()));
     }
