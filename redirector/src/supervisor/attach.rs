@@ -164,8 +164,10 @@ impl Supervisor {
             bypass: Arc::clone(&instance.bypass),
             host: Arc::clone(&self.host_bypass),
         };
+        // `self` would be another namespace for everyone who reads it.
+        let known_as = if *target == Target::Caller { Target::Cookie(cookie.0) } else { target.clone() };
         let netns = Namespace::new(Parts {
-            target: target.clone(),
+            target: known_as,
             cookie,
             file,
             limits: Arc::clone(&self.limits),

@@ -95,7 +95,7 @@ impl Supervisor {
             }
             Err(error) => {
                 let by_text =
-                    table.values().find(|netns| netns.target == *target && *target != Target::Caller);
+                    table.values().find(|netns| netns.target == *target);
                 by_text.cloned().ok_or(error)
             }
         }
