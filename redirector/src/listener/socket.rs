@@ -126,39 +126,29 @@ impl Listener {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn set(&self, listener: TcpListener) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(listener);
-    }
-
     /// Whether the kernel has it in `LISTEN`.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         socket::is_listening(&*self.get()).unwrap_or(false)
     }
 
-    /// Brings a listener that was killed from inside (`ss -K`) back to `LISTEN`, on the same address.
+    /// Brings a listener that was killed from inside (`ss -K`) back to `LISTEN`, on the same address: a killed
+    /// socket keeps its binding.
     ///
-    /// The runtime must learn of it anew: it keeps the hang-up that the killing made for as long as an fd is
-    /// registered, and would call the listener readable for ever.
+    /// It keeps its shutdown too (`tcp_done`, net/ipv4/tcp.c), which every accepted socket would inherit: so it
+    /// is disconnected first. And the runtime must learn of it anew: it keeps the hang-up that the killing made
+    /// for as long as an fd is registered, and would call the listener readable for ever.
     ///
     /// # Errors
     ///
-    /// As listen(2): `EADDRINUSE` when somebody has taken the address meanwhile. Then use [`Self::replace`].
-    pub fn revive(&self) -> io::Result<()> {
+    /// As connect(2), listen(2).
+    pub fn revive(&self) -> Result<(), SyscallError> {
         let dead = self.get();
-        socket::listen(&*dead, BACKLOG)?;
-        let again = dead.as_fd().try_clone_to_owned()?;
-        self.set(TcpListener::from_std(again.into())?);
-        Ok(())
-    }
-
-    /// Puts a new socket in place of the one before.
-    ///
-    /// # Errors
-    ///
-    /// As epoll_ctl(2).
-    pub fn replace(&self, listener: Socket) -> io::Result<()> {
-        self.set(TcpListener::from_std(listener.into())?);
+        named("connect AF_UNSPEC", socket::disconnect(&*dead))?;
+        named("listen", socket::listen(&*dead, BACKLOG))?;
+        let again = named("dup", dead.as_fd().try_clone_to_owned())?;
+        let again = named("epoll_ctl", TcpListener::from_std(again.into()))?;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(again);
         Ok(())
     }
 

@@ -94,8 +94,7 @@ impl Supervisor {
                 table.get(&cookie).cloned().ok_or_else(|| not_steered(target))
             }
             Err(error) => {
-                let by_text =
-                    table.values().find(|netns| netns.target == *target);
+                let by_text = table.values().find(|netns| netns.target == *target);
                 by_text.cloned().ok_or(error)
             }
         }

@@ -3,7 +3,6 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::AsFd as _,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -15,8 +14,9 @@ use super::{
     namespace::{Life, Namespace},
 };
 use crate::{
+    control,
     listener::{self, AcceptEnd, Listener},
-    netns, sys,
+    sys::SyscallError,
 };
 
 /// The pause before a listener is revived again that was killed a moment ago, and after a failed revival.
@@ -55,29 +55,21 @@ pub(super) async fn accept(netns: Arc<Namespace>, listener: Arc<Listener>) {
         if revived.is_some_and(|last| last.elapsed() < PAUSE) {
             tokio::time::sleep(PAUSE).await;
         }
-        while let Err(error) = revive(&netns, &listener).await {
+        while let Err(error) = revive(&netns, &listener) {
             if *netns.life().borrow() != Life::Steering {
                 return;
             }
-            tracing::error!(netns = %netns.target, family = %listener.family(), %error, "revive the listener");
+            let error = control::chain(&error);
+            tracing::error!(netns = %netns.target, family = %listener.family(), error, "revive the listener");
             tokio::time::sleep(PAUSE).await;
         }
         revived = Some(Instant::now());
     }
 }
 
-/// Back to `LISTEN`, on the same address or on another, and back into the slot.
-async fn revive(netns: &Arc<Namespace>, listener: &Arc<Listener>) -> anyhow::Result<()> {
-    if listener.revive().is_err() {
-        // Somebody has taken its address: a new one then.
-        let family = listener.family();
-        let file = sys::namespace::netns_of((*listener.get()).as_fd())?;
-        let made = tokio::task::spawn_blocking(move || netns::enter(&file, || listener::bind(family)));
-        let socket = made.await???;
-        let (_, cookie) = listener::cookies(socket.as_fd())?;
-        anyhow::ensure!(cookie == netns.cookie, "the new listener is in another namespace");
-        listener.replace(socket)?;
-    }
+/// Back to `LISTEN`, and back into the slot.
+fn revive(netns: &Namespace, listener: &Listener) -> Result<(), SyscallError> {
+    listener.revive()?;
     netns.fill_slot(listener)?;
     Namespace::count_mended(&netns.listeners_revived);
     Ok(())

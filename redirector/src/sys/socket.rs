@@ -71,6 +71,21 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     option(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE)
 }
 
+/// Undoes whatever connection a TCP socket had, and its shutdown, but not its binding (connect(2) to
+/// `AF_UNSPEC`).
+///
+/// # Errors
+///
+/// As connect(2).
+pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
+    // SAFETY: all zeroes is a `sockaddr`, of family `AF_UNSPEC`.
+    let unspecified: libc::sockaddr = unsafe { std::mem::zeroed() };
+    let length = u32::try_from(size_of::<libc::sockaddr>()).expect("16");
+    // SAFETY: the kernel reads the 16 bytes of `unspecified`.
+    let result = unsafe { libc::connect(socket.as_fd().as_raw_fd(), &raw const unspecified, length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Sends a listener back to `LISTEN` (listen(2) on a socket that is bound already).
 ///
 /// # Errors
