@@ -5,7 +5,10 @@ use std::{
     process::ExitCode,
 };
 
-use crate::control::{ClientError, Code, Error, chain};
+use crate::{
+    control::{ClientError, Code, Error, chain},
+    observe,
+};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -75,15 +78,7 @@ pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
 
 /// One line on stderr, whatever names and paths hold. That stderr is closed is no reason to fail.
 fn say(what: &str, text: &str) {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    drop(writeln!(io::stderr(), "{what}: {line}"));
+    drop(writeln!(io::stderr(), "{what}: {}", observe::escaped(text)));
 }
 
 /// Help and version as clap prints them; of an error its first line, which names the object.

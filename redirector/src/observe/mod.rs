@@ -5,5 +5,5 @@ mod log;
 mod rate_limit;
 
 pub use connections::{Connections, Ended, NotDelivered};
-pub use log::init;
+pub use log::{escaped, init};
 pub use rate_limit::RateLimit;
