@@ -51,6 +51,8 @@ impl Supervisor {
     ) -> Result<Attached, Error> {
         let AttachRequest { target, rule: spec, dry_run, host_netns } = request;
         spec.validate().map_err(|error| Error::new(Code::Usage, error.to_string()))?;
+        // Before the lock: a name server that does not answer must not hold up other changes.
+        let resolver = resolver(&spec).await?;
         // One change at a time; the data path takes no part in this lock.
         let mut table = self.table.lock().await;
         if self.is_ending() {
@@ -95,7 +97,7 @@ impl Supervisor {
             foreign_programs: foreign.clone(),
             existing_connections: found.existing_connections,
         };
-        let state = rule_state(plan.rule, plan.index).await?;
+        let state = Arc::new(RuleState::new(plan.rule, plan.index, resolver));
         let rules = with(existing.as_deref(), state)?;
         if dry_run || plan.result == AttachResult::Unchanged {
             return Ok(answer);
@@ -254,19 +256,15 @@ fn plan(existing: Option<&Namespace>, spec: RuleSpec) -> Result<Plan, Error> {
     Ok(Plan { result: AttachResult::Attached, rule, index })
 }
 
-/// The rule with what it needs at run time.
-async fn rule_state(rule: Rule, index: u32) -> Result<Arc<RuleState>, Error> {
-    let resolver = match &rule.to {
-        Destination::Host { host: Host::Name(name), .. } => {
-            let resolver = Resolver::new(name).await.map_err(|source| {
-                let message = format!("destination `{}`: resolve `{name}`: {source}", rule.to);
-                Error::new(Code::Failed, message)
-            })?;
-            Some(resolver)
-        }
-        _ => None,
+/// The addresses of a destination that has a name.
+async fn resolver(spec: &RuleSpec) -> Result<Option<Resolver>, Error> {
+    let [destination @ Destination::Host { host: Host::Name(name), .. }] = &spec.to[..] else {
+        return Ok(None);
     };
-    Ok(Arc::new(RuleState::new(rule, index, resolver)))
+    let resolver = Resolver::new(name).await.map_err(|source| {
+        Error::new(Code::Failed, format!("destination `{destination}`: resolve `{name}`: {source}"))
+    })?;
+    Ok(Some(resolver))
 }
 
 /// The rules that are there, with one more or one changed.
