@@ -2,8 +2,9 @@
 
 use std::{env, fs, path::PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya_build::{Package, Toolchain};
+use redirector_ebpf::ABI_MARK;
 
 /// The toolchain of `rust-toolchain.toml`: one for both sides. `RUSTC_BOOTSTRAP` lets it build `core` for BPF.
 const TOOLCHAIN: &str = "1.95.0";
@@ -15,8 +16,12 @@ fn main() -> Result<()> {
     if let Some(ready) = env::var_os("REDIRECTOR_BPF_OBJECT") {
         let ready = PathBuf::from(ready);
         println!("cargo:rerun-if-changed={}", ready.display());
-        fs::copy(&ready, &object)
-            .with_context(|| format!("copy REDIRECTOR_BPF_OBJECT `{}`", ready.display()))?;
+        let named = || format!("REDIRECTOR_BPF_OBJECT `{}`", ready.display());
+        let bytes = fs::read(&ready).with_context(|| format!("read {}", named()))?;
+        if !bytes.windows(ABI_MARK.len()).any(|window| window == ABI_MARK) {
+            bail!("{}: not a kernel object of this version of redirector", named());
+        }
+        fs::write(&object, bytes).with_context(|| format!("write `{}`", object.display()))?;
         return Ok(());
     }
     let manifest = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;

@@ -17,19 +17,18 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod abi;
 mod cell;
 mod counters;
 mod order;
 
+pub use abi::ABI_MARK;
 pub use cell::{
     Action, Cell, Decision, FAMILIES_ALL, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, MAX_CELLS, PROTOCOL_TCP,
     RuleSet,
 };
 pub use counters::{NetnsCounters, RuleCounters, UNAVAILABLE_REASONS, Unavailable};
 pub use order::Precedence;
-
-/// Raised with every change of a type or of a meaning in this crate.
-pub const ABI_VERSION: u32 = 1;
 
 /// Rules that one namespace can have: the length of `RULE_COUNTERS`.
 pub const MAX_RULES: usize = 128;

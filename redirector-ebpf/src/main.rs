@@ -93,6 +93,11 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
+/// Looked for in an object that was not built with the rest.
+#[unsafe(link_section = "redirector_abi")]
+#[unsafe(no_mangle)]
+static ABI: [u8; 24] = redirector_ebpf::ABI_MARK;
+
 /// `bpf_sk_assign`, `bpf_sk_release` and the map helpers are not GPL-only, but a licence must be named.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

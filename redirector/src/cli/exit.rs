@@ -21,21 +21,23 @@ pub(super) struct Failure {
     code: u8,
     message: String,
     hint: Option<String>,
+    /// Whoever read our output has seen enough, as `head` does: no failure.
+    is_closed_pipe: bool,
 }
 
 impl Failure {
     pub(super) fn usage(message: String) -> Self {
-        Self { code: USAGE, message, hint: None }
+        Self { code: USAGE, message, hint: None, is_closed_pipe: false }
     }
 
     pub(super) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self { code: FAILED, message: chain(error), hint: None }
+        Self { code: FAILED, message: chain(error), hint: None, is_closed_pipe: false }
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::failed(&error)
+        Self { is_closed_pipe: error.kind() == io::ErrorKind::BrokenPipe, ..Self::failed(&error) }
     }
 }
 
@@ -47,7 +49,12 @@ impl From<ClientError> for Failure {
                     io::ErrorKind::PermissionDenied => "the socket is for root and the daemon's user only",
                     _ => "start it with `redirector run`, or name its socket by `--socket`",
                 };
-                Self { code: UNREACHABLE, message: error.to_string(), hint: Some(hint.into()) }
+                Self {
+                    code: UNREACHABLE,
+                    message: error.to_string(),
+                    hint: Some(hint.into()),
+                    is_closed_pipe: false,
+                }
             }
             ClientError::Broken { .. } => Self::failed(&error),
             ClientError::Refused(Error { code, message, hint }) => {
@@ -56,7 +63,7 @@ impl From<ClientError> for Failure {
                     Code::NotFound => NOT_FOUND,
                     Code::Failed => FAILED,
                 };
-                Self { code, message, hint }
+                Self { code, message, hint, is_closed_pipe: false }
             }
         }
     }
@@ -66,7 +73,8 @@ impl From<ClientError> for Failure {
 pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, message, hint }) => {
+        Err(Failure { is_closed_pipe: true, .. }) => ExitCode::SUCCESS,
+        Err(Failure { code, message, hint, is_closed_pipe: false }) => {
             say("error", &message);
             if let Some(hint) = hint {
                 say("hint", &hint);

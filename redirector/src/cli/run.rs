@@ -14,8 +14,9 @@ use crate::{
     target,
 };
 
-/// Fds that are not for connections: listeners, maps, programs and links of the namespaces, and our own.
-const RESERVED_FILES: u64 = 512;
+/// The part of the open files that is not for connections: a namespace has 9 fds for listeners, program, maps and
+/// link, and up to 64 sockets in stock for `original`.
+const RESERVED: u64 = 4;
 
 /// A connection's two sockets.
 const FILES_PER_CONNECTION: u64 = 2;
@@ -23,7 +24,7 @@ const FILES_PER_CONNECTION: u64 = 2;
 pub(super) fn run(socket: &Path, command: &args::Run) -> Result<(), Failure> {
     observe::init();
     let files = raise_limits();
-    let affordable = files.saturating_sub(RESERVED_FILES.min(files / 2)) / FILES_PER_CONNECTION;
+    let affordable = (files - files / RESERVED) / FILES_PER_CONNECTION;
     let affordable =
         usize::try_from(affordable).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS);
     let max_connections = match command.max_connections.map(|wanted| wanted as usize) {

@@ -5,7 +5,11 @@ use std::{convert::Infallible, future::Future, sync::Arc};
 use axum::{
     Router,
     body::Bytes,
-    extract::{ConnectInfo, Query, Request, State, connect_info::Connected, rejection::QueryRejection},
+    extract::{
+        ConnectInfo, Query, Request, State,
+        connect_info::Connected,
+        rejection::{BytesRejection, QueryRejection},
+    },
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -104,9 +108,9 @@ async fn list<A: Api>(
 async fn attach<A: Api>(
     State(api): State<Arc<A>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match parse(&body) {
+    match parse(body) {
         // In a task of its own: a client that hangs up does not leave the attach half done.
         Ok(request) => respond(finish(tokio::spawn(api.attach(caller, request))).await),
         Err(error) => error.into_response(),
@@ -116,9 +120,9 @@ async fn attach<A: Api>(
 async fn detach<A: Api>(
     State(api): State<Arc<A>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match parse(&body) {
+    match parse(body) {
         Ok(request) => respond(finish(tokio::spawn(api.detach(caller, request))).await),
         Err(error) => error.into_response(),
     }
@@ -133,8 +137,9 @@ async fn unknown(request: Request) -> Result<Infallible, Error> {
     Err(Error::new(Code::NotFound, what))
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|error| Error::new(Code::Usage, format!("request body: {error}")))
+fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Error> {
+    let body = body.map_err(|error| Error::chain(Code::Usage, &error))?;
+    serde_json::from_slice(&body).map_err(|error| Error::new(Code::Usage, format!("request body: {error}")))
 }
 
 fn respond<T: Serialize>(result: Result<T, Error>) -> Response {

@@ -3,11 +3,9 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd as _,
     sync::Arc,
 };
 
-use aya::maps::MapData;
 use redirector_ebpf::{BypassKey, FAMILY_IPV4, FAMILY_IPV6};
 
 use crate::sys::bpf;
@@ -28,10 +26,10 @@ pub enum BypassError {
 
 /// Local ends that are never steered. The program asks only for packets whose two addresses are equal.
 #[derive(Debug)]
-pub struct Bypass(MapData);
+pub struct Bypass(bpf::Map<BypassKey, u32>);
 
 impl Bypass {
-    pub(super) fn new(map: MapData) -> Self {
+    pub(super) fn new(map: bpf::Map<BypassKey, u32>) -> Self {
         Self(map)
     }
 
@@ -43,7 +41,7 @@ impl Bypass {
     /// [`BypassError`].
     pub fn enter(self: &Arc<Self>, local: SocketAddr) -> Result<BypassGuard, BypassError> {
         let key = bypass_key(local);
-        match bpf::map_update(self.0.fd().as_fd(), &key, &1_u32, bpf::Update::New) {
+        match self.0.update(&key, &1, bpf::Update::New) {
             Ok(()) => Ok(BypassGuard { bypass: Arc::clone(self), key }),
             Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Err(BypassError::Full),
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(BypassError::Busy),
@@ -71,7 +69,7 @@ pub struct BypassGuard {
 
 impl Drop for BypassGuard {
     fn drop(&mut self) {
-        if let Err(error) = bpf::map_delete(self.bypass.0.fd().as_fd(), &self.key) {
+        if let Err(error) = self.bypass.0.delete(&self.key) {
             // Left behind it would let one later client from the namespace itself, with that very port, pass.
             tracing::error!(%error, "bpf BPF_MAP_DELETE_ELEM BYPASS");
         }

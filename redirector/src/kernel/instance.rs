@@ -6,11 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use aya::{
-    EbpfLoader,
-    maps::{Map, MapData},
-    programs::SkLookup,
-};
+use aya::{EbpfLoader, maps::Map, programs::SkLookup};
 use redirector_ebpf::{FAMILY_IPV6, Flow, RuleSet};
 
 use super::{
@@ -36,12 +32,29 @@ pub enum InstanceError {
     Syscall(#[from] SyscallError),
 }
 
+impl InstanceError {
+    /// The errno at the end of the chain, where there is one.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return error.raw_os_error();
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
 /// A loaded program and its maps.
 #[derive(Debug)]
 pub struct Instance {
     program: OwnedFd,
-    rules: MapData,
-    listeners: MapData,
+    /// The fd of a rule set.
+    rules: bpf::Map<u32, u32>,
+    /// An fd when it is written, a cookie when it is read.
+    listeners: bpf::Map<u32, u64>,
     /// What keeps the relay's own connections from being steered.
     pub bypass: Arc<Bypass>,
     /// What the program counts.
@@ -68,15 +81,19 @@ impl Instance {
         let mut take = |name| match ebpf.take_map(name) {
             Some(
                 Map::ArrayOfMaps(data) | Map::SockMap(data) | Map::HashMap(data) | Map::PerCpuArray(data),
-            ) => Ok(data),
+            ) => Ok(named("dup", data.fd().as_fd().try_clone_to_owned())?),
             _ => Err(InstanceError::Object(name)),
         };
+        let call = "bpf BPF_OBJ_GET_INFO_BY_FD map";
         Ok(Self {
             program,
-            rules: take("RULES")?,
-            listeners: take("LISTENERS")?,
-            bypass: Arc::new(Bypass::new(take("BYPASS")?)),
-            counters: Counters::new(take("RULE_COUNTERS")?, take("NETNS_COUNTERS")?),
+            rules: named(call, bpf::Map::new(take("RULES")?))?,
+            listeners: named(call, bpf::Map::new(take("LISTENERS")?))?,
+            bypass: Arc::new(Bypass::new(named(call, bpf::Map::new(take("BYPASS")?))?)),
+            counters: Counters::new(
+                named(call, bpf::PerCpuArray::new(take("RULE_COUNTERS")?))?,
+                named(call, bpf::PerCpuArray::new(take("NETNS_COUNTERS")?))?,
+            ),
         })
     }
 
@@ -88,12 +105,10 @@ impl Instance {
     ///
     /// Without memory; the rule set before stays in force.
     pub fn publish(&self, set: &RuleSet) -> Result<(), SyscallError> {
-        let inner = named("bpf BPF_MAP_CREATE rule set", bpf::create_array_of_one::<RuleSet>())?;
-        let update = bpf::map_update(inner.as_fd(), &0_u32, set, bpf::Update::Any);
-        named("bpf BPF_MAP_UPDATE_ELEM rule set", update)?;
-        let number = u32::try_from(inner.as_raw_fd()).expect("an open fd is not negative");
-        let update = bpf::map_update(self.rules.fd().as_fd(), &0_u32, &number, bpf::Update::Any);
-        named("bpf BPF_MAP_UPDATE_ELEM RULES", update)
+        let inner = named("bpf BPF_MAP_CREATE rule set", bpf::Map::<u32, RuleSet>::array_of_one())?;
+        named("bpf BPF_MAP_UPDATE_ELEM rule set", inner.update(&0, set, bpf::Update::Any))?;
+        let number = u32::try_from(inner.as_fd().as_raw_fd()).expect("an open fd is not negative");
+        named("bpf BPF_MAP_UPDATE_ELEM RULES", self.rules.update(&0, &number, bpf::Update::Any))
     }
 
     /// Puts a listener into a slot, atomically instead of the one before.
@@ -103,8 +118,7 @@ impl Instance {
     /// `EOPNOTSUPP` for a socket that does not listen.
     pub fn set_listener(&self, slot: u32, listener: BorrowedFd<'_>) -> Result<(), SyscallError> {
         let value = u64::try_from(listener.as_raw_fd()).expect("an open fd is not negative");
-        let update = bpf::map_update(self.listeners.fd().as_fd(), &slot, &value, bpf::Update::Any);
-        named("bpf BPF_MAP_UPDATE_ELEM LISTENERS", update)
+        named("bpf BPF_MAP_UPDATE_ELEM LISTENERS", self.listeners.update(&slot, &value, bpf::Update::Any))
     }
 
     /// The socket cookie of the listener in a slot.
@@ -113,7 +127,7 @@ impl Instance {
     ///
     /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
     pub fn listener_cookie(&self, slot: u32) -> Result<Option<u64>, SyscallError> {
-        named("bpf BPF_MAP_LOOKUP_ELEM LISTENERS", bpf::map_lookup(self.listeners.fd().as_fd(), &slot))
+        named("bpf BPF_MAP_LOOKUP_ELEM LISTENERS", self.listeners.lookup(&slot))
     }
 
     /// Attaches the program to a namespace (an nsfs fd). The caller has made sure that listeners and rules are

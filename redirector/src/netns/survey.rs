@@ -15,6 +15,8 @@ pub struct Survey {
     pub loopback_up: bool,
     /// `net.core.somaxconn`, which caps every backlog.
     pub somaxconn: u32,
+    /// `net.ipv4.ip_local_port_range`, both ends included, which is for IPv6 too.
+    pub local_ports: (u16, u16),
     /// What is delivered locally: all local routes, of all tables.
     pub local: Vec<IpNet>,
 }
@@ -39,7 +41,13 @@ pub fn survey() -> io::Result<Survey> {
         .any(|one| one.flags.contains(InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_UP));
     let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn")?;
     let somaxconn = somaxconn.trim().parse().map_err(io::Error::other)?;
-    Ok(Survey { loopback_up, somaxconn, local: super::routes::local()? })
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let mut ends = range.split_ascii_whitespace().map(str::parse);
+    let (Some(Ok(low)), Some(Ok(high))) = (ends.next(), ends.next()) else {
+        return Err(io::Error::other(format!("ip_local_port_range is `{}`", range.trim())));
+    };
+    let local_ports = (low, high);
+    Ok(Survey { loopback_up, somaxconn, local_ports, local: super::routes::local()? })
 }
 
 /// How many TCP connections are established whose local end `accepts` takes.
@@ -111,7 +119,7 @@ mod tests {
     #[test]
     fn a_prefix_is_local_when_any_of_its_addresses_is() {
         let local = ["127.0.0.0/8", "10.0.0.1/32", "fd00::1/128"].map(|net| net.parse().unwrap()).to_vec();
-        let survey = Survey { loopback_up: true, somaxconn: 4096, local };
+        let survey = Survey { loopback_up: true, somaxconn: 4096, local_ports: (32_768, 60_999), local };
         for (prefix, expected) in [
             ("127.0.0.1/32", true),
             ("10.0.0.0/8", true),

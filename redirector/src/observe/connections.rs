@@ -30,6 +30,8 @@ reasons! {
     NotDelivered {
         /// Its original destination was our own listener.
         OwnListener = "own_listener",
+        /// Its client is this daemon: a destination leads back to a steered namespace.
+        Loop = "loop",
         /// No rule in force takes it.
         Unattributed = "unattributed",
         /// As many connections as the limits allow.

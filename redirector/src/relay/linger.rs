@@ -20,20 +20,33 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_se
 /// Closes a stream whose both directions have ended, when all it sent has been acknowledged. Resets it after
 /// [`LINGER_LIMIT`], or when `give_up` is ready.
 pub async fn linger(stream: Stream, give_up: impl Future<Output = ()>) {
-    let acknowledged = async {
+    if !acknowledged(&stream, give_up).await {
+        reset(stream);
+    }
+}
+
+/// Resets a stream, but not before its peer has what was sent to it: resetting throws away what is not
+/// acknowledged. Waits as [`linger()`] does.
+pub async fn reset_after_last_words(stream: Stream, give_up: impl Future<Output = ()>) {
+    acknowledged(&stream, give_up).await;
+    reset(stream);
+}
+
+/// Whether the peer has acknowledged all within the limits.
+async fn acknowledged(stream: &Stream, give_up: impl Future<Output = ()>) -> bool {
+    let all = async {
         let mut pause = PAUSE.0;
-        while !is_acknowledged(&stream) {
+        while !is_acknowledged(stream) {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
         }
     };
     tokio::select! {
         biased;
-        () = acknowledged => return,
-        () = give_up => {}
-        () = tokio::time::sleep(LINGER_LIMIT) => {}
+        () = all => true,
+        () = give_up => false,
+        () = tokio::time::sleep(LINGER_LIMIT) => false,
     }
-    reset(stream);
 }
 
 /// Whether closing leaves no orphan behind.
@@ -42,8 +55,7 @@ fn is_acknowledged(stream: &Stream) -> bool {
     /// The first byte of `struct tcp_info` is the state; `TCP_CLOSE`, include/net/tcp_states.h.
     const CLOSE: u8 = 7;
     let state = socket::option::<u8>(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO);
-    state.is_ok_and(|state| state == CLOSE)
-        || socket::unacknowledged(stream.as_fd()).map_or(true, |count| count == 0)
+    state.is_ok_and(|state| state == CLOSE) || socket::unacknowledged(stream.as_fd()).unwrap_or(0) == 0
 }
 
 /// Closes a stream with RST, at once and without an orphan. A Unix stream is just closed.

@@ -2,13 +2,14 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicU64, Ordering},
+    pin::pin,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::{Stream, buffer::Buffer};
+use super::{LINGER_LIMIT, Stream, buffer::Buffer};
 
 /// How a relayed connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,45 +54,95 @@ impl Traffic<'_> {
 /// Copies both ways. Bounded: one buffer for each direction, and only while it holds bytes that the other side
 /// does not take; then nothing is read from the first, whose peer feels it.
 ///
-/// `idle` of zero is no limit. Does not close the streams: see [`super::linger()`] and [`super::reset`].
+/// When one side fails, what it had sent before is still copied to the other. `idle` of zero is no limit. Does
+/// not close the streams: see [`super::linger()`] and [`super::reset`].
 pub async fn relay(client: &Stream, destination: &Stream, idle: Duration, traffic: &Traffic<'_>) -> End {
-    let begin = Instant::now();
-    let last = AtomicU64::new(0);
-    let touch = || last.store(millis(begin.elapsed()), Ordering::Relaxed);
-    let copies = async {
-        let forth = pump(client, destination, |bytes| traffic.add_from_client(bytes), &touch);
-        let back = pump(destination, client, |bytes| traffic.add_from_destination(bytes), &touch);
-        // Not one after the other and not the first that ends: a half-closed connection lives on.
-        tokio::try_join!(
-            async { forth.await.map_err(|side| side.end(End::ClientFailed, End::DestinationFailed)) },
-            async { back.await.map_err(|side| side.end(End::DestinationFailed, End::ClientFailed)) },
-        )
+    let clock = Clock::start();
+    let broken = AtomicBool::new(false);
+    let mut forth = pin!(pump(client, destination, &broken, &clock, |bytes| traffic.add_from_client(bytes)));
+    let mut back =
+        pin!(pump(destination, client, &broken, &clock, |bytes| traffic.add_from_destination(bytes)));
+    let mut idle = pin!(clock.idle_for(idle, client, destination));
+    let (mut forth_ended, mut back_ended) = (false, false);
+    let failed = loop {
+        let side = tokio::select! {
+            biased;
+            result = &mut forth, if !forth_ended => {
+                forth_ended = true;
+                result.err().map(|side| side.end(End::ClientFailed, End::DestinationFailed))
+            }
+            result = &mut back, if !back_ended => {
+                back_ended = true;
+                result.err().map(|side| side.end(End::DestinationFailed, End::ClientFailed))
+            }
+            // A copy that waits for one side to take bytes does not read from the other, and does not see its
+            // reset.
+            () = client.failed() => Some(End::ClientFailed),
+            () = destination.failed() => Some(End::DestinationFailed),
+            () = &mut idle => return End::Idle,
+        };
+        match side {
+            Some(end) => break end,
+            None if forth_ended && back_ended => return End::Finished,
+            None => {}
+        }
+    };
+    // What the failed side said last is on its way through the copy from it, and in its receive queue.
+    broken.store(true, Ordering::Relaxed);
+    let survivor = if failed == End::ClientFailed { destination } else { client };
+    let last_words = async {
+        match failed {
+            End::ClientFailed if !forth_ended => drop(forth.await),
+            End::DestinationFailed if !back_ended => drop(back.await),
+            _ => {}
+        }
     };
     tokio::select! {
         biased;
-        result = copies => result.err().unwrap_or(End::Finished),
-        // A copy that waits for one side to take bytes does not read from the other, and does not see its reset.
-        () = client.failed() => End::ClientFailed,
-        () = destination.failed() => End::DestinationFailed,
-        () = idle_for(idle, begin, &last) => End::Idle,
+        () = last_words => {}
+        () = survivor.failed() => {}
+        () = clock.idle_for(LINGER_LIMIT, client, destination) => {}
     }
+    failed
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// When a connection last made progress.
+struct Clock {
+    begin: Instant,
+    /// Milliseconds after `begin`.
+    last: AtomicU64,
 }
 
-/// Ready when `last` is `idle` ago. One timer, set anew only when it fires.
-async fn idle_for(idle: Duration, begin: Instant, last: &AtomicU64) {
-    if idle.is_zero() {
-        return std::future::pending().await;
+impl Clock {
+    fn start() -> Self {
+        Self { begin: Instant::now(), last: AtomicU64::new(0) }
     }
-    loop {
-        let until = begin + Duration::from_millis(last.load(Ordering::Relaxed)) + idle;
-        if until <= Instant::now() {
-            return;
+
+    fn touch(&self) {
+        let now = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// Ready when there was no progress for `limit`: neither bytes that we moved, nor acknowledgements of those
+    /// that we moved before. One timer, set anew only when it fires.
+    async fn idle_for(&self, limit: Duration, one: &Stream, other: &Stream) {
+        if limit.is_zero() {
+            return std::future::pending().await;
         }
-        tokio::time::sleep_until(until).await;
+        let mut unacknowledged = 0;
+        loop {
+            let until = self.begin + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
+            if until > Instant::now() {
+                tokio::time::sleep_until(until).await;
+                continue;
+            }
+            let now = one.unacknowledged() + other.unacknowledged();
+            if now == unacknowledged {
+                return;
+            }
+            unacknowledged = now;
+            self.touch();
+        }
     }
 }
 
@@ -110,14 +161,21 @@ impl Side {
     }
 }
 
-/// Copies one way until the FIN, and passes it on.
-async fn pump(from: &Stream, to: &Stream, count: impl Fn(u64), touch: &impl Fn()) -> Result<(), Side> {
+/// Copies one way until the FIN, and passes it on, unless the connection is `broken` by then: it was no FIN.
+async fn pump(
+    from: &Stream,
+    to: &Stream,
+    broken: &AtomicBool,
+    clock: &Clock,
+    count: impl Fn(u64),
+) -> Result<(), Side> {
     loop {
         from.readable().await.map_err(|_| Side::From)?;
         // Taken only now: a connection that has nothing to say holds no buffer.
         let mut buffer = Buffer::take();
         loop {
             let length = match from.try_read(buffer.bytes()) {
+                Ok(0) if broken.load(Ordering::Relaxed) => return Err(Side::From),
                 Ok(0) => {
                     drop(buffer);
                     return to.shutdown_write().map_err(|_| Side::To);
@@ -128,19 +186,21 @@ async fn pump(from: &Stream, to: &Stream, count: impl Fn(u64), touch: &impl Fn()
                 Err(_) => return Err(Side::From),
             };
             count(length as u64);
-            touch();
-            write_all(to, &buffer.bytes()[..length]).await.map_err(|_| Side::To)?;
-            touch();
+            write_all(to, &buffer.bytes()[..length], clock).await.map_err(|_| Side::To)?;
             // A fast sender must not keep this thread from the other connections.
             tokio::task::consume_budget().await;
         }
     }
 }
 
-async fn write_all(to: &Stream, mut bytes: &[u8]) -> io::Result<()> {
+async fn write_all(to: &Stream, mut bytes: &[u8], clock: &Clock) -> io::Result<()> {
+    clock.touch();
     while !bytes.is_empty() {
         match to.try_write(bytes) {
-            Ok(written) => bytes = &bytes[written..],
+            Ok(written) => {
+                bytes = &bytes[written..];
+                clock.touch();
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -60,6 +60,14 @@ impl Stream {
         }
     }
 
+    /// Bytes that a TCP peer has not acknowledged.
+    pub(super) fn unacknowledged(&self) -> u32 {
+        match self {
+            Self::Tcp(stream) => crate::sys::socket::unacknowledged(stream.as_fd()).unwrap_or(0),
+            Self::Unix(_) => 0,
+        }
+    }
+
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match SockRef::from(self).shutdown(Shutdown::Write) {
             // The peer has reset the connection meanwhile; reading or writing says so too.

@@ -10,16 +10,18 @@ use redirector_ebpf::{MAX_CELLS, MAX_RULES};
 
 use super::{
     Supervisor, blocking,
+    dial::Itself,
     namespace::{Namespace, Parts},
     onward::Dialer,
     resolver::Resolver,
     rules::{RuleState, RuleTable},
+    source_ports::SourcePorts,
     steering,
 };
 use crate::{
     config::{Destination, Host, Rule, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA, chain},
-    kernel::{self, AttachedProgram, Instance},
+    kernel::{self, AttachedProgram, Bypass, Instance},
     listener::{self, BindError, Listener},
     netns::{self, Family, NetnsCookie, NetnsFile, SocketFactory, Survey},
     sys,
@@ -138,15 +140,17 @@ impl Supervisor {
         rules: RuleTable,
         foreign_programs: Vec<AttachedProgram>,
     ) -> Result<Arc<Namespace>, Error> {
-        let Found { fd, file, cookie, .. } = found;
+        let Found { fd, file, cookie, survey, .. } = found;
         let rules = Arc::new(rules);
         let of_rules = Arc::clone(&rules);
         let for_error = target.clone();
         let (fd, sockets, instance) = blocking(move || {
             let error = |error: &(dyn std::error::Error + 'static)| failed("attach", &for_error, error);
             let sockets = bind_both(&fd, cookie, &for_error)?;
-            let instance = Instance::load().map_err(|source| {
-                error(&source).with_hint("the daemon needs CAP_BPF, CAP_NET_ADMIN and Linux 5.14 or newer")
+            let instance = Instance::load().map_err(|source| match source.raw_os_error() {
+                Some(nix::libc::EPERM | nix::libc::EINVAL) => error(&source)
+                    .with_hint("the daemon needs CAP_BPF, CAP_NET_ADMIN and Linux 5.14 or newer"),
+                _ => error(&source),
             })?;
             for rule in of_rules.rules() {
                 instance.counters.reset_rule(rule.index).map_err(|source| error(&source))?;
@@ -161,10 +165,15 @@ impl Supervisor {
                 Listener::new(family, socket).map_err(|source| failed("attach", target, &source))?;
             listeners.push(Arc::new(listener));
         }
+        let itself = |bypass: &Arc<Bypass>| Itself {
+            bypass: Arc::clone(bypass),
+            ports: SourcePorts::outside(survey.local_ports),
+        };
         let dialer = Dialer {
             factory: SocketFactory::new(),
-            bypass: Arc::clone(&instance.bypass),
-            host: Arc::clone(&self.host_bypass),
+            inside: itself(&instance.bypass),
+            host: Arc::clone(&self.host),
+            outgoing: Arc::clone(&self.outgoing),
         };
         // `self` would be another namespace for everyone who reads it.
         let known_as = if *target == Target::Caller { Target::Cookie(cookie.0) } else { target.clone() };
@@ -184,18 +193,23 @@ impl Supervisor {
         for listener in netns.listeners() {
             netns.acceptors.spawn(steering::accept(Arc::clone(&netns), listener));
         }
-        // Before the link: a namespace that dies from here on is noticed.
+        // Before the link: a namespace that dies from here on is noticed, and what we dial in our own passes.
         self.watch.add(file);
+        if cookie == self.own_cookie {
+            self.host.store(Some(Arc::new(itself(&netns.instance.bypass))));
+        }
         match netns.instance.attach(fd.as_fd()) {
             Ok(link) => netns.set_link(link),
             Err(source) => {
-                self.watch.remove(file);
+                if !self.draining.contains(file) {
+                    self.watch.remove(file);
+                }
+                if cookie == self.own_cookie {
+                    self.host.store(None);
+                }
                 netns.abort().await;
                 return Err(failed("attach", target, &source));
             }
-        }
-        if cookie == self.own_cookie {
-            self.host_bypass.store(Some(Arc::clone(&netns.instance.bypass)));
         }
         Ok(netns)
     }

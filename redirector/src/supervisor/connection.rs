@@ -96,16 +96,20 @@ fn refuse(netns: &Namespace, stream: TcpStream, client: Client, original: Origin
 async fn serve(active: Active, stream: TcpStream, client: Client, original: OriginalDst) {
     let netns = Arc::clone(&active.netns);
     let netns = &netns;
+    if netns.dialer.outgoing.contains(client.0) {
+        // It would be dialled again, and accepted again, for as long as there are ports.
+        refuse(netns, stream, client, original, NotDelivered::Loop);
+        return;
+    }
     let Some(state) = netns.published.load().attribute(client, original) else {
         refuse(netns, stream, client, original, NotDelivered::Unattributed);
         return;
     };
     let dialled = {
-        let mut life = netns.life();
         tokio::select! {
             biased;
             dialled = netns.dialer.dial(&state, &stream, original) => Ok(dialled),
-            _ = life.wait_for(|life| *life == Life::Aborted) => Err(NotDelivered::Aborted),
+            () = aborted(netns) => Err(NotDelivered::Aborted),
             _ = stream.ready(Interest::ERROR) => Err(NotDelivered::ClientGone),
         }
     };
@@ -151,7 +155,7 @@ async fn carry(
     let netns = Arc::clone(&active.netns);
     let connections = &netns.connections;
     connections.relayed.fetch_add(1, Ordering::Relaxed);
-    let Onward { stream: destination, endpoint, place, guard } = onward;
+    let Onward { stream: destination, endpoint, place, guards } = onward;
     let first = Stream::Tcp(stream);
     let traffic = Traffic {
         from_client: AtomicU64::new(0),
@@ -159,7 +163,6 @@ async fn carry(
         totals: Some((&connections.bytes_in, &connections.bytes_out)),
     };
     let ended = {
-        let mut life = netns.life();
         tokio::select! {
             biased;
             end = relay::relay(&first, &destination, state.rule.idle_timeout.0, &traffic) => match end {
@@ -168,45 +171,76 @@ async fn carry(
                 End::DestinationFailed => Ended::DestinationFailed,
                 End::Idle => Ended::Idle,
             },
-            _ = life.wait_for(|life| *life == Life::Aborted) => Ended::Aborted,
+            () = aborted(&netns) => Ended::Aborted,
         }
     };
     connections.count_ended(ended);
     log_access(&netns, state, client, original, &endpoint, &traffic, ended);
-    if ended != Ended::Finished {
-        relay::reset(first);
-        relay::reset(destination);
-        drop(guard);
-        return;
-    }
     let _permit = active.end();
-    let inside = match place {
-        Place::Inside => Some(destination),
-        Place::Outside => {
-            drop(destination);
-            None
+    let inside = place == Place::Inside;
+    match ended {
+        Ended::Finished => {
+            tokio::join!(close(&netns, first), async {
+                // Outside, the kernel may finish it alone.
+                if inside {
+                    close(&netns, destination).await;
+                } else {
+                    drop(destination);
+                }
+            });
         }
-    };
-    tokio::join!(linger(&netns, connections, first), async {
-        if let Some(destination) = inside {
-            linger(&netns, connections, destination).await;
+        Ended::ClientFailed => {
+            relay::reset(first);
+            break_off(&netns, destination).await;
         }
-        drop(guard);
-    });
+        Ended::DestinationFailed => {
+            relay::reset(destination);
+            break_off(&netns, first).await;
+        }
+        Ended::Idle | Ended::Aborted => {
+            relay::reset(first);
+            relay::reset(destination);
+        }
+    }
+    drop(guards);
 }
 
 /// Closes a stream of the steered namespace without leaving an orphan there.
-async fn linger(netns: &Namespace, connections: &Connections, stream: Stream) {
-    if connections.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING {
-        let mut life = netns.life();
-        relay::linger(stream, async {
-            drop(life.wait_for(|life| *life == Life::Aborted).await);
-        })
-        .await;
-    } else {
-        relay::reset(stream);
+async fn close(netns: &Namespace, stream: Stream) {
+    match Lingering::begin(&netns.connections) {
+        Some(_lingering) => relay::linger(stream, aborted(netns)).await,
+        None => relay::reset(stream),
     }
-    connections.lingering.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Resets a stream whose other side has failed, when its peer has what that side said last.
+async fn break_off(netns: &Namespace, stream: Stream) {
+    match Lingering::begin(&netns.connections) {
+        Some(_lingering) => relay::reset_after_last_words(stream, aborted(netns)).await,
+        None => relay::reset(stream),
+    }
+}
+
+async fn aborted(netns: &Namespace) {
+    let mut life = netns.life();
+    drop(life.wait_for(|life| *life == Life::Aborted).await);
+}
+
+/// A place among those that wait for a last acknowledgement.
+struct Lingering<'a>(&'a Connections);
+
+impl<'a> Lingering<'a> {
+    /// `None`: there are [`MAX_LINGERING`] already.
+    fn begin(connections: &'a Connections) -> Option<Self> {
+        let place = Self(connections);
+        (connections.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING).then_some(place)
+    }
+}
+
+impl Drop for Lingering<'_> {
+    fn drop(&mut self) {
+        self.0.lingering.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn log_access(

@@ -61,10 +61,10 @@ impl Supervisor {
 
     /// Stops steering a namespace. What is relayed goes on, and is waited for elsewhere.
     pub(super) async fn let_go(&self, netns: &Arc<Namespace>) {
-        if netns.cookie == self.own_cookie {
-            self.host_bypass.store(None);
-        }
         netns.detach().await;
+        if netns.cookie == self.own_cookie {
+            self.host.store(None);
+        }
         self.draining.push(netns);
     }
 

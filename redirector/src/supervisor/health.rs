@@ -1,6 +1,7 @@
 //! What the supervisor does by itself: lets go of dead namespaces, mends drift, takes rules down and up.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use super::{
 use crate::{
     control::{Code, Error},
     netns::NetnsFile,
+    target,
 };
 
 /// Between two tries to reach a destination that did not answer.
@@ -37,6 +39,12 @@ impl Supervisor {
     /// The namespace has lost its last process and mount: only our sockets keep it. Let go of everything.
     async fn bury(&self, file: NetnsFile) {
         let mut table = self.table.lock().await;
+        // The verdict may be about a namespace that was detached meanwhile, and the inode another one's by now.
+        let again = tokio::task::spawn_blocking(move || target::find(&HashSet::from([file]))).await;
+        if !again.is_ok_and(|found| found.is_ok_and(|found| found.witnesses.is_empty())) {
+            self.watch.add(file);
+            return;
+        }
         let dead: Vec<_> = table.extract_if(|_, netns| netns.file == file).map(|(_, netns)| netns).collect();
         drop(table);
         self.watch.remove(file);
@@ -81,8 +89,9 @@ impl Supervisor {
         }
         rule.mark_up();
         tracing::info!(netns = %netns.target, rule = %rule.rule.name, "rule is up");
-        if let Err(error) = self.publish_again(&netns, &rule).await {
+        while let Err(error) = self.publish_again(&netns, &rule).await {
             tracing::error!(netns = %netns.target, rule = %rule.rule.name, %error, "mark the rule up");
+            tokio::time::sleep(RETRY).await;
         }
     }
 
@@ -96,7 +105,7 @@ impl Supervisor {
         let netns = Arc::clone(netns);
         blocking(move || {
             let rules = RuleTable::new(rules).map_err(|error| Error::chain(Code::Failed, &error))?;
-            netns.publish(&Arc::new(rules)).map_err(|error| Error::chain(Code::Failed, &error))
+            netns.publish_marks(&Arc::new(rules)).map_err(|error| Error::chain(Code::Failed, &error))
         })
         .await
     }

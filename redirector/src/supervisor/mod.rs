@@ -6,13 +6,16 @@
 mod attach;
 mod connection;
 mod detach;
+mod dial;
 mod draining;
 mod health;
 mod list;
 mod namespace;
 mod onward;
+mod outgoing;
 mod resolver;
 mod rules;
+mod source_ports;
 mod steering;
 
 use std::{
@@ -29,13 +32,14 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use self::{
+    dial::Itself,
     draining::Draining,
-    namespace::{Limits, Namespace, WentDown},
+    namespace::{Life, Limits, Namespace, WentDown},
+    outgoing::Outgoing,
 };
 use crate::{
     config::Target,
     control::{Api, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error, Listing},
-    kernel::Bypass,
     netns::{NetnsCookie, NetnsFile},
     sys,
     target::Watch,
@@ -53,7 +57,8 @@ pub struct Supervisor {
     watch: Watch,
     went_down: mpsc::UnboundedSender<WentDown>,
     /// Of the daemon's own namespace, when that is steered.
-    host_bypass: Arc<ArcSwapOption<Bypass>>,
+    host: Arc<ArcSwapOption<Itself>>,
+    outgoing: Arc<Outgoing>,
     own_cookie: NetnsCookie,
     ending: AtomicBool,
 }
@@ -84,7 +89,8 @@ impl Supervisor {
             limits: Arc::new(Limits { total: Arc::new(Semaphore::new(max_connections)), per_namespace }),
             watch,
             went_down,
-            host_bypass: Arc::default(),
+            host: Arc::default(),
+            outgoing: Arc::default(),
             own_cookie,
             ending: AtomicBool::new(false),
         });
@@ -101,17 +107,20 @@ impl Supervisor {
     pub async fn drain(&self, deadline: impl Future<Output = ()>) {
         self.ending.store(true, Ordering::Relaxed);
         let mut table = self.table.lock().await;
-        let all: Vec<_> = table.drain().map(|(_, netns)| netns).collect();
+        for (_, netns) in table.drain() {
+            netns.stop_steering(Life::Detached);
+            self.draining.push(&netns);
+        }
         drop(table);
-        for netns in &all {
-            self.let_go(netns).await;
-        }
         let left = self.draining.all();
-        let waiting: usize = left.iter().map(|netns| netns.tasks.len()).sum();
-        if waiting > 0 {
-            tracing::info!(connections = waiting, "waiting for relayed connections to end");
-        }
         let ended = async {
+            for netns in &left {
+                netns.stopped().await;
+            }
+            let waiting: usize = left.iter().map(|netns| netns.tasks.len()).sum();
+            if waiting > 0 {
+                tracing::info!(connections = waiting, "waiting for relayed connections to end");
+            }
             for netns in &left {
                 netns.tasks.wait().await;
             }

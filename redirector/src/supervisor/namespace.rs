@@ -164,29 +164,29 @@ impl Namespace {
     /// Makes other rules those in force, in the kernel and here. Blocks for an RCU grace period.
     pub(super) fn publish(&self, table: &Arc<RuleTable>) -> Result<(), SyscallError> {
         let before = self.published.load_full();
+        self.publish_after(table, Some(Arc::clone(&before.current)), before)
+    }
+
+    /// Publishes the same rules with other marks: what was before them stays what was before.
+    pub(super) fn publish_marks(&self, table: &Arc<RuleTable>) -> Result<(), SyscallError> {
+        let before = self.published.load_full();
+        self.publish_after(table, before.previous.clone(), before)
+    }
+
+    fn publish_after(
+        &self,
+        table: &Arc<RuleTable>,
+        previous: Option<Arc<RuleTable>>,
+        before: Arc<Published>,
+    ) -> Result<(), SyscallError> {
         // Ours first: a connection that the kernel steers by the new rules is attributed by them, and one that
         // it has steered by the old ones is found there when the new ones do not take it.
-        self.published.store(Arc::new(Published {
-            current: Arc::clone(table),
-            previous: Some(Arc::clone(&before.current)),
-        }));
+        self.published.store(Arc::new(Published { current: Arc::clone(table), previous }));
         self.instance.publish(&table.set).inspect_err(|_| self.published.store(before))
     }
 
-    /// Stops steering at once, then lets go of the listeners when what is in their queues has been accepted.
-    /// Connections go on.
-    pub(super) async fn detach(&self) {
-        self.leave(Life::Detached).await;
-    }
-
-    /// Lets go of everything at once: connections are reset.
-    pub(super) async fn abort(&self) {
-        self.leave(Life::Aborted).await;
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    async fn leave(&self, life: Life) {
+    /// Stops steering at once. [`Self::stopped`] waits for what that entails.
+    pub(super) fn stop_steering(&self, life: Life) {
         drop(self.link.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.life.send_if_modified(|now| {
             let forward = *now < life;
@@ -195,8 +195,26 @@ impl Namespace {
         });
         self.dialer.factory.clear();
         self.acceptors.close();
+    }
+
+    /// Lets go of the listeners when what is in their queues has been accepted.
+    pub(super) async fn stopped(&self) {
         self.acceptors.wait().await;
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Stops steering. Connections go on.
+    pub(super) async fn detach(&self) {
+        self.stop_steering(Life::Detached);
+        self.stopped().await;
+    }
+
+    /// Lets go of everything at once: connections are reset.
+    pub(super) async fn abort(&self) {
+        self.stop_steering(Life::Aborted);
+        self.stopped().await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// A dial of this rule has failed for a reason that says something about its destination.

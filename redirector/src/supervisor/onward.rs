@@ -10,20 +10,19 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    net::{TcpSocket, TcpStream, UnixStream},
-    time::Instant,
-};
+use tokio::{net::TcpStream, time::Instant};
 
-use super::rules::RuleState;
+use super::{
+    dial::{Failure, Guards, Itself, connect, connect_from_itself, connect_unix, is_to_itself, socket_for},
+    outgoing::Outgoing,
+    rules::RuleState,
+};
 use crate::{
     config::{Destination, DestinationPort, Host},
-    kernel::{Bypass, BypassError, BypassGuard},
     listener::OriginalDst,
     netns::{Family, SocketFactory},
     observe::NotDelivered,
-    relay::{self, Stream},
+    relay::Stream,
 };
 
 /// A connected second leg.
@@ -33,8 +32,7 @@ pub(super) struct Onward {
     pub(super) endpoint: Endpoint,
     /// Whether it lives in the steered namespace, where it must not be closed carelessly.
     pub(super) place: Place,
-    /// Dropped after the stream is closed.
-    pub(super) guard: Option<BypassGuard>,
+    pub(super) guards: Guards,
 }
 
 /// Where an onward socket lives.
@@ -79,9 +77,11 @@ pub(super) struct Dialer {
     /// Makes sockets inside the steered namespace.
     pub(super) factory: SocketFactory,
     /// Of the steered namespace.
-    pub(super) bypass: Arc<Bypass>,
+    pub(super) inside: Itself,
     /// Of the daemon's own namespace, while that is steered too.
-    pub(super) host: Arc<ArcSwapOption<Bypass>>,
+    pub(super) host: Arc<ArcSwapOption<Itself>>,
+    /// Of the daemon.
+    pub(super) outgoing: Arc<Outgoing>,
 }
 
 impl Dialer {
@@ -109,8 +109,8 @@ impl Dialer {
         match &state.rule.to {
             Destination::Unix(path) => {
                 let dial = async {
-                    let stream = UnixStream::connect(path).await.map_err(Failure::from)?;
-                    Ok((Stream::Unix(stream), Place::Outside, None))
+                    let stream = connect_unix(path).await?;
+                    Ok((Stream::Unix(stream), Place::Outside, Guards::default()))
                 };
                 within(timeout, Endpoint::Unix(path.clone()), dial).await
             }
@@ -138,14 +138,9 @@ impl Dialer {
     /// namespace, and a loopback one only where the client asked for loopback.
     async fn dial_inside(&self, client: &TcpStream, original: SocketAddr) -> Dialled {
         let family = if original.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-        loop {
-            let socket = self.factory.socket(client.as_fd(), family).await.map_err(Failure::from)?;
-            match dial_from_itself(socket, original, &self.bypass).await {
-                Err(Failure { reason: None, source }) if is_busy(&source) => {}
-                Err(failure) => return Err(failure),
-                Ok((stream, guard)) => return Ok((Stream::Tcp(stream), Place::Inside, Some(guard))),
-            }
-        }
+        let socket = || self.factory.socket(client.as_fd(), family);
+        let (stream, bypass) = connect_from_itself(socket, original, &self.inside).await?;
+        Ok((Stream::Tcp(stream), Place::Inside, Guards { bypass: Some(bypass), outgoing: None }))
     }
 
     /// Tries the addresses one after the other; each has its share of what is left of the time.
@@ -175,81 +170,23 @@ impl Dialer {
     }
 
     async fn dial_address(&self, to: SocketAddr) -> Dialled {
-        let host = self.host.load_full();
-        loop {
-            let domain = if to.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-            let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
-                .map_err(Failure::from)?;
-            let Some(host) = &host else {
-                let stream = connect(socket, to).await?;
-                return Ok((Stream::Tcp(stream), Place::Outside, None));
-            };
-            // The daemon's own namespace is steered too. Only a connection to itself can come back to us there.
-            match dial_from_itself(socket, to, host).await {
-                Err(Failure { reason: None, source }) if is_busy(&source) => {}
-                Err(Failure { reason: None, source }) if source.kind() == io::ErrorKind::AddrNotAvailable => {
-                    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
-                        .map_err(Failure::from)?;
-                    let stream = connect(socket, to).await?;
-                    return Ok((Stream::Tcp(stream), Place::Outside, None));
-                }
-                Err(failure) => return Err(failure),
-                Ok((stream, guard)) => return Ok((Stream::Tcp(stream), Place::Outside, Some(guard))),
-            }
+        if let Some(host) = &*self.host.load()
+            && is_to_itself(to)
+        {
+            // The daemon's own namespace is steered too: only a connection to itself can come back to us there.
+            let (stream, bypass) = connect_from_itself(async || socket_for(to), to, host).await?;
+            return Ok((
+                Stream::Tcp(stream),
+                Place::Outside,
+                Guards { bypass: Some(bypass), outgoing: None },
+            ));
         }
+        let (stream, outgoing) = connect(socket_for(to)?, to, Some(&self.outgoing)).await?;
+        Ok((Stream::Tcp(stream), Place::Outside, Guards { bypass: None, outgoing }))
     }
 }
 
-type Dialled = Result<(Stream, Place, Option<BypassGuard>), Failure>;
-
-/// An error, and what it means where the errno does not say.
-#[derive(Debug)]
-struct Failure {
-    reason: Option<NotDelivered>,
-    source: io::Error,
-}
-
-impl From<io::Error> for Failure {
-    fn from(source: io::Error) -> Self {
-        Self { reason: None, source }
-    }
-}
-
-/// Marks [`BypassError::Busy`] in an errno that bind(2) and connect(2) do not use.
-fn is_busy(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::ResourceBusy
-}
-
-/// Connects a socket to an address of its own namespace from that same address, past the program.
-async fn dial_from_itself(
-    socket: Socket,
-    to: SocketAddr,
-    bypass: &Arc<Bypass>,
-) -> Result<(TcpStream, BypassGuard), Failure> {
-    let mut from = to;
-    from.set_port(0);
-    socket.bind(&from.into()).map_err(|source| {
-        let exhausted = source.kind() == io::ErrorKind::AddrInUse;
-        Failure { reason: exhausted.then_some(NotDelivered::NoSourcePort), source }
-    })?;
-    let local = socket.local_addr().map_err(Failure::from)?;
-    let local = local.as_socket().ok_or_else(|| io::Error::other("not an internet address"))?;
-    let guard = bypass.enter(local).map_err(|error| match error {
-        BypassError::Full => {
-            Failure { reason: Some(NotDelivered::BypassFull), source: io::Error::other(error) }
-        }
-        BypassError::Busy => io::Error::new(io::ErrorKind::ResourceBusy, error).into(),
-        BypassError::Syscall(source) => source.into(),
-    })?;
-    // The guard outlives the socket also when the connect fails or is given up.
-    let stream = connect(socket, to).await?;
-    Ok((stream, guard))
-}
-
-async fn connect(socket: Socket, to: SocketAddr) -> Result<TcpStream, Failure> {
-    relay::set_tcp_options(&socket)?;
-    Ok(TcpSocket::from_std_stream(socket.into()).connect(to).await?)
-}
+type Dialled = Result<(Stream, Place, Guards), Failure>;
 
 /// A dial with its time limit, and with its outcome classified.
 async fn within(
@@ -258,9 +195,9 @@ async fn within(
     dial: impl Future<Output = Dialled>,
 ) -> Result<Onward, DialError> {
     match tokio::time::timeout(limit, dial).await {
-        Ok(Ok((stream, place, guard))) => Ok(Onward { stream, endpoint, place, guard }),
-        Ok(Err(Failure { reason, source })) => {
-            let reason = reason.unwrap_or_else(|| classify(&source));
+        Ok(Ok((stream, place, guards))) => Ok(Onward { stream, endpoint, place, guards }),
+        Ok(Err(failure)) => {
+            let (reason, source) = failure.classified();
             Err(DialError { reason, endpoint, source })
         }
         Err(_) => Err(DialError {
@@ -268,15 +205,5 @@ async fn within(
             endpoint,
             source: io::Error::from_raw_os_error(libc::ETIMEDOUT),
         }),
-    }
-}
-
-fn classify(error: &io::Error) -> NotDelivered {
-    match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => NotDelivered::ConnectRefused,
-        Some(libc::ETIMEDOUT) => NotDelivered::ConnectTimeout,
-        Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => NotDelivered::Unreachable,
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => NotDelivered::OutOfSockets,
-        _ => NotDelivered::ConnectError,
     }
 }

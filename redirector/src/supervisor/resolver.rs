@@ -8,6 +8,9 @@ use tokio_util::task::AbortOnDropHandle;
 /// getaddrinfo(3) does not tell how long an answer is good.
 const INTERVAL: Duration = Duration::from_secs(30);
 
+/// The longest that one look-up may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A name and its addresses, looked up again every [`INTERVAL`]. When that fails the addresses stay.
 #[derive(Debug)]
 pub(super) struct Resolver {
@@ -43,8 +46,11 @@ async fn refresh(name: String, addresses: Arc<ArcSwap<Vec<IpAddr>>>) {
 
 async fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
     let mut addresses = Vec::new();
-    for address in tokio::net::lookup_host((name, 0)).await? {
-        if !addresses.contains(&address.ip()) {
+    let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await;
+    for address in found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))? {
+        // Neither is a destination: the first would be this host, whatever the name means.
+        let usable = !address.ip().is_unspecified() && !address.ip().is_multicast();
+        if usable && !addresses.contains(&address.ip()) {
             addresses.push(address.ip());
         }
     }

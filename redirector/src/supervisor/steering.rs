@@ -16,6 +16,7 @@ use super::{
 use crate::{
     control,
     listener::{self, AcceptEnd, Listener},
+    observe::{NotDelivered, RateLimit},
     sys::SyscallError,
 };
 
@@ -25,13 +26,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Accepts from one listener until the namespace is left.
 pub(super) async fn accept(netns: Arc<Namespace>, listener: Arc<Listener>) {
     let mut revived: Option<Instant> = None;
+    let said = RateLimit::default();
     loop {
         let socket = listener.get();
         let address = socket.local_addr().ok();
         let take = |stream: TcpStream, peer: SocketAddr| connection::take(&netns, address, stream, peer);
         let exhausted = |error: &io::Error| {
             netns.connections.accept_exhausted.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(netns = %netns.target, %error, "accept; trying again in a moment");
+            if let Some(suppressed) = netns.log_limit(NotDelivered::OutOfSockets).pass() {
+                tracing::warn!(netns = %netns.target, %error, suppressed, "accept; trying again in a moment");
+            }
         };
         let mut life = netns.life();
         let left = async {
@@ -46,10 +50,12 @@ pub(super) async fn accept(netns: Arc<Namespace>, listener: Arc<Listener>) {
             }
             AcceptEnd::Fatal(error) => {
                 drop(socket);
-                tracing::warn!(
-                    netns = %netns.target, family = %listener.family(), %error,
-                    "the listener was killed from inside; reviving it"
-                );
+                if let Some(suppressed) = said.pass() {
+                    tracing::warn!(
+                        netns = %netns.target, family = %listener.family(), %error, suppressed,
+                        "the listener was killed from inside; reviving it"
+                    );
+                }
             }
         }
         if revived.is_some_and(|last| last.elapsed() < PAUSE) {

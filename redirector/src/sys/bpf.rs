@@ -7,7 +7,8 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    marker::PhantomData,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use bytemuck::{Pod, Zeroable};
@@ -56,15 +57,139 @@ struct MapCreate {
     max_entries: u32,
 }
 
-/// Makes an array with one element of type `V`. Minimum kernel 3.19.
-///
-/// # Errors
-///
-/// As bpf(2) `BPF_MAP_CREATE`.
-pub fn create_array_of_one<V: Pod>() -> io::Result<OwnedFd> {
-    let value_size = u32::try_from(size_of::<V>()).expect("map values are small");
-    let mut attr = MapCreate { map_type: MAP_TYPE_ARRAY, key_size: 4, value_size, max_entries: 1 };
-    bpf(MAP_CREATE, &mut attr).map(owned)
+/// `struct bpf_map_info` up to the sizes.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct MapInfo {
+    map_type: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+}
+
+/// A map whose keys and values have the size of these types, which the kernel has confirmed: it reads and writes
+/// as many bytes as the map was made with, whatever it is given.
+#[derive(Debug)]
+pub struct Map<K, V> {
+    fd: OwnedFd,
+    types: PhantomData<fn(K, V)>,
+}
+
+impl<K: Pod, V: Pod> Map<K, V> {
+    /// Takes a map of any type but a per-CPU one. Minimum kernel 4.13.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the sizes are others; else as bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let info: MapInfo = get_info(fd.as_fd())?;
+        if (info.key_size, info.value_size) != (size::<K>(), size::<V>()) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok(Self { fd, types: PhantomData })
+    }
+
+    /// Makes an array with one element. Minimum kernel 3.19.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_CREATE`.
+    pub fn array_of_one() -> io::Result<Self> {
+        let mut attr = MapCreate {
+            map_type: MAP_TYPE_ARRAY,
+            key_size: size::<K>(),
+            value_size: size::<V>(),
+            max_entries: 1,
+        };
+        let fd = bpf(MAP_CREATE, &mut attr).map(owned)?;
+        Ok(Self { fd, types: PhantomData })
+    }
+
+    /// Sets one element.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_UPDATE_ELEM`.
+    pub fn update(&self, key: &K, value: &V, how: Update) -> io::Result<()> {
+        let mut attr = element(self.fd.as_fd(), address(key), address(value), how as u64);
+        bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+    }
+
+    /// One element, or `None` where there is none (`ENOENT`).
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
+    pub fn lookup(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::zeroed();
+        let mut attr = element(self.fd.as_fd(), address(key), address_mut(&mut value), 0);
+        found(bpf(MAP_LOOKUP_ELEM, &mut attr)).map(|found| found.map(|_| value))
+    }
+
+    /// Removes one element; an absent one is not an error.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_DELETE_ELEM`.
+    pub fn delete(&self, key: &K) -> io::Result<()> {
+        let mut attr = element(self.fd.as_fd(), address(key), 0, 0);
+        found(bpf(MAP_DELETE_ELEM, &mut attr)).map(drop)
+    }
+}
+
+impl<K, V> AsFd for Map<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A per-CPU array.
+#[derive(Debug)]
+pub struct PerCpuArray<V> {
+    fd: OwnedFd,
+    cpus: usize,
+    types: PhantomData<fn(V)>,
+}
+
+impl<V: Pod> PerCpuArray<V> {
+    /// Takes a per-CPU array. Minimum kernel 4.13.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the sizes are others; else as bpf(2) `BPF_OBJ_GET_INFO_BY_FD`, or when the possible CPUs
+    /// cannot be read.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        const { assert!(size_of::<V>().is_multiple_of(8), "the kernel rounds these values up to 8 bytes") };
+        let info: MapInfo = get_info(fd.as_fd())?;
+        if (info.key_size, info.value_size) != (size::<u32>(), size::<V>()) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        Ok(Self { fd, cpus, types: PhantomData })
+    }
+
+    /// The values of every possible CPU.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
+    pub fn lookup(&self, key: u32) -> io::Result<Vec<V>> {
+        let mut values = vec![V::zeroed(); self.cpus];
+        let mut attr = element(self.fd.as_fd(), address(&key), address_mut(&mut values[..]), 0);
+        bpf(MAP_LOOKUP_ELEM, &mut attr)?;
+        Ok(values)
+    }
+
+    /// Sets the values of every CPU to 0.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_UPDATE_ELEM`.
+    pub fn clear(&self, key: u32) -> io::Result<()> {
+        let values = vec![V::zeroed(); self.cpus];
+        let mut attr = element(self.fd.as_fd(), address(&key), address(&values[..]), 0);
+        bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+    }
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -77,7 +202,11 @@ struct MapElement {
     flags: u64,
 }
 
-/// Flags of [`map_update`].
+fn element(map: BorrowedFd<'_>, key: u64, value: u64, flags: u64) -> MapElement {
+    MapElement { map_fd: number(map), padding: 0, key, value, flags }
+}
+
+/// Flags of [`Map::update`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Update {
@@ -87,86 +216,16 @@ pub enum Update {
     New = 1,
 }
 
-/// Sets one element. `K` and `V` must be the map's key and value types: the kernel reads as many bytes as the
-/// map was made with.
-///
-/// # Errors
-///
-/// As bpf(2) `BPF_MAP_UPDATE_ELEM`.
-pub fn map_update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V, how: Update) -> io::Result<()> {
-    let mut attr = MapElement {
-        map_fd: number(map),
-        padding: 0,
-        key: address(key),
-        value: address(value),
-        flags: how as u64,
-    };
-    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
-}
-
-/// Sets the value of every CPU for one key of a per-CPU map. `values` has one value for each possible CPU.
-///
-/// # Errors
-///
-/// As bpf(2) `BPF_MAP_UPDATE_ELEM`.
-pub fn map_update_each_cpu<V: Pod>(map: BorrowedFd<'_>, key: u32, values: &[V]) -> io::Result<()> {
-    const { assert!(size_of::<V>().is_multiple_of(8), "the kernel rounds values of per-CPU maps up to 8 bytes") };
-    let mut attr =
-        MapElement { map_fd: number(map), padding: 0, key: address(&key), value: address(values), flags: 0 };
-    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
-}
-
-/// One element, or `None` where there is none (`ENOENT`). `K` and `V` as in [`map_update`].
-///
-/// # Errors
-///
-/// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
-pub fn map_lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
-    let mut value = V::zeroed();
-    let mut attr = MapElement {
-        map_fd: number(map),
-        padding: 0,
-        key: address(key),
-        value: address_mut(&mut value),
-        flags: 0,
-    };
-    found(bpf(MAP_LOOKUP_ELEM, &mut attr)).map(|found| found.map(|_| value))
-}
-
-/// The values of every CPU for one key of a per-CPU map. `values` has room for each possible CPU.
-///
-/// # Errors
-///
-/// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
-pub fn map_lookup_each_cpu<V: Pod>(map: BorrowedFd<'_>, key: u32, values: &mut [V]) -> io::Result<()> {
-    const { assert!(size_of::<V>().is_multiple_of(8), "the kernel rounds values of per-CPU maps up to 8 bytes") };
-    let mut attr = MapElement {
-        map_fd: number(map),
-        padding: 0,
-        key: address(&key),
-        value: address_mut(values),
-        flags: 0,
-    };
-    bpf(MAP_LOOKUP_ELEM, &mut attr).map(drop)
-}
-
-/// Removes one element; an absent one is not an error.
-///
-/// # Errors
-///
-/// As bpf(2) `BPF_MAP_DELETE_ELEM`.
-pub fn map_delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
-    let mut attr = MapElement { map_fd: number(map), padding: 0, key: address(key), value: 0, flags: 0 };
-    found(bpf(MAP_DELETE_ELEM, &mut attr)).map(drop)
-}
-
 fn found(result: io::Result<i64>) -> io::Result<Option<i64>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        // A SOCKMAP answers EINVAL when a slot that is to be emptied is empty.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT)) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn size<T>() -> u32 {
+    u32::try_from(size_of::<T>()).expect("map keys, values and infos are small")
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -266,7 +325,7 @@ pub fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
 
 fn get_info<I: Pod>(fd: BorrowedFd<'_>) -> io::Result<I> {
     let mut info = I::zeroed();
-    let info_length = u32::try_from(size_of::<I>()).expect("infos are small");
+    let info_length = size::<I>();
     let mut attr = GetInfo { fd: number(fd), info_length, info: address_mut(&mut info) };
     bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info)
