@@ -2,9 +2,11 @@
 
 use redirector_tests::{
     client::Conversation,
+    daemon::Daemon,
+    netns::Netns,
     server::Server,
     snapshot::Snapshot,
-    topology::{POD_V4, POD_V6, at},
+    topology::{POD_V4, POD_V6, Topology, at},
     world::World,
 };
 use serde_json::json;
@@ -14,7 +16,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let world = World::new();
     let _app = Server::inside(&world.net.pod, "app", 80);
     let before = Snapshot::of(&world.net.pod);
-    let fds = world.daemon.fds().len();
+    let fds = world.daemon.fds_at_rest();
     let answer = world.attach("--dry-run --match tcp:80 --to reject");
     assert_eq!(answer["result"], "attached", "{answer:#}");
     assert_eq!(answer["dry_run"], true, "{answer:#}");
@@ -22,7 +24,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     assert_eq!(answer["cookie"], world.net.pod.cookie(), "{answer:#}");
     assert_eq!(world.list()["namespaces"], json!([]));
     Snapshot::of(&world.net.pod).assert_same_as(&before);
-    assert_eq!(world.daemon.fds().len(), fds);
+    world.daemon.eventually_has_fds(fds);
     assert_eq!(world.answer(at(POD_V4, 80)), "app");
 
     let answer = world.attach("--match tcp:80 --to reject");
@@ -58,8 +60,9 @@ fn an_attach_says_how_many_connections_stay_where_they_are() {
     let world = World::new();
     let _app = Server::inside(&world.net.pod, "app", 80);
     let _other = Server::inside(&world.net.pod, "other", 81);
-    let open: Vec<Conversation> =
-        [(POD_V4, 80), (POD_V4, 80), (POD_V6, 80), (POD_V4, 81)].map(|(pod, port)| world.open(at(pod, port)).0).into();
+    let open: Vec<Conversation> = [(POD_V4, 80), (POD_V4, 80), (POD_V6, 80), (POD_V4, 81)]
+        .map(|(pod, port)| world.open(at(pod, port)).0)
+        .into();
     let existing = |options: &str| world.attach(options)["existing_connections"].as_u64().unwrap();
     assert_eq!(existing("--dry-run --match tcp:80 --to reject"), 3);
     assert_eq!(existing("--dry-run --match tcp:81 --to reject"), 1);
@@ -73,7 +76,8 @@ fn an_attach_says_how_many_connections_stay_where_they_are() {
 #[test]
 fn an_attach_warns_of_a_prefix_that_is_not_local_and_of_no_other() {
     let world = World::new();
-    let warnings = |options: &str| world.attach(&format!("--dry-run --to reject {options}"))["warnings"].clone();
+    let warnings =
+        |options: &str| world.attach(&format!("--dry-run --to reject {options}"))["warnings"].clone();
     for local in [
         "tcp:80",
         "tcp:10.77.0.1:80",
@@ -140,6 +144,23 @@ fn text_for_people_says_the_same_as_the_document() {
     assert!(!outcome.stdout.contains('\u{1b}'), "no colour when not a terminal{outcome}");
     let outcome = world.cli().run(&["detach", &target]).success();
     assert!(outcome.stdout.contains("http"), "{outcome}");
+}
+
+#[test]
+fn a_name_that_a_terminal_would_obey_is_escaped_and_still_names() {
+    let name = format!("rdt-{} a%20b?\u{1b}[31m", redirector_tests::dir::unique());
+    let world = World::with(Daemon::start(), Topology::around(Netns::named(&name)));
+    let target = world.target();
+    let words = ["attach", &target, "--match", "tcp:80", "--to", "reject"];
+    for words in
+        [&words[..], &words, &["list"], &["list", &target], &["detach", &target], &["detach", &target]]
+    {
+        let outcome = world.cli().run(words);
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(said.contains("a%20b?"), "must name it{outcome}");
+        assert!(!said.contains('\u{1b}'), "must not pass it on as it is{outcome}");
+    }
+    assert!(!world.daemon.log().concat().contains('\u{1b}'));
 }
 
 #[test]

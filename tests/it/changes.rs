@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use redirector_tests::{
     client::{Conversation, Stop, answer, visit_here},
+    eventually::eventually,
     server::Server,
     topology::{POD_V4, POD_V6, at},
     world::{World, count},
@@ -57,7 +58,7 @@ fn a_steered_connection_goes_on_after_detach_and_new_ones_reach_the_application(
     for (conversation, _) in steered {
         conversation.finish().unwrap();
     }
-    redirector_tests::eventually::eventually("nothing drains any more", super::SECOND, || {
+    eventually("nothing drains any more", super::SECOND, || {
         let list = world.list();
         if list["draining"] == serde_json::json!([]) { Ok(()) } else { Err(list) }
     });
@@ -146,6 +147,7 @@ fn an_open_connection_stays_with_its_destination_when_the_rule_changes() {
 fn attach_and_detach_a_hundred_times_under_load_loses_no_connection() {
     let (world, proxy) = (World::new(), Server::here("proxy"));
     let _app = Server::inside(&world.net.pod, "app", 80);
+    let fds = world.daemon.fds_at_rest();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stop = Stop(&done);
@@ -170,9 +172,27 @@ fn attach_and_detach_a_hundred_times_under_load_loses_no_connection() {
         println!("app and proxy served {served:?}");
     });
     assert_eq!(answer(&world.net.client, at(POD_V4, 80)), "app");
-    // Not one fd for each time.
-    let fds = world.daemon.fds();
-    assert!(fds.len() < 50, "{fds:#?}");
+    world.daemon.eventually_has_fds(fds);
+}
+
+#[test]
+fn a_namespace_that_drains_can_be_steered_again() {
+    let (world, one, two) = (World::new(), Server::here("one"), Server::here("two"));
+    world.steer("http", "tcp:80", &one.destination());
+    let (mut first, _) = world.open(at(POD_V4, 80));
+    world.detach();
+    world.steer("http", "tcp:80", &two.destination());
+    let (mut second, server) = world.open(at(POD_V4, 80));
+    assert_eq!(server, "two");
+    let list = world.list();
+    assert_eq!(list["namespaces"][0]["connections"]["active"], 1, "{list:#}");
+    assert_eq!(list["draining"][0]["connections"], 1, "{list:#}");
+    first.echo("still there").unwrap();
+    first.finish().unwrap();
+    second.echo("still there").unwrap();
+    world.detach();
+    second.echo("still there").unwrap();
+    second.finish().unwrap();
 }
 
 #[test]

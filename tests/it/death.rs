@@ -3,7 +3,11 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    sync::atomic::{AtomicBool, Ordering},
+    process::Command,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -12,8 +16,11 @@ use redirector_tests::{
     HANG,
     cli::error,
     client::{Conversation, Stop, answer},
+    command::must,
     daemon::Daemon,
+    dir::Dir,
     eventually::{at_intervals, eventually},
+    holder::Holder,
     netns::Netns,
     server::{Place, Server},
     topology::{POD_V4, POD_V6, Topology, at},
@@ -63,9 +70,9 @@ fn a_namespace_that_is_deleted_while_it_is_idle_dies() {
     world.eventually_at_rest();
     let fds = {
         let other = Topology::new();
-        let before = world.daemon.fds().len();
+        let before = world.daemon.fds_at_rest();
         world.cli().json(&["attach", &other.pod.target(), "--match", "tcp:80", "--to", "original"]);
-        let with_two = world.daemon.fds().len();
+        let with_two = world.daemon.fds_at_rest();
         drop(other);
         assert!(with_two > before);
         before
@@ -74,10 +81,7 @@ fn a_namespace_that_is_deleted_while_it_is_idle_dies() {
         let list = world.list();
         if list["namespaces"].as_array().unwrap().len() == 1 { Ok(()) } else { Err(list) }
     });
-    eventually("its fds are closed", FIGURE, || {
-        let now = world.daemon.fds();
-        if now.len() == fds { Ok(()) } else { Err(now) }
-    });
+    world.daemon.eventually_has_fds(fds);
     assert_dies(&world);
 }
 
@@ -143,14 +147,15 @@ fn a_namespace_that_is_deleted_with_a_client_that_vanished_dies() {
 
 #[test]
 fn a_namespace_that_is_deleted_while_we_wait_for_a_last_acknowledgement_dies() {
-    let (go, went) = std::sync::mpsc::channel::<()>();
+    let (go, went) = mpsc::channel::<()>();
     let went = std::sync::Mutex::new(went);
     let world = World::new();
     let proxy =
         Server::start(Place::Here, "proxy", &[at([127, 0, 0, 1].into(), 0)], move |mut connection| {
             connection.read_exact(&mut [0]).expect_err("the client's FIN");
             went.lock().unwrap().recv_timeout(HANG).expect("the sign to begin");
-            connection.write_all(&[2; 100_000]).expect("the server sends");
+            // Little enough for a send buffer: all is written, and nothing acknowledged.
+            connection.write_all(&[2; 10_000]).expect("the server sends");
         });
     world.steer("http", "tcp:80", &proxy.destination());
     let (conversation, _) = world.open(at(POD_V4, 80));
@@ -210,6 +215,85 @@ fn a_namespace_that_loses_its_name_is_steered_as_long_as_a_process_is_in_it() {
     assert_eq!(list["namespaces"][0]["cookie"], cookie, "{list:#}");
     world.net.pod.delete();
     assert_is_gone(&world, &target);
+}
+
+/// Asserts that the pod is steered, and stays so for longer than a daemon takes that is wrong about it.
+#[track_caller]
+fn assert_stays_steered(world: &World) {
+    at_intervals(150, || assert_eq!(world.answer(at(POD_V4, 80)), "proxy"));
+}
+
+#[test]
+fn a_namespace_that_only_a_mount_elsewhere_keeps_is_steered_until_that_is_gone() {
+    let dir = Dir::new();
+    let file = dir.join("netns");
+    std::fs::write(&file, "").unwrap();
+    let (world, _proxy) = steered(Netns::of_process());
+    let target = world.target();
+    must(Command::new("mount").arg("--bind").args([world.net.pod.path(), &file]));
+    world.net.pod.delete();
+    assert_stays_steered(&world);
+    must(Command::new("umount").arg(&file));
+    assert_is_gone(&world, &target);
+}
+
+#[test]
+fn a_namespace_that_only_a_mount_of_another_mount_namespace_keeps_is_steered_until_that_is_gone() {
+    let dir = Dir::new();
+    let file = dir.join("netns");
+    std::fs::write(&file, "").unwrap();
+    let (world, _proxy) = steered(Netns::of_process());
+    let target = world.target();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--", "sh", "-c", "mount --bind \"$0\" \"$1\" && exec cat"]);
+    let holder = Holder::start(command.arg(world.net.pod.path()).arg(&file));
+    world.net.pod.delete();
+    assert_stays_steered(&world);
+    drop(holder);
+    assert_is_gone(&world, &target);
+}
+
+#[test]
+fn a_namespace_that_only_a_thread_keeps_is_steered_until_that_ends() {
+    let (world, _proxy) = steered(Netns::new());
+    let target = world.target();
+    let (entered, is_inside) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        // Dropped with whatever fails, and the thread ends.
+        let end = end;
+        let file = world.net.pod.open();
+        scope.spawn(move || {
+            redirector::netns::enter(file, move || {
+                entered.send(()).expect("somebody waits");
+                ended.recv().expect_err("nobody says anything");
+            })
+        });
+        is_inside.recv_timeout(HANG).unwrap();
+        world.net.pod.delete();
+        assert_stays_steered(&world);
+        drop(end);
+    });
+    assert_is_gone(&world, &target);
+}
+
+#[test]
+fn a_daemon_that_does_not_see_the_host_takes_no_namespace_for_dead() {
+    let proxy = Server::here("proxy");
+    let world = World::with(Daemon::in_pid_namespace(), Topology::around(Netns::of_process()));
+    let named = world.net.pod.with_a_name();
+    // Of a process that it cannot see.
+    let outcome = world.cli().run(&["attach", &world.target(), "--match", "tcp:80", "--to", "reject"]);
+    assert!(error(&outcome, 1).contains(&world.target()), "{outcome}");
+    let outcome = world.cli().run(&["attach", "self", "--match", "tcp:80", "--to", "reject"]);
+    error(&outcome, 1);
+    let target = named.target();
+    world.cli().json(&["attach", &target, "--match", "tcp:80", "--to", &proxy.destination()]);
+    // The process keeps it, which the daemon does not see either.
+    drop(named);
+    assert_stays_steered(&world);
+    world.cli().json(&["detach", &target]);
+    assert_eq!(world.answer(at(POD_V4, 80)), "refused");
 }
 
 #[test]

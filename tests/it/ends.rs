@@ -95,13 +95,13 @@ const REPLY: usize = 3_000_000;
 fn a_client_that_shuts_down_first_still_receives_all() {
     let seen = assert_the_same(
         |mut conversation| {
-            conversation.stream().write_all(&[1; REQUEST]).unwrap();
+            conversation.stream().write_all(&vec![1; REQUEST]).unwrap();
             conversation.stream().shutdown(Shutdown::Write).unwrap();
             read(conversation.reader())
         },
         |connection| {
             let seen = read(connection);
-            (&mut &*connection).write_all(&[2; REPLY]).unwrap();
+            (&mut &*connection).write_all(&vec![2; REPLY]).unwrap();
             seen
         },
     );
@@ -113,11 +113,11 @@ fn a_server_that_shuts_down_first_still_receives_all() {
     let seen = assert_the_same(
         |mut conversation| {
             let seen = read(conversation.reader());
-            conversation.stream().write_all(&[1; REPLY]).unwrap();
+            conversation.stream().write_all(&vec![1; REPLY]).unwrap();
             seen
         },
         |connection| {
-            (&mut &*connection).write_all(&[2; REQUEST]).unwrap();
+            (&mut &*connection).write_all(&vec![2; REQUEST]).unwrap();
             connection.shutdown(Shutdown::Write).unwrap();
             read(connection)
         },
@@ -153,7 +153,7 @@ fn a_client_that_resets_without_a_word_is_seen_to_reset() {
 fn a_client_that_resets_after_a_request_is_seen_to_reset() {
     let seen = assert_the_same(
         |mut conversation| {
-            conversation.stream().write_all(&[1; REQUEST]).unwrap();
+            conversation.stream().write_all(&vec![1; REQUEST]).unwrap();
             // The server has got all of it before the reset, which would overtake it.
             let mut answer = [0];
             conversation.reader().read_exact(&mut answer).unwrap();
@@ -161,7 +161,7 @@ fn a_client_that_resets_after_a_request_is_seen_to_reset() {
             (0, Ok(()))
         },
         |connection| {
-            (&mut &*connection).read_exact(&mut [0; REQUEST]).unwrap();
+            (&mut &*connection).read_exact(&mut vec![0; REQUEST]).unwrap();
             (&mut &*connection).write_all(&[2]).unwrap();
             read(connection)
         },
@@ -173,7 +173,7 @@ fn a_client_that_resets_after_a_request_is_seen_to_reset() {
 fn a_client_that_resets_while_its_server_writes_stops_the_server() {
     let seen = assert_the_same(
         |mut conversation| {
-            conversation.reader().read_exact(&mut [0; REPLY]).unwrap();
+            conversation.reader().read_exact(&mut vec![0; REPLY]).unwrap();
             conversation.reset();
             (0, Ok(()))
         },
@@ -185,8 +185,13 @@ fn a_client_that_resets_while_its_server_writes_stops_the_server() {
 #[test]
 fn a_server_that_resets_without_a_word_is_seen_to_reset() {
     let seen = assert_the_same(
-        |mut conversation| read(conversation.reader()),
+        |mut conversation| {
+            // A reset that comes while the client still connects would be one of connect(2).
+            conversation.stream().write_all(&[1]).unwrap();
+            read(conversation.reader())
+        },
         |connection| {
+            (&mut &*connection).read_exact(&mut [0]).unwrap();
             connection.set_linger(Some(Duration::ZERO)).unwrap();
             (0, Ok(()))
         },
@@ -215,7 +220,7 @@ fn a_server_that_resets_while_its_client_writes_stops_the_client() {
     let seen = assert_the_same(
         |conversation| write(conversation.stream()),
         |connection| {
-            (&mut &*connection).read_exact(&mut [0; REQUEST]).unwrap();
+            (&mut &*connection).read_exact(&mut vec![0; REQUEST]).unwrap();
             connection.set_linger(Some(Duration::ZERO)).unwrap();
             (0, Ok(()))
         },

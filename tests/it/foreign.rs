@@ -6,6 +6,7 @@ use redirector::{
 };
 use redirector_ebpf::{CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, slot};
 use redirector_tests::{
+    eventually::eventually,
     server::{Server, echo},
     topology::{POD_V4, POD_V6, at},
     world::{World, count},
@@ -21,6 +22,18 @@ fn attach_foreign(world: &World, rule: Value) -> (Instance, Link) {
     instance.publish(&compile([(&rule, 0, false)]).expect("few cells")).expect("publish");
     let link = instance.attach(world.net.pod.open().as_fd()).expect("attach");
     (instance, link)
+}
+
+/// Takes a foreign program away. Closing its fds does it, but other tests start programs at the same time, which
+/// have them too between fork and exec.
+#[track_caller]
+fn detach_foreign(world: &World, (foreign, links): (Instance, impl Sized)) {
+    let id = foreign.program_id().expect("ask the program");
+    drop((foreign, links));
+    eventually("the foreign program is gone", super::SECOND, || {
+        let programs = attached_programs(world.net.pod.open().as_fd()).expect("ask for programs");
+        if programs.iter().all(|program| program.id != id) { Ok(()) } else { Err(programs) }
+    });
 }
 
 fn nothing() -> Value {
@@ -46,7 +59,7 @@ fn foreign_programs_are_reported_and_left_alone() {
     world.detach();
     let programs = attached_programs(world.net.pod.open().as_fd()).unwrap();
     assert_eq!(programs.len(), 1, "{programs:?}");
-    drop((foreign, link));
+    detach_foreign(&world, (foreign, link));
 }
 
 #[test]
@@ -57,7 +70,7 @@ fn a_foreign_program_that_comes_later_is_reported_by_the_next_attach() {
     let (foreign, link) = attach_foreign(&world, nothing());
     let answer = world.steer("http", "tcp:80", "reject");
     assert_eq!(answer["foreign_programs"][0]["id"], foreign.program_id().unwrap(), "{answer:#}");
-    drop((foreign, link));
+    detach_foreign(&world, (foreign, link));
     let answer = world.steer("http", "tcp:80", "reject");
     assert_eq!(answer["foreign_programs"], json!([]), "{answer:#}");
 }
@@ -65,11 +78,8 @@ fn a_foreign_program_that_comes_later_is_reported_by_the_next_attach() {
 #[test]
 fn what_a_foreign_program_has_selected_stays_with_it_and_is_counted() {
     let (world, proxy) = (World::new(), Server::here("proxy"));
-    let theirs = world.net.pod.enter(|| {
-        [at(POD_V4, 0), at(POD_V6, 0)].map(redirector_tests::server::listen)
-    });
-    let (foreign, link) =
-        attach_foreign(&world, json!({ "match": ["tcp:80"], "to": ["127.0.0.1:1"] }));
+    let theirs = world.net.pod.enter(|| [at(POD_V4, 0), at(POD_V6, 0)].map(redirector_tests::server::listen));
+    let (foreign, link) = attach_foreign(&world, json!({ "match": ["tcp:80"], "to": ["127.0.0.1:1"] }));
     foreign.set_listener(slot(CONSUMER_RELAY, FAMILY_IPV4), theirs[0].as_fd()).unwrap();
     foreign.set_listener(slot(CONSUMER_RELAY, FAMILY_IPV6), theirs[1].as_fd()).unwrap();
     let _server = Server::of(theirs.into(), "foreign", echo);
@@ -80,7 +90,7 @@ fn what_a_foreign_program_has_selected_stays_with_it_and_is_counted() {
         assert_eq!(count(&rule, "/counters/unavailable_reasons/EEXIST"), number as u64 + 1, "{rule:#}");
         assert_eq!(world.answer(at(pod, 81)), "proxy");
     }
-    drop((foreign, link));
+    detach_foreign(&world, (foreign, link));
     assert_eq!(world.answer(at(POD_V4, 80)), "proxy");
 }
 
@@ -88,15 +98,15 @@ fn what_a_foreign_program_has_selected_stays_with_it_and_is_counted() {
 fn a_namespace_with_all_the_programs_it_can_have_is_refused_and_nothing_is_left() {
     let world = World::new();
     let before = redirector_tests::snapshot::Snapshot::of(&world.net.pod);
-    let fds = world.daemon.fds().len();
+    let fds = world.daemon.fds_at_rest();
     let foreign = Instance::load().unwrap();
     let links: Vec<_> = (0..64).map(|_| foreign.attach(world.net.pod.open().as_fd()).unwrap()).collect();
     let target = world.target();
     let outcome = world.cli().run(&["attach", &target, "--match", "tcp:80", "--to", "reject"]);
     assert!(redirector_tests::cli::error(&outcome, 1).contains(&target), "{outcome}");
     assert_eq!(world.list()["namespaces"], json!([]));
-    drop((links, foreign));
+    detach_foreign(&world, (foreign, links));
     redirector_tests::snapshot::Snapshot::of(&world.net.pod).assert_same_as(&before);
-    assert_eq!(world.daemon.fds().len(), fds, "{:#?}", world.daemon.fds());
+    world.daemon.eventually_has_fds(fds);
     world.steer("http", "tcp:80", "reject");
 }

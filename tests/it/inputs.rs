@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Shutdown,
     os::unix::{fs::PermissionsExt as _, net::UnixListener},
     path::Path,
     process::Command,
@@ -15,6 +16,7 @@ use redirector_tests::{
     topology::{POD_V4, Topology, at},
     world::World,
 };
+use socket2::SockRef;
 
 /// An attach of the pod, but for one thing.
 const ATTACH: [(&str, i32, &str); 55] = [
@@ -33,7 +35,7 @@ const ATTACH: [(&str, i32, &str); 55] = [
     // Targets that are not there.
     ("netns:rdt-none --match tcp:80 --to reject", 3, "rdt-none"),
     ("path:{dir}/none --match tcp:80 --to reject", 3, "{dir}/none"),
-    ("path:{dir}/file/none --match tcp:80 --to reject", 1, "{dir}/file/none"),
+    ("path:{dir}/file/none --match tcp:80 --to reject", 3, "{dir}/file/none"),
     ("pid:{dead} --match tcp:80 --to reject", 3, "{dead}"),
     ("cookie:18446744073709551615 --match tcp:80 --to reject", 3, "18446744073709551615"),
     // Targets that are something else.
@@ -122,7 +124,7 @@ fn wrong_input_is_refused_by_name_and_changes_nothing() {
             .replace("{dead}", &dead)
     };
     let before = world.list();
-    let fds = world.daemon.fds().len();
+    let fds = world.daemon.fds_at_rest();
     let attaches = ATTACH.map(|(line, code, naming)| (format!("attach {line}"), code, naming));
     let commands = COMMANDS.map(|(line, code, naming)| (line.to_owned(), code, naming));
     let mut wrong = Vec::new();
@@ -138,17 +140,20 @@ fn wrong_input_is_refused_by_name_and_changes_nothing() {
         assert_eq!(world.list(), before, "changed by `{line}`");
     }
     assert!(wrong.is_empty(), "{} wrong: {}", wrong.len(), wrong.join("\n"));
-    assert_eq!(world.daemon.fds().len(), fds, "{:#?}", world.daemon.fds());
+    world.daemon.eventually_has_fds(fds);
     assert_eq!(world.answer(at(POD_V4, 80)), "refused");
 }
 
 #[test]
 fn the_hosts_namespace_is_refused_with_a_hint() {
     let world = World::new();
-    for target in ["self", "pid:1"] {
+    for target in ["self", "path:/proc/self/ns/net", &format!("pid:{}", std::process::id())] {
         let outcome = world.cli().run(&["attach", target, "--match", "tcp:80", "--to", "pass"]);
         error(&outcome, 1);
-        assert!(outcome.stderr.lines().any(|line| line.starts_with("hint: ") && line.contains("--host-netns")), "{outcome}");
+        assert!(
+            outcome.stderr.lines().any(|line| line.starts_with("hint: ") && line.contains("--host-netns")),
+            "{outcome}"
+        );
     }
 }
 
@@ -174,11 +179,13 @@ fn a_daemon_that_cannot_be_reached_is_exit_4_and_named() {
     let file = dir.join("file");
     fs::write(&file, "").unwrap();
     let stale = dir.join("stale");
-    drop(UnixListener::bind(&stale).unwrap());
+    leave_stale(&stale);
     let long = dir.join(&"x".repeat(120));
     for socket in [&dir.join("none"), &dir.join("no/such/folder"), &file, &stale, &long, dir.path()] {
         let cli = Cli::new(socket);
-        for words in [&["list"][..], &["detach", "self"], &["attach", "self", "--match", "tcp:80", "--to", "pass"]] {
+        for words in
+            [&["list"][..], &["detach", "self"], &["attach", "self", "--match", "tcp:80", "--to", "pass"]]
+        {
             let outcome = cli.run(words);
             assert!(error(&outcome, 4).contains(&socket.display().to_string()), "{outcome}");
         }
@@ -227,6 +234,13 @@ fn a_daemon_without_privileges_attaches_nothing_and_says_why() {
     assert_eq!(daemon.cli().json(&["list"])["namespaces"], serde_json::json!([]));
 }
 
+/// A socket file without anybody behind it.
+fn leave_stale(path: &Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    // Closing alone is not enough: programs that other tests start have it too, between fork and exec.
+    SockRef::from(&listener).shutdown(Shutdown::Both).unwrap();
+}
+
 /// `redirector run`, which must end by itself.
 #[track_caller]
 fn run(dir: &Dir, socket: &str) -> command::Outcome {
@@ -255,14 +269,15 @@ fn a_control_socket_that_cannot_be_had_is_refused_by_name() {
     }
     assert_eq!(fs::read_to_string(dir.join("file")).unwrap(), "precious");
     assert!(dir.join("folder").is_dir());
-    for (words, naming) in [
-        (["--drain-timeout", "soon"], "soon"),
-        (["--drain-timeout", "-1s"], "-1s"),
-        (["--max-connections", "0"], "0"),
-        (["--max-connections", "many"], "many"),
-        (["--config", "x.toml"], "--config"),
+    for (option, naming) in [
+        ("--drain-timeout=soon", "soon"),
+        ("--drain-timeout=-1s", "-1s"),
+        ("--max-connections=0", "0"),
+        ("--max-connections=many", "many"),
+        ("--max-connections=-1", "-1"),
+        ("--config=x.toml", "--config"),
     ] {
-        let outcome = command::run(Command::new(binary()).arg("run").args(words).current_dir(dir.path()));
+        let outcome = command::run(Command::new(binary()).args(["run", option]).current_dir(dir.path()));
         assert!(error(&outcome, 2).contains(naming), "{outcome}");
     }
 }
@@ -284,7 +299,7 @@ fn a_second_daemon_on_the_same_socket_is_refused_and_the_first_goes_on() {
 fn a_stale_socket_and_a_relative_path_are_no_trouble() {
     let dir = Dir::new();
     let stale = dir.join("stale.sock");
-    drop(UnixListener::bind(&stale).unwrap());
+    leave_stale(&stale);
     let daemon = Daemon::at(&stale, Command::new(binary()).arg("run"), &[]);
     daemon.cli().json(&["list"]);
     drop(daemon);

@@ -1,14 +1,26 @@
 //! The integration tests, one binary. `README.md` in the folder above says how to write one.
 
+mod api;
+mod attach;
+mod backlog;
 mod changes;
 mod death;
 mod destinations;
 mod ends;
+mod foreign;
 mod harness;
+mod hostile;
+mod inputs;
+mod last_words;
+mod loops;
+mod model;
 mod original;
 mod patience;
+mod ports;
 mod relay;
 mod residue;
+mod rules;
+mod targets;
 
 /// What a specification that gives no figure means by "at once".
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,9 +1,10 @@
 //! Through a steered port: many connections, at once and in a row, and much data. What it costs afterwards.
 
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use redirector_tests::{
-    client::{Conversation, at_once, visit_here},
+    client::{Conversation, answer_here, at_once, visit_here},
+    eventually::eventually,
     pattern::Pattern,
     scale,
     server::{Place, Server},
@@ -24,11 +25,11 @@ fn steered() -> (World, Server) {
 fn assert_costs_nothing(world: &World, run: impl Fn()) {
     run();
     world.eventually_at_rest();
-    let (fds, memory) = (world.daemon.fds(), world.daemon.anonymous_kib());
+    let (fds, memory) = (world.daemon.fds_at_rest(), world.daemon.anonymous_kib());
     run();
     world.eventually_at_rest();
-    let (fds_after, memory_after) = (world.daemon.fds(), world.daemon.anonymous_kib());
-    assert_eq!(fds.len(), fds_after.len(), "open fds before and after: {fds:#?} {fds_after:#?}");
+    world.daemon.eventually_has_fds(fds);
+    let memory_after = world.daemon.anonymous_kib();
     let grown = memory_after - memory;
     println!("anonymous memory: {memory} KiB, then {memory_after} KiB");
     assert!(grown <= 2048, "anonymous memory grew by {grown} KiB, from {memory} KiB");
@@ -83,6 +84,34 @@ fn sixty_four_connections_at_once_all_arrive_and_cost_nothing_afterwards() {
             });
         });
     }
+}
+
+#[test]
+fn connections_that_fail_cost_nothing_afterwards() {
+    let (world, _proxy) = steered();
+    // Nobody listens there, and the rule does not go down for it.
+    world.steer("nobody", "tcp:81", "original");
+    assert_costs_nothing(&world, || {
+        world.net.client.enter(|| {
+            for _ in 0..scale::many() / 20 {
+                assert_eq!(answer_here(at(POD_V4, 81)), "reset");
+                assert_eq!(answer_here(at(POD_V6, 81)), "reset");
+                // Before, while and after it is dialled.
+                Conversation::open_here(at(POD_V4, 80)).unwrap().reset();
+                let mut conversation = Conversation::open_here(at(POD_V6, 80)).unwrap();
+                conversation.greeting().unwrap();
+                conversation.reset();
+            }
+        });
+        // Sockets that were made in stock for `original` are closed a second later.
+        eventually("the stock is empty", Duration::from_secs(2), || {
+            let sockets = world.daemon.fds().iter().filter(|fd| fd.starts_with("socket:")).count();
+            if sockets < 12 { Ok(()) } else { Err(sockets) }
+        });
+    });
+    let pod = world.pod();
+    let accepted = count(&pod, "/connections/accepted");
+    assert_eq!(accepted, (4 * 2 * (scale::many() / 20)) as u64, "{pod:#}");
 }
 
 #[test]

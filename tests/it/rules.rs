@@ -155,11 +155,14 @@ fn as_many_port_ranges_as_a_namespace_can_have_all_work() {
         let ports: Vec<_> = (0..32).map(|item| (1000 * (rule + 1) + item * 2).to_string()).collect();
         world.steer(&format!("rule{rule}"), &format!("tcp:{}", ports.join(",")), &proxy.destination());
     }
-    for (port, expected) in [(1000, "proxy"), (1001, "refused"), (8062, "proxy"), (8063, "refused"), (8064, "refused")] {
+    for (port, expected) in
+        [(1000, "proxy"), (1001, "refused"), (8062, "proxy"), (8063, "refused"), (8064, "refused")]
+    {
         assert_eq!(world.answer(at(POD_V4, port)), expected, "port {port}");
     }
     let before = world.pod()["rules"].clone();
-    let outcome = world.cli().run(&["attach", &world.target(), "--match", "tcp:1", "--to", &proxy.destination()]);
+    let outcome =
+        world.cli().run(&["attach", &world.target(), "--match", "tcp:1", "--to", &proxy.destination()]);
     redirector_tests::cli::error(&outcome, 1);
     let after = world.pod()["rules"].clone();
     assert_eq!(after.as_array().unwrap().len(), before.as_array().unwrap().len());

@@ -115,7 +115,8 @@ fn two_targets_of_one_namespace_are_one_namespace() {
 #[test]
 fn twenty_namespaces_are_steered_apart_by_one_daemon() {
     let daemon = Daemon::start();
-    let worlds: Vec<_> = (0..20).map(|number| (Topology::new(), Server::here(&format!("server-{number}")))).collect();
+    let worlds: Vec<_> =
+        (0..20).map(|number| (Topology::new(), Server::here(&format!("server-{number}")))).collect();
     for (net, server) in &worlds {
         attach(&daemon.cli(), &net.pod.target(), server);
     }
@@ -146,8 +147,7 @@ fn the_host_namespace_needs_to_be_meant() {
     let proxy = Server::inside(&net.pod, "proxy", 8080);
     // To the daemon's own namespace, which is steered, at a port that is steered too: no loop.
     for to in ["original", "127.0.0.1:8080", "10.77.0.1:8080", "[::1]:8080"] {
-        let words =
-            ["attach", &target, "--name", "host", "--match", "tcp:*", "--to", to, "--host-netns"];
+        let words = ["attach", &target, "--name", "host", "--match", "tcp:*", "--to", to, "--host-netns"];
         daemon.cli().json(&words);
         for pod in [POD_V4, POD_V6] {
             let expected = if to == "original" { "app" } else { "proxy" };

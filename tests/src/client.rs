@@ -129,6 +129,17 @@ pub fn visit_here(to: SocketAddr) -> io::Result<Greeting> {
     Ok(greeting)
 }
 
+/// As [`visit_here`], of a client that does not wait for the greeting.
+fn ask_here(to: SocketAddr) -> io::Result<Greeting> {
+    let mut conversation = Conversation::open_here(to)?;
+    conversation.stream().write_all(b"ping")?;
+    let greeting = conversation.greeting()?;
+    let mut heard = [0; 4];
+    conversation.reader().read_exact(&mut heard)?;
+    conversation.finish()?;
+    if &heard == b"ping" { Ok(greeting) } else { Err(ErrorKind::InvalidData.into()) }
+}
+
 /// A whole conversation from a namespace.
 ///
 /// # Errors
@@ -173,7 +184,17 @@ pub fn answer(from: &Netns, to: SocketAddr) -> String {
 /// As [`answer`], from the namespace of this thread.
 #[must_use]
 pub fn answer_here(to: SocketAddr) -> String {
-    match visit_here(to) {
+    who(visit_here(to))
+}
+
+/// As [`answer_here`], for a client that speaks first.
+#[must_use]
+pub fn answer_to_a_question_here(to: SocketAddr) -> String {
+    who(ask_here(to))
+}
+
+fn who(visit: io::Result<Greeting>) -> String {
+    match visit {
         Ok(greeting) => greeting.server,
         Err(error) => match error.kind() {
             ErrorKind::ConnectionRefused => "refused".to_owned(),

@@ -44,7 +44,6 @@ impl Outcome {
 
     /// It must have succeeded.
     #[track_caller]
-    #[must_use]
     pub fn success(self) -> Self {
         assert!(self.status.success(), "must succeed{self}");
         self

@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader, ErrorKind},
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -13,13 +13,16 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{
     cli::Cli,
     command::{pid, spawn},
     dir::Dir,
-    eventually::eventually,
+    eventually::{at_intervals, eventually},
 };
 
 /// The binary under test: `$REDIRECTOR_BIN`, else the release build of this repository.
@@ -42,10 +45,14 @@ pub fn binary() -> PathBuf {
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
+    /// The daemon itself, where the child is only its parent.
+    inner: Option<Pid>,
     exited: Option<ExitStatus>,
     socket: PathBuf,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
+    /// Kept: it has more to say than that it is ready.
+    notify: UnixDatagram,
     dir: Dir,
 }
 
@@ -81,13 +88,15 @@ impl Daemon {
 
     #[track_caller]
     fn in_dir(socket: PathBuf, dir: Dir, command: &mut Command, options: &[&str]) -> Self {
-        let notify = dir.join("notify.sock");
-        let ready = UnixDatagram::bind(&notify).expect("bind NOTIFY_SOCKET");
+        let path = dir.join("notify.sock");
+        let notify = UnixDatagram::bind(&path).expect("bind NOTIFY_SOCKET");
+        // The daemon may be another user's.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("set the mode of NOTIFY_SOCKET");
         command
             .arg("--socket")
             .arg(&socket)
             .args(options)
-            .env("NOTIFY_SOCKET", &notify)
+            .env("NOTIFY_SOCKET", &path)
             .env_remove("REDIRECTOR_SOCKET")
             .env_remove("RUST_LOG")
             .current_dir(dir.path())
@@ -105,16 +114,17 @@ impl Daemon {
                 }
             }
         });
-        let mut daemon = Self { child, exited: None, socket, log, reader: Some(reader), dir };
-        daemon.wait_until_ready(&ready);
+        let mut daemon =
+            Self { child, inner: None, exited: None, socket, log, reader: Some(reader), notify, dir };
+        daemon.wait_until_ready();
         daemon
     }
 
     #[track_caller]
-    fn wait_until_ready(&mut self, ready: &UnixDatagram) {
-        ready.set_read_timeout(Some(Duration::from_millis(100))).expect("SO_RCVTIMEO");
+    fn wait_until_ready(&mut self) {
+        self.notify.set_read_timeout(Some(Duration::from_millis(100))).expect("SO_RCVTIMEO");
         let mut message = [0; 1024];
-        eventually("the daemon is ready", Duration::from_secs(3), || match ready.recv(&mut message) {
+        eventually("the daemon is ready", Duration::from_secs(3), || match self.notify.recv(&mut message) {
             Ok(length) => {
                 let text = String::from_utf8_lossy(&message[..length]).into_owned();
                 if text.lines().any(|line| line == "READY=1") { Ok(()) } else { Err(text) }
@@ -125,6 +135,21 @@ impl Daemon {
             }
             Err(error) => panic!("NOTIFY_SOCKET: {error}"),
         });
+    }
+
+    /// In a PID namespace of its own, where it sees nobody's processes but its own.
+    #[track_caller]
+    #[must_use]
+    pub fn in_pid_namespace() -> Self {
+        let mut command = Command::new("unshare");
+        // Mounts that are made later are seen there too, as those of `ip netns` are.
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave", "--"]);
+        let mut daemon = Self::spawn(command.arg(binary()).arg("run"), &[]);
+        let parent = daemon.child.id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
+            .expect("CONFIG_PROC_CHILDREN");
+        daemon.inner = Some(Pid::from_raw(children.trim().parse().expect("one child")));
+        daemon
     }
 
     /// Its control socket.
@@ -148,7 +173,8 @@ impl Daemon {
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.inner
+            .map_or(self.child.id(), |pid| u32::try_from(pid.as_raw()).expect("process ids are positive"))
     }
 
     /// What it has logged until now.
@@ -167,7 +193,7 @@ impl Daemon {
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         assert!(self.exited.is_none(), "the daemon has ended");
-        kill(pid(&self.child), signal).expect("signal the daemon");
+        kill(self.inner.unwrap_or(pid(&self.child)), signal).expect("signal the daemon");
     }
 
     /// Kills it, and waits until it is gone.
@@ -199,12 +225,30 @@ impl Daemon {
         status
     }
 
-    /// Its open fds: what each is, by number.
+    /// Its open fds: what each is.
     #[must_use]
     pub fn fds(&self) -> Vec<String> {
         let folder = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("read the daemon's fds");
         let links = folder.filter_map(Result::ok).filter_map(|entry| fs::read_link(entry.path()).ok());
         links.map(|link| link.as_os_str().display().to_string()).collect()
+    }
+
+    /// How many fds it has while it does nothing. It looks around now and then, which takes one for a moment: so
+    /// the least of several looks.
+    #[must_use]
+    pub fn fds_at_rest(&self) -> usize {
+        let mut least = usize::MAX;
+        at_intervals(5, || least = least.min(self.fds().len()));
+        least
+    }
+
+    /// Waits until it has no more than so many fds.
+    #[track_caller]
+    pub fn eventually_has_fds(&self, count: usize) {
+        eventually("all other fds are closed", Duration::from_secs(2), || {
+            let now = self.fds();
+            if now.len() <= count { Ok(()) } else { Err(now) }
+        });
     }
 
     /// Its anonymous memory (`RssAnon`), in KiB.

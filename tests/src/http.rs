@@ -44,22 +44,14 @@ pub fn post(socket: &Path, path: &str, body: &str) -> Answer {
 #[track_caller]
 #[must_use]
 pub fn exchange(socket: &Path, request: &str) -> Answer {
-    let text = talk(socket, request);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {text:?}"));
-    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-    let status = status.unwrap_or_else(|| panic!("no status: {head:?}"));
-    let body = serde_json::from_str(body).unwrap_or_else(|error| panic!("not JSON: {error}: {text:?}"));
-    Answer { status, body }
-}
-
-/// Sends these bytes and reads until the daemon closes.
-#[track_caller]
-#[must_use]
-pub fn talk(socket: &Path, request: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("connect to the control socket");
     stream.set_read_timeout(Some(HANG)).expect("SO_RCVTIMEO");
     stream.write_all(request.as_bytes()).expect("send a request");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("read an answer");
-    text
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {text:?}"));
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("no status: {head:?}"));
+    let body = serde_json::from_str(body).unwrap_or_else(|error| panic!("not JSON: {error}: {text:?}"));
+    Answer { status, body }
 }

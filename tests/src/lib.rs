@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`command`] | a program that is run to its end, with what it said |
+//! | [`holder`] | a process that holds something |
 //! | [`dir`] | a directory of one's own, removed afterwards |
 //! | [`eventually`] | the only place that waits by looking again |
 //! | [`netns`] | a network namespace, by name or held by a process |
@@ -23,6 +24,7 @@ pub mod command;
 pub mod daemon;
 pub mod dir;
 pub mod eventually;
+pub mod holder;
 pub mod http;
 pub mod netns;
 pub mod pattern;

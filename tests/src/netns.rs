@@ -6,16 +6,16 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
     command::{self, Outcome, must},
     dir,
+    holder::Holder,
 };
 
 /// A network namespace of one test.
@@ -30,8 +30,8 @@ pub struct Netns {
 enum Keeper {
     /// A mount, as `ip netns` makes it.
     Name(String),
-    /// A process, and nothing else. `cat`, so that it ends by itself when we do: its input ends.
-    Process(Child),
+    /// A process, and nothing else.
+    Process(Holder),
     /// Nothing any more.
     Nobody,
 }
@@ -56,19 +56,10 @@ impl Netns {
     #[track_caller]
     #[must_use]
     pub fn of_process() -> Self {
-        let mut command = Command::new("unshare");
-        command.args(["--net", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command::spawn(&mut command);
-        // When it answers it is `cat` already, and inside.
-        child.stdin.as_mut().expect("a pipe").write_all(b"there?\n").expect("ask the process");
-        let mut answer = String::new();
-        BufReader::new(child.stdout.as_mut().expect("a pipe"))
-            .read_line(&mut answer)
-            .expect("read its answer");
-        assert_eq!(answer, "there?\n", "the process that keeps a namespace did not start");
+        let holder = Holder::start(Command::new("unshare").args(["--net", "--", "cat"]));
         Self {
-            path: format!("/proc/{}/ns/net", child.id()).into(),
-            keeper: Mutex::new(Keeper::Process(child)),
+            path: format!("/proc/{}/ns/net", holder.pid()).into(),
+            keeper: Mutex::new(Keeper::Process(holder)),
         }
     }
 
@@ -105,7 +96,7 @@ impl Netns {
     pub fn target(&self) -> String {
         match &*self.keeper() {
             Keeper::Name(name) => format!("netns:{name}"),
-            Keeper::Process(child) => format!("pid:{}", child.id()),
+            Keeper::Process(holder) => format!("pid:{}", holder.pid()),
             Keeper::Nobody => panic!("{} was deleted", self.path.display()),
         }
     }
@@ -128,7 +119,7 @@ impl Netns {
         self.enter(|| {
             let socket =
                 socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
-            enter::cookie(&socket)
+            redirector::sys::socket::netns_cookie(&socket)
         })
         .expect("SO_NETNS_COOKIE")
     }
@@ -143,7 +134,7 @@ impl Netns {
     /// Runs code inside: a thread of its own, and what that starts.
     #[track_caller]
     pub fn enter<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
-        match enter::enter(&self.open(), run) {
+        match redirector::netns::enter(self.open(), run) {
             Ok(value) => value,
             Err(error) => panic!("enter {}: {error}", self.path.display()),
         }
@@ -182,16 +173,9 @@ impl Netns {
         let keeper = std::mem::replace(&mut *self.keeper(), Keeper::Nobody);
         match keeper {
             Keeper::Name(name) => drop(must(Command::new("ip").args(["netns", "delete", &name]))),
-            Keeper::Process(child) => end(child),
+            Keeper::Process(holder) => drop(holder),
             Keeper::Nobody => panic!("{} was deleted before", self.path.display()),
         }
-    }
-}
-
-fn end(mut child: Child) {
-    drop(child.stdin.take());
-    if let Err(error) = child.wait() {
-        eprintln!("wait for the process that kept a namespace: {error}");
     }
 }
 
@@ -211,31 +195,8 @@ impl Drop for Netns {
                     eprintln!("{outcome}");
                 }
             }
-            Keeper::Process(child) => end(child),
+            Keeper::Process(holder) => drop(holder),
             Keeper::Nobody => {}
         }
-    }
-}
-
-// TO BE REPLACED by redirector::netns::enter.
-mod enter {
-    use std::{io, os::fd::AsFd, thread};
-    pub(super) fn cookie(_: &socket2::Socket) -> io::Result<u64> {
-        Ok(0)
-    }
-    #[expect(clippy::disallowed_methods, reason = "until redirector::netns::enter is there")]
-    pub(super) fn enter<T: Send>(
-        netns: &(impl AsFd + Sync),
-        run: impl FnOnce() -> T + Send,
-    ) -> io::Result<T> {
-        thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET)?;
-                    Ok(run())
-                })
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
     }
 }

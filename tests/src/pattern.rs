@@ -5,6 +5,9 @@ use std::io::{self, ErrorKind, Read, Write};
 /// Not a multiple of any buffer's length: a piece that is lost, doubled or moved is noticed.
 const PERIOD: usize = 1_000_003;
 
+/// The longest piece that is written: less than the buffers of a path hold, so that progress is seen.
+const WRITE: usize = 64 * 1024;
+
 /// A stream of bytes. The same seed makes the same one.
 #[derive(Clone, Debug)]
 pub struct Pattern(Vec<u8>);
@@ -25,7 +28,8 @@ impl Pattern {
     pub fn send(&self, mut to: impl Write, length: u64, mut wrote: impl FnMut(usize)) -> io::Result<()> {
         let mut sent = 0;
         while sent < length {
-            let written = to.write(self.piece(sent, length))?;
+            let piece = self.piece(sent, length);
+            let written = to.write(&piece[..piece.len().min(WRITE)])?;
             sent += written as u64;
             wrote(written);
         }

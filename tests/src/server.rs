@@ -82,7 +82,7 @@ impl Server {
             Place::Here => make(),
             Place::In(netns) => netns.enter(make),
         };
-        Self::serve(listeners, name, handler)
+        Self::of(listeners, name, handler)
     }
 
     /// An echo server on a Unix socket.
@@ -93,10 +93,12 @@ impl Server {
         let address = SockAddr::unix(path).expect("a path that fits");
         listener.bind(&address).unwrap_or_else(|error| panic!("bind {}: {error}", path.display()));
         listener.listen(128).expect("listen");
-        Self::serve(vec![listener], name, echo)
+        Self::of(vec![listener], name, echo)
     }
 
-    fn serve(listeners: Vec<Socket>, name: &str, handler: impl Fn(&Socket) + Send + Sync + 'static) -> Self {
+    /// A server on listening sockets that are there already.
+    #[must_use]
+    pub fn of(listeners: Vec<Socket>, name: &str, handler: impl Fn(&Socket) + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             handler: Box::new(handler),

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
@@ -88,6 +89,9 @@ fn shown(path: &Path, value: &str) -> String {
     format!("{} = {}", path.display(), normal(value))
 }
 
-fn programs(_netns: &Netns) -> Vec<String> {
-    Vec::new() // TO BE REPLACED by redirector::kernel::attached_programs
+/// Ours, and those of others.
+#[track_caller]
+fn programs(netns: &Netns) -> Vec<String> {
+    let programs = redirector::kernel::attached_programs(netns.open().as_fd());
+    programs.expect("ask for sk_lookup programs").iter().map(|program| format!("{program:?}")).collect()
 }

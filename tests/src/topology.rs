@@ -2,9 +2,12 @@
 //!
 //! Addresses are the same in every test: a namespace sees only its own.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
-use crate::netns::Netns;
+use crate::{eventually::eventually, netns::Netns};
 
 /// The pod's IPv4 address.
 pub const POD_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
@@ -53,21 +56,27 @@ impl Topology {
     #[track_caller]
     fn join(&self) {
         // Made inside: neither end is ever in the namespace of the host, where its name could clash.
-        // Without `nodad` an IPv6 address cannot be used for a second or two.
+        // Without `nodad` an IPv6 address cannot be used for a second or two. No link-local addresses: they come
+        // when they like, and a snapshot would see them come.
         self.client.ip("link set lo up");
         self.pod.ip(&format!(
             "link add eth0 type veth peer name eth0 netns {}\n\
              link set lo up\n\
-             link set eth0 up\n\
+             link set eth0 addrgenmode none up\n\
              address add {POD_V4}/24 dev eth0\n\
              address add {POD_V6}/64 dev eth0 nodad",
             self.client.name()
         ));
         self.client.ip(&format!(
-            "link set eth0 up\n\
+            "link set eth0 addrgenmode none up\n\
              address add {CLIENT_V4}/24 dev eth0\n\
              address add {CLIENT_V6}/64 dev eth0 nodad"
         ));
+        // The last thing that the kernel adds by itself when a device begins to work.
+        eventually("the pod's device works", Duration::from_secs(1), || {
+            let routes = self.pod.must("ip", &["-6", "route", "show", "table", "local"]).stdout;
+            if routes.contains("multicast ff00::/8") { Ok(()) } else { Err(routes) }
+        });
     }
 
     /// Whether the client still has its end of the pair: the kernel takes it away when the pod dies.

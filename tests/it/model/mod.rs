@@ -1,0 +1,284 @@
+//! The kernel program against the rule in user space, by `BPF_PROG_TEST_RUN`: tables here, generated cases beside.
+
+mod generated;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd as _,
+};
+
+use redirector::{
+    config::{Rule, RuleSpec, compile},
+    kernel::{Instance, bypass_key},
+};
+use redirector_ebpf::{
+    CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, Flow, MAX_CELLS, PROTOCOL_TCP, RuleCounters, Unavailable, slot,
+};
+use redirector_tests::{
+    eventually::eventually,
+    netns::Netns,
+    server::listen,
+    topology::{CLIENT_V4, CLIENT_V6, POD_V4, POD_V6, at},
+};
+use serde_json::json;
+use socket2::{Domain, Socket, Type};
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The kernel's own lookup goes on.
+    Pass,
+    /// RST.
+    Drop,
+    /// To the socket with this cookie.
+    Steer(u64),
+}
+
+/// The program, and a listener for each family.
+struct Bench {
+    instance: Instance,
+    listeners: [Socket; 2],
+    _netns: Netns,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let netns = Netns::new();
+        netns.ip("link set lo up");
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let listeners = netns.enter(|| loopback.map(|address| listen(at(address, 0))));
+        let bench = Self { instance: Instance::load().expect("load the program"), listeners, _netns: netns };
+        bench.fill();
+        bench
+    }
+
+    fn fill(&self) {
+        for (listener, family) in self.listeners.iter().zip([FAMILY_IPV4, FAMILY_IPV6]) {
+            self.set(family, listener);
+        }
+    }
+
+    #[track_caller]
+    fn set(&self, family: u32, socket: &Socket) {
+        self.instance.set_listener(slot(CONSUMER_RELAY, family), socket.as_fd()).expect("fill a slot");
+    }
+
+    #[track_caller]
+    fn publish(&self, rules: &[(Rule, bool)]) {
+        let numbered = rules.iter().zip(0..).map(|((rule, down), index)| (rule, index, *down));
+        self.instance.publish(&compile(numbered).expect("few cells")).expect("publish");
+    }
+
+    /// What the kernel does.
+    #[track_caller]
+    fn run(&self, flow: &Flow) -> Verdict {
+        let result = self.instance.test_run(flow, 1).expect("BPF_PROG_TEST_RUN");
+        match (result.verdict, result.cookie) {
+            (0, 0) => Verdict::Drop,
+            (1, 0) => Verdict::Pass,
+            (1, cookie) => Verdict::Steer(cookie),
+            _ => panic!("{result:?}"),
+        }
+    }
+
+    /// To our listener of the family.
+    fn steered(&self, to: SocketAddr) -> Verdict {
+        Verdict::Steer(self.listeners[usize::from(to.is_ipv6())].cookie().expect("SO_COOKIE"))
+    }
+
+    fn counters(&self, rule: u32) -> RuleCounters {
+        self.instance.counters.rule(rule).expect("read counters")
+    }
+}
+
+fn flow(from: SocketAddr, to: SocketAddr) -> Flow {
+    let (remote, local) = (bypass_key(from), bypass_key(to));
+    Flow {
+        family: local.family,
+        protocol: PROTOCOL_TCP,
+        remote_address: remote.address,
+        local_address: local.address,
+        remote_port: remote.port,
+        local_port: local.port,
+    }
+}
+
+/// A rule as a user writes it.
+#[track_caller]
+fn rule(name: &str, matches: &[&str], to: &str, on_unavailable: &str) -> Rule {
+    let spec = json!({ "match": matches, "to": [to], "on_unavailable": on_unavailable });
+    let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
+    spec.named(name.parse().expect("a name"))
+}
+
+const CLIENT: SocketAddr = SocketAddr::new(CLIENT_V4, 40_000);
+
+#[test]
+fn each_action_does_what_it_says_and_counts_itself() {
+    let bench = Bench::new();
+    let rules = [
+        (rule("steer", &["tcp:80"], "127.0.0.1:1", "reject"), false),
+        (rule("original", &["tcp:81"], "original", "reject"), false),
+        (rule("unix", &["tcp:82"], "unix:/x", "reject"), false),
+        (rule("reject", &["tcp:83"], "reject", "reject"), false),
+        (rule("pass", &["tcp:84"], "pass", "reject"), false),
+        (rule("down", &["tcp:85"], "127.0.0.1:1", "reject"), true),
+        (rule("down-pass", &["tcp:86"], "127.0.0.1:1", "pass"), true),
+    ];
+    for (pod, client) in [(POD_V4, CLIENT_V4), (POD_V6, CLIENT_V6)] {
+        let ask = |port| bench.run(&flow(at(client, 40_000), at(pod, port)));
+        assert_eq!(ask(80), Verdict::Pass, "before there are rules");
+    }
+    assert_eq!(bench.instance.counters.netns().unwrap().unmatched, 0);
+    bench.publish(&rules);
+    for (pod, client) in [(POD_V4, CLIENT_V4), (POD_V6, CLIENT_V6)] {
+        let ask = |port| bench.run(&flow(at(client, 40_000), at(pod, port)));
+        let steered = bench.steered(at(pod, 0));
+        let expected = [
+            (80, steered),
+            (81, steered),
+            (82, steered),
+            (83, Verdict::Drop),
+            (84, Verdict::Pass),
+            (85, Verdict::Drop),
+            (86, Verdict::Pass),
+            (87, Verdict::Pass),
+        ];
+        for (port, verdict) in expected {
+            assert_eq!(ask(port), verdict, "{pod} port {port}");
+        }
+    }
+    for index in 0..3 {
+        assert_eq!(bench.counters(index), RuleCounters { steered: 2, ..RuleCounters::default() });
+    }
+    assert_eq!(bench.counters(3), RuleCounters { rejected: 2, ..RuleCounters::default() });
+    assert_eq!(bench.counters(4), RuleCounters { passed: 2, ..RuleCounters::default() });
+    for index in 5..7 {
+        let mut expected = RuleCounters::default();
+        expected.unavailable[Unavailable::RuleDown as usize] = 2;
+        assert_eq!(bench.counters(index), expected);
+    }
+    assert_eq!(bench.instance.counters.netns().unwrap().unmatched, 2);
+}
+
+#[test]
+fn what_is_not_tcp_is_left_alone() {
+    const IPPROTO_UDP: u32 = 17;
+    let bench = Bench::new();
+    bench.publish(&[(rule("all", &["tcp:*"], "reject", "reject"), false)]);
+    let mut flow = flow(CLIENT, at(POD_V4, 80));
+    assert_eq!(bench.run(&flow), Verdict::Drop);
+    flow.protocol = IPPROTO_UDP;
+    assert_eq!(bench.run(&flow), Verdict::Pass);
+    assert_eq!(bench.counters(0).rejected, 1);
+}
+
+#[test]
+fn a_slot_without_a_usable_socket_is_decided_by_on_unavailable_and_counted_by_errno() {
+    let bench = Bench::new();
+    bench.publish(&[
+        (rule("reject", &["tcp:80"], "original", "reject"), false),
+        (rule("pass", &["tcp:81"], "original", "pass"), false),
+    ]);
+    let udp = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    udp.bind(&at([127, 0, 0, 1].into(), 0).into()).unwrap();
+    let dead = listen(at([127, 0, 0, 1].into(), 0));
+    let mut expected = BTreeMap::from([(Unavailable::EmptySlot as usize, 0_u64)]);
+    let check = |reason: Unavailable, expected: &mut BTreeMap<usize, u64>| {
+        *expected.entry(reason as usize).or_default() += 1;
+        assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, 80))), Verdict::Drop, "{reason:?}");
+        assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, 81))), Verdict::Pass, "{reason:?}");
+        for index in 0..2 {
+            let counters = bench.counters(index);
+            for (reason, count) in &*expected {
+                assert_eq!(counters.unavailable[*reason], *count, "reason {reason}: {counters:?}");
+            }
+            assert_eq!(counters.steered, 0);
+        }
+    };
+    bench.set(FAMILY_IPV4, &bench.listeners[1]);
+    check(Unavailable::WrongFamily, &mut expected);
+    bench.set(FAMILY_IPV4, &udp);
+    check(Unavailable::WrongProtocol, &mut expected);
+    bench.set(FAMILY_IPV4, &dead);
+    dead.shutdown(std::net::Shutdown::Both).unwrap();
+    check(Unavailable::NotListening, &mut expected);
+    // The kernel empties the slot of a socket that is closed. Programs that other tests start have it too, between
+    // fork and exec.
+    drop(dead);
+    eventually("the slot is empty", crate::SECOND, || {
+        match bench.instance.listener_cookie(slot(CONSUMER_RELAY, FAMILY_IPV4)).expect("ask for the slot") {
+            None => Ok(()),
+            some => Err(some),
+        }
+    });
+    check(Unavailable::EmptySlot, &mut expected);
+    bench.fill();
+    assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, 80))), bench.steered(CLIENT));
+}
+
+#[test]
+fn only_our_own_connections_to_their_own_address_are_bypassed() {
+    let bench = Bench::new();
+    bench.publish(&[
+        (rule("steer", &["tcp:*"], "original", "reject"), false),
+        (rule("reject", &["tcp:81"], "reject", "reject"), false),
+    ]);
+    for pod in [POD_V4, POD_V6] {
+        let own = at(pod, 50_000);
+        let (steered, to) = (bench.steered(own), at(pod, 80));
+        assert_eq!(bench.run(&flow(own, to)), steered, "before it is entered");
+        let guard = bench.instance.bypass.enter(own).unwrap();
+        assert_eq!(bench.run(&flow(own, to)), Verdict::Pass);
+        assert_eq!(
+            bench.run(&flow(own, at(pod, 81))),
+            Verdict::Pass,
+            "past `reject` too: it was decided before"
+        );
+        assert_eq!(bench.run(&flow(at(pod, 50_001), to)), steered, "another port");
+        let other = if pod.is_ipv4() { IpAddr::from([10, 77, 0, 9]) } else { "fd77::9".parse().unwrap() };
+        assert_eq!(bench.run(&flow(at(other, 50_000), to)), steered, "another client");
+        assert_eq!(bench.run(&flow(own, at(other, 80))), steered, "another destination");
+        drop(guard);
+        assert_eq!(bench.run(&flow(own, to)), steered, "after it was closed");
+    }
+    // An IPv4 address is not the IPv6 address that begins like it.
+    let _guard = bench.instance.bypass.enter(at([253, 119, 0, 0].into(), 50_000)).unwrap();
+    let six = at("fd77::".parse().unwrap(), 50_000);
+    assert_eq!(bench.run(&flow(six, at(six.ip(), 80))), bench.steered(six));
+}
+
+#[test]
+fn the_last_of_as_many_cells_as_there_can_be_decides() {
+    let bench = Bench::new();
+    let ports =
+        |rule: usize| (0..32).map(|item| (1000 * (rule + 1) + 2 * item).to_string()).collect::<Vec<_>>();
+    let rules: Vec<_> = (0..MAX_CELLS / 32)
+        .map(|number| {
+            let matching = format!("tcp:{}", ports(number).join(","));
+            (rule(&format!("rule{number}"), &[&matching], "original", "reject"), false)
+        })
+        .collect();
+    bench.publish(&rules);
+    for number in 0..rules.len() {
+        for port in ports(number) {
+            let to = at(POD_V4, port.parse().unwrap());
+            assert_eq!(bench.run(&flow(CLIENT, to)), bench.steered(to), "{to}");
+            let beside = at(POD_V4, to.port() + 1);
+            assert_eq!(bench.run(&flow(CLIENT, beside)), Verdict::Pass, "{beside}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_set_is_replaced_as_a_whole() {
+    let bench = Bench::new();
+    bench.publish(&[(rule("one", &["tcp:80"], "reject", "reject"), false)]);
+    assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, 80))), Verdict::Drop);
+    bench.publish(&[(rule("two", &["tcp:81"], "reject", "reject"), false)]);
+    assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, 80))), Verdict::Pass);
+    assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, 81))), Verdict::Drop);
+    bench.publish(&[]);
+    assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, 81))), Verdict::Pass);
+}
