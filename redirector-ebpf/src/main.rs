@@ -19,6 +19,7 @@ const SK_DROP: u32 = sk_action::SK_DROP;
 
 /// The entry point. The verifier wants to see that the result is 0 or 1.
 #[sk_lookup]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 fn redirector(ctx: SkLookupContext) -> u32 {
     if decide(&ctx) == SK_DROP { SK_DROP } else { SK_PASS }
 }
@@ -60,7 +61,7 @@ fn decide(ctx: &SkLookupContext) -> u32 {
 #[inline(always)]
 fn is_bypassed(flow: &Flow) -> bool {
     let key = BypassKey { family: flow.family, port: flow.remote_port, address: flow.remote_address };
-    maps::BYPASS.get_ptr(&key).is_some()
+    maps::BYPASS.get_ptr(key).is_some()
 }
 
 #[inline(always)]
