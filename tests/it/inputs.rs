@@ -296,7 +296,7 @@ fn a_second_daemon_on_the_same_socket_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn a_stale_socket_and_a_relative_path_are_no_trouble() {
+fn a_stale_socket_is_replaced_and_removed_in_the_end() {
     let dir = Dir::new();
     let stale = dir.join("stale.sock");
     leave_stale(&stale);
