@@ -31,6 +31,8 @@ pub(super) enum Command {
     Detach(Detach),
     /// Show the steered namespaces, their rules and counters
     List(List),
+    /// Run a program that accepts the steered connections itself
+    Exec(Exec),
 }
 
 const TARGETS: &str = "\
@@ -105,6 +107,70 @@ pub(super) struct Attach {
     /// Print a JSON document
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = format!("{TARGETS}
+
+CMD gets listeners of the namespace as fds from 3 on, IPv4 then IPv6, with LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES
+(namespace/rule/family). What it accepts from them are the clients themselves: getpeername() is the client,
+getsockname() the original destination. In ARGS, in values of --env and in templates of --render these stand for them:
+  {{fd4}} {{fd6}}          the fds
+  {{listen4}} {{listen6}}  the addresses that they are bound to inside the namespace
+  {{port}}               the port of both
+When CMD ends, the rule is gone. When the namespace dies, CMD is ended. Without a daemon one runs for as long as CMD.
+
+A listener is a key: whoever holds one can open connections inside that namespace, to its loopback services too.
+Give it to programs that you trust with that.
+
+Exit codes: those of CMD, 128+N when signal N ended it; 125 redirector failed, 126 CMD cannot be run, 127 there is no CMD."))]
+pub(super) struct Exec {
+    /// The namespace
+    pub(super) target: Target,
+
+    /// Traffic that CMD gets; may be given several times
+    #[arg(long = "match", value_name = "MATCH", required = true)]
+    pub(super) matches: Vec<Match>,
+
+    /// The rule's name [default: rule-N, the lowest N that is free]
+    #[arg(long, value_name = "RULE")]
+    pub(super) name: Option<RuleName>,
+
+    /// What clients get when CMD's listeners are gone and the rule not yet
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t)]
+    pub(super) on_unavailable: OnUnavailable,
+
+    /// Run CMD as this user (name or number), without any capability
+    #[arg(long, value_name = "USER")]
+    pub(super) user: Option<String>,
+
+    /// When the namespace dies CMD gets SIGTERM, and SIGKILL this much later
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(super) kill_after: Span,
+
+    /// Set a variable for CMD; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(super) env: Vec<(String, String)>,
+
+    /// Write FILE from TEMPLATE before CMD runs; may be given several times
+    #[arg(long, value_name = "TEMPLATE=FILE", value_parser = pair)]
+    pub(super) render: Vec<(String, String)>,
+
+    /// Allow the host's own namespace as target
+    #[arg(long)]
+    pub(super) host_netns: bool,
+
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<String>,
+}
+
+/// Both sides of the first `=`, neither of them empty.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((left, right)) if !left.is_empty() => Ok((left.into(), right.into())),
+        _ => Err(format!("`{}` is not of the form A=B", text.escape_debug())),
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -35,6 +35,35 @@ impl Failure {
     }
 }
 
+/// For commands that run another one: their own failures must not look like its.
+const EXEC_FAILED: u8 = 125;
+const NOT_EXECUTABLE: u8 = 126;
+const NO_SUCH_PROGRAM: u8 = 127;
+
+impl Failure {
+    /// A failure of `exec`, whatever kind it was.
+    pub(super) fn of_exec(self) -> Self {
+        Self { code: EXEC_FAILED, ..self }
+    }
+
+    /// exec(3) of CMD failed.
+    pub(super) fn of_program(program: &str, error: &io::Error) -> Self {
+        let code = if error.kind() == io::ErrorKind::NotFound { NO_SUCH_PROGRAM } else { NOT_EXECUTABLE };
+        Self { code, message: format!("run `{program}`: {error}"), hint: None, is_closed_pipe: false }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(Error { code, message, hint }: Error) -> Self {
+        let code = match code {
+            Code::Usage => USAGE,
+            Code::NotFound => NOT_FOUND,
+            Code::Failed => FAILED,
+        };
+        Self { code, message, hint, is_closed_pipe: false }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self { is_closed_pipe: error.kind() == io::ErrorKind::BrokenPipe, ..Self::failed(&error) }
@@ -57,14 +86,7 @@ impl From<ClientError> for Failure {
                 }
             }
             ClientError::Broken { .. } => Self::failed(&error),
-            ClientError::Refused(Error { code, message, hint }) => {
-                let code = match code {
-                    Code::Usage => USAGE,
-                    Code::NotFound => NOT_FOUND,
-                    Code::Failed => FAILED,
-                };
-                Self { code, message, hint, is_closed_pipe: false }
-            }
+            ClientError::Refused(error) => error.into(),
         }
     }
 }
@@ -85,7 +107,7 @@ pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
 }
 
 /// One line on stderr, whatever names and paths hold. That stderr is closed is no reason to fail.
-fn say(what: &str, text: &str) {
+pub(super) fn say(what: &str, text: &str) {
     drop(writeln!(io::stderr(), "{what}: {}", observe::escaped(text)));
 }
 

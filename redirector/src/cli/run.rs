@@ -4,11 +4,15 @@ use std::{io, path::Path, sync::Arc};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use socket2::Type;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 use super::{args, exit::Failure};
 use crate::{
-    control::{self, ControlSocket},
+    control::{self, SocketFile, handoff_path},
     observe,
     supervisor::Supervisor,
     target,
@@ -49,13 +53,17 @@ pub(super) fn run(socket: &Path, command: &args::Run) -> Result<(), Failure> {
 
 async fn serve(socket: &Path, command: &args::Run, max_connections: usize) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let (file, listener) = ControlSocket::bind(socket).map_err(|error| Failure::failed(&error))?;
+    let bind = |path: &Path, kind| SocketFile::bind(path, kind).map_err(|error| Failure::failed(&error));
+    let (file, listener) = bind(socket, Type::STREAM)?;
+    let (handoff_file, handoff) = bind(&handoff_path(socket), Type::SEQPACKET)?;
+    let listener = UnixListener::from_std(listener.into())?;
     let supervisor = Supervisor::start(max_connections)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = Arc::clone(&supervisor);
     let server = tokio::spawn(control::serve(listener, api, async {
         drop(stopped.await);
     }));
+    let handoffs = tokio::spawn(control::serve_handoff(handoff, Arc::clone(&supervisor)));
     tracing::info!(socket = %socket.display(), max_connections, "ready");
     notify(&[NotifyState::Ready]);
 
@@ -63,6 +71,7 @@ async fn serve(socket: &Path, command: &args::Run, max_connections: usize) -> Re
     tracing::info!(signal = name, "stopping");
     notify(&[NotifyState::Stopping]);
     drop(stop);
+    handoffs.abort();
     supervisor
         .drain(async {
             tokio::select! {
@@ -74,7 +83,7 @@ async fn serve(socket: &Path, command: &args::Run, max_connections: usize) -> Re
     // A client that keeps its connection open must not keep us.
     server.abort();
     drop(server.await);
-    drop(file);
+    drop((file, handoff_file));
     Ok(())
 }
 

@@ -2,8 +2,7 @@
 
 use ipnet::IpNet;
 use redirector_ebpf::{
-    Action, CONSUMER_RELAY, Cell, FAMILIES_ALL, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, MAX_CELLS, PROTOCOL_TCP,
-    Precedence, RuleSet,
+    Action, Cell, FAMILIES_ALL, FAMILY_IPV4, FAMILY_IPV6, MAX_CELLS, PROTOCOL_TCP, Precedence, RuleSet,
 };
 
 use super::{Destination, Match, OnUnavailable, Rule};
@@ -18,24 +17,35 @@ pub enum CompileError {
     TooManyCells(usize),
 }
 
-/// Compiles the rules of one namespace; each comes with its index into the rule counters and whether it is
-/// marked down.
+/// A rule's place in a namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'a> {
+    /// The rule.
+    pub rule: &'a Rule,
+    /// Into the rule counters.
+    pub index: u32,
+    /// Whose listeners get what it steers.
+    pub consumer: u32,
+    /// Bits of [`Cell::flags`].
+    pub flags: u32,
+}
+
+/// Compiles the rules of one namespace.
 ///
 /// # Errors
 ///
 /// [`CompileError::TooManyCells`].
-pub fn compile<'a>(
-    rules: impl IntoIterator<Item = (&'a Rule, u32, bool)>,
-) -> Result<Box<RuleSet>, CompileError> {
+pub fn compile<'a>(rules: impl IntoIterator<Item = Placed<'a>>) -> Result<Box<RuleSet>, CompileError> {
     let mut cells: Vec<(Precedence<'a>, Cell)> = Vec::new();
-    for (rule, index, down) in rules {
+    for placed in rules {
+        let rule = placed.rule;
         for matching in &rule.matches {
             let precedence = Precedence {
                 destination_prefix_length: matching.prefix.map_or(0, |net| net.prefix_len()),
                 ports: matching.ports.len(),
                 rule_name: rule.name.as_str().as_bytes(),
             };
-            cells.extend(self::cells(rule, index, down, matching).map(|cell| (precedence, cell)));
+            cells.extend(self::cells(placed, matching).map(|cell| (precedence, cell)));
         }
     }
     if cells.len() > MAX_CELLS {
@@ -51,11 +61,14 @@ pub fn compile<'a>(
     Ok(set)
 }
 
-fn cells(rule: &Rule, index: u32, down: bool, matching: &Match) -> impl Iterator<Item = Cell> {
+fn cells(placed: Placed<'_>, matching: &Match) -> impl Iterator<Item = Cell> {
+    let Placed { rule, index, consumer, flags } = placed;
     let action = match rule.to {
         Destination::Pass => Action::Pass,
         Destination::Reject => Action::Reject,
-        Destination::Original | Destination::Unix(_) | Destination::Host { .. } => Action::Steer,
+        Destination::Handoff | Destination::Original | Destination::Unix(_) | Destination::Host { .. } => {
+            Action::Steer
+        }
     };
     let on_unavailable = match rule.on_unavailable {
         OnUnavailable::Pass => Action::Pass,
@@ -80,9 +93,9 @@ fn cells(rule: &Rule, index: u32, down: bool, matching: &Match) -> impl Iterator
         port_first: *port_first,
         port_last: *port_last,
         action: action as u32,
-        consumer: CONSUMER_RELAY,
+        consumer,
         rule: index,
         on_unavailable: on_unavailable as u32,
-        flags: if down { FLAG_DOWN } else { 0 },
+        flags,
     })
 }

@@ -18,6 +18,8 @@ pub enum Destination {
     Reject,
     /// Whoever owns the socket: the program stays out of it.
     Pass,
+    /// The program that holds the rule's listeners; only `redirector exec` and the hand-off socket make it.
+    Handoff,
     /// A stream socket of the daemon's mount namespace.
     Unix(PathBuf),
     /// A TCP endpoint, dialled from the daemon's namespace.
@@ -47,14 +49,6 @@ pub enum DestinationPort {
     Client,
 }
 
-impl Destination {
-    /// Whether the relay takes these connections.
-    #[must_use]
-    pub fn is_relayed(&self) -> bool {
-        !matches!(self, Self::Reject | Self::Pass)
-    }
-}
-
 const FORMS: &str = "`HOST:PORT`, `original`, `unix:/PATH`, `reject` or `pass`";
 
 /// The length of `sun_path`, less the NUL.
@@ -74,6 +68,7 @@ fn parse(text: &str) -> Result<Destination, ParseError> {
         "original" => return Ok(Destination::Original),
         "reject" => return Ok(Destination::Reject),
         "pass" => return Ok(Destination::Pass),
+        "handoff" => return Ok(Destination::Handoff),
         _ => {}
     }
     if let Some(path) = text.strip_prefix("unix:") {
@@ -178,6 +173,7 @@ impl fmt::Display for Destination {
             Self::Original => f.write_str("original"),
             Self::Reject => f.write_str("reject"),
             Self::Pass => f.write_str("pass"),
+            Self::Handoff => f.write_str("handoff"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Host { host, port: DestinationPort::Fixed(port) } => write!(f, "{host}:{port}"),
             Self::Host { host, port: DestinationPort::Client } => write!(f, "{host}:*"),
@@ -195,6 +191,7 @@ mod tests {
             "original",
             "reject",
             "pass",
+            "handoff",
             "unix:/run/a.sock",
             "127.0.0.1:80",
             "[::1]:80",

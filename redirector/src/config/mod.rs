@@ -11,7 +11,7 @@ mod ports;
 mod rule;
 mod target;
 
-pub use compile::{CompileError, compile};
+pub use compile::{CompileError, Placed, compile};
 pub use destination::{Destination, DestinationPort, Host};
 pub use matching::Match;
 pub use ports::PortSet;

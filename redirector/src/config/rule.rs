@@ -47,12 +47,25 @@ fn default_idle_timeout() -> Span {
 const MAX_MATCHES: usize = 64;
 
 impl RuleSpec {
-    /// Checks what one value alone cannot show.
+    /// Checks what one value alone cannot show, of a rule that is attached.
     ///
     /// # Errors
     ///
     /// Names the first thing that is wrong.
     pub fn validate(&self) -> Result<(), ParseError> {
+        if self.to == [Destination::Handoff] {
+            let why = "destination `handoff`: listeners are handed off by `redirector exec`";
+            return Err(ParseError(why.into()));
+        }
+        self.validate_lease()
+    }
+
+    /// As [`Self::validate`], of a rule whose listeners are handed off.
+    ///
+    /// # Errors
+    ///
+    /// Names the first thing that is wrong.
+    pub fn validate_lease(&self) -> Result<(), ParseError> {
         let error = |why: String| Err(ParseError(why));
         if self.matches.is_empty() {
             return error("a rule needs a match".into());

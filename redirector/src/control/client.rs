@@ -7,7 +7,7 @@ use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, heade
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{ControlSocket, Error, ErrorBody};
+use super::{Error, ErrorBody};
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ async fn request<A: DeserializeOwned>(
     path: &str,
     body: Vec<u8>,
 ) -> Result<A, ClientError> {
-    let stream = ControlSocket::connect(socket)
+    let stream = tokio::net::UnixStream::connect(socket)
         .await
         .map_err(|source| ClientError::Unreachable { path: socket.display().to_string(), source })?;
     let (status, body) = tokio::time::timeout(DEADLINE, exchange(stream, method, path, body))

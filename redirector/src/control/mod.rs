@@ -11,16 +11,21 @@
 
 mod client;
 mod error;
+mod handoff;
 mod server;
 mod socket;
 mod types;
 
 pub use client::{ClientError, call, get};
 pub use error::{Code, Error, chain};
+pub use handoff::{
+    HandoffError, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver, handoff_path, lease,
+    serve_handoff,
+};
 pub use server::{Api, Caller, serve};
-pub use socket::{ControlSocket, DEFAULT_SOCKET, SocketError};
+pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
 pub use types::{
     AttachRequest, AttachResult, Attached, ConnectionCounts, DetachRequest, Detached, Draining, Drift,
-    ErrorBody, ErrorDetail, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView, RuleCounts,
-    RuleView, SCHEMA,
+    ErrorBody, ErrorDetail, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView,
+    RuleCounts, RuleView, SCHEMA,
 };

@@ -1,10 +1,10 @@
-//! The control socket as a file: whose it is, and that there is one daemon behind it.
+//! Sockets as files: whose they are, and that there is one daemon behind each.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::AsFd as _,
+        fd::{AsFd as _, OwnedFd},
         unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
@@ -14,25 +14,25 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::stat::{Mode, fchmod},
 };
-use tokio::net::{UnixListener, UnixStream};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Where daemon and command line meet without `--socket` and `$REDIRECTOR_SOCKET`.
 pub const DEFAULT_SOCKET: &str = "/run/redirector/control.sock";
 
-/// Why the control socket cannot be had.
+/// Why a socket file cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The lock is held.
-    #[error("control socket `{0}`: another redirector daemon is serving it")]
+    #[error("socket `{0}`: another redirector daemon is serving it")]
     InUse(PathBuf),
     /// Never removed by us.
-    #[error("control socket `{0}`: a file that is not a socket is in its place")]
+    #[error("socket `{0}`: a file that is not a socket is in its place")]
     NotASocket(PathBuf),
     /// `sun_path` has 108 bytes.
-    #[error("control socket `{0}`: the path is longer than 107 bytes")]
+    #[error("socket `{0}`: the path is longer than 107 bytes")]
     TooLong(PathBuf),
     /// A system call.
-    #[error("control socket `{path}`: {call}")]
+    #[error("socket `{path}`: {call}")]
     Syscall {
         /// The socket, or the file beside it.
         path: PathBuf,
@@ -44,22 +44,23 @@ pub enum SocketError {
     },
 }
 
-/// A bound control socket. Dropping it removes the file.
+/// The file of a bound socket. Dropping it removes the file.
 #[derive(Debug)]
-pub struct ControlSocket {
+pub struct SocketFile {
     path: PathBuf,
     /// Held for as long as this process is the daemon of this socket. The file stays: removing it would let two
     /// daemons lock two files of one name.
     _lock: Flock<File>,
 }
 
-impl ControlSocket {
-    /// Binds the socket, mode 0600, and makes its directory when that is missing. A stale file is replaced.
+impl SocketFile {
+    /// Binds a listening Unix socket, mode 0600, and makes its directory when that is missing. A stale file is
+    /// replaced.
     ///
     /// # Errors
     ///
     /// [`SocketError`]; nothing is changed then.
-    pub fn bind(path: &Path) -> Result<(Self, UnixListener), SocketError> {
+    pub fn bind(path: &Path, kind: Type) -> Result<(Self, OwnedFd), SocketError> {
         let failed = |call| move |source| SocketError::Syscall { path: path.to_owned(), call, source };
         if path.as_os_str().len() > 107 {
             return Err(SocketError::TooLong(path.to_owned()));
@@ -80,24 +81,15 @@ impl ControlSocket {
         if fs::symlink_metadata(path).is_ok() {
             fs::remove_file(path).map_err(failed("remove the stale file"))?;
         }
-        let listener = bind_private(path).map_err(failed("bind"))?;
+        let listener = bind_private(path, kind).map_err(failed("bind"))?;
         Ok((Self { path: path.to_owned(), _lock: lock }, listener))
-    }
-
-    /// Connects as a client.
-    ///
-    /// # Errors
-    ///
-    /// As connect(2).
-    pub async fn connect(path: &Path) -> io::Result<UnixStream> {
-        UnixStream::connect(path).await
     }
 }
 
-impl Drop for ControlSocket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "remove the control socket");
+            tracing::warn!(path = %self.path.display(), %error, "remove the socket");
         }
     }
 }
@@ -130,10 +122,10 @@ fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
 
 /// Binds with mode 0600 from the first moment: the mode of the socket's own inode becomes that of the file
 /// (`unix_bind_bsd`, net/unix/af_unix.c).
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking(), None)?;
+fn bind_private(path: &Path, kind: Type) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None)?;
     fchmod(socket.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR)?;
-    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(128)?;
-    UnixListener::from_std(socket.into())
+    Ok(socket.into())
 }

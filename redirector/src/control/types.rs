@@ -158,7 +158,7 @@ pub struct ProgramView {
 pub struct RuleView {
     /// Unique in the namespace.
     pub name: RuleName,
-    /// Who made it: `api`.
+    /// Who made it: `api`, or `lease` for one that lasts as long as a program that holds its listeners.
     pub origin: String,
     /// Its matches.
     #[serde(rename = "match")]
@@ -175,6 +175,18 @@ pub struct RuleView {
     pub state: String,
     /// From the kernel.
     pub counters: RuleCounts,
+    /// Of a lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseView>,
+}
+
+/// Who holds a rule's listeners.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeaseView {
+    /// In the daemon's PID namespace; `None` when it cannot be seen from there.
+    pub pid: Option<i32>,
+    /// The listeners; healthy while somebody holds them and the slots have them.
+    pub listeners: Vec<ListenerView>,
 }
 
 /// Decisions of one rule. The program decides at least once per connection, and once more for each

@@ -121,6 +121,14 @@ impl Instance {
         named("bpf BPF_MAP_UPDATE_ELEM LISTENERS", self.listeners.update(&slot, &value, bpf::Update::Any))
     }
 
+    /// Empties a slot. One that is empty already is no error.
+    pub fn clear_listener(&self, slot: u32) {
+        // EINVAL and ENOENT, by kernel, say that it was empty; there is nothing else to fail.
+        if let Err(error) = self.listeners.delete(&slot) {
+            tracing::trace!(%error, slot, "bpf BPF_MAP_DELETE_ELEM LISTENERS");
+        }
+    }
+
     /// The socket cookie of the listener in a slot.
     ///
     /// # Errors

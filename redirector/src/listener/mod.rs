@@ -9,4 +9,4 @@ mod socket;
 
 pub use accept::{AcceptEnd, accept_all, accept_until};
 pub use addresses::{Client, OriginalDst};
-pub use socket::{BindError, Listener, bind, cookies};
+pub use socket::{BindError, Listener, bind, bind_pair, cookies};

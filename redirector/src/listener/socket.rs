@@ -50,6 +50,77 @@ pub enum BindError {
 ///
 /// [`BindError`].
 pub fn bind(family: Family) -> Result<Socket, BindError> {
+    let listener = unbound(family)?;
+    for port in ports() {
+        if bind_to(&listener, family, port)? {
+            return listening(listener, family);
+        }
+    }
+    Err(BindError::NoPort(family))
+}
+
+/// One listener for each family that the kernel has, as [`bind`] makes them, on one port.
+///
+/// # Errors
+///
+/// [`BindError`].
+pub fn bind_pair() -> Result<Vec<(Family, Socket)>, BindError> {
+    let mut unbound_pair = Vec::new();
+    for port in ports() {
+        unbound_pair.clear();
+        for family in [Family::Ipv4, Family::Ipv6] {
+            match unbound(family) {
+                Ok(socket) => unbound_pair.push((family, socket)),
+                // None of its packets can come either.
+                Err(BindError::NoFamily(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut bound = true;
+        for (family, socket) in &unbound_pair {
+            bound = bound && bind_to(socket, *family, port)?;
+        }
+        if bound {
+            return unbound_pair
+                .into_iter()
+                .map(|(family, socket)| Ok((family, listening(socket, family)?)))
+                .collect();
+        }
+    }
+    Err(BindError::NoPort(Family::Ipv4))
+}
+
+/// Ports to try, from [`FIRST_PORT`] up, in no order.
+fn ports() -> impl Iterator<Item = u16> {
+    let random = RandomState::new();
+    (0..PORTS_TRIED).map(move |attempt| {
+        let ports = u64::from(u16::MAX - FIRST_PORT) + 1;
+        FIRST_PORT + u16::try_from(random.hash_one(attempt) % ports).expect("less than 65536")
+    })
+}
+
+/// Whether the port was free.
+fn bind_to(socket: &Socket, family: Family, port: u16) -> Result<bool, BindError> {
+    let address: SocketAddr = match family {
+        Family::Ipv4 => (Ipv4Addr::LOCALHOST, port).into(),
+        Family::Ipv6 => (Ipv6Addr::LOCALHOST, port).into(),
+    };
+    match socket.bind(&address.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+        result => {
+            named("bind", result).map_err(|error| BindError::Syscall(family, error))?;
+            Ok(true)
+        }
+    }
+}
+
+fn listening(socket: Socket, family: Family) -> Result<Socket, BindError> {
+    named("listen", socket.listen(BACKLOG)).map_err(|error| BindError::Syscall(family, error))?;
+    Ok(socket)
+}
+
+/// A socket with every option of a listener.
+fn unbound(family: Family) -> Result<Socket, BindError> {
     let domain = match family {
         Family::Ipv4 => Domain::IPV4,
         Family::Ipv6 => Domain::IPV6,
@@ -75,24 +146,7 @@ pub fn bind(family: Family) -> Result<Socket, BindError> {
         }
     }
     named("setsockopt keep-alive", relay::set_tcp_options(&listener)).map_err(other)?;
-    let random = RandomState::new();
-    for attempt in 0..PORTS_TRIED {
-        let ports = u64::from(u16::MAX - FIRST_PORT) + 1;
-        let offset = u16::try_from(random.hash_one(attempt) % ports).expect("less than 65536");
-        let port = FIRST_PORT + offset;
-        let address: SocketAddr = match family {
-            Family::Ipv4 => (Ipv4Addr::LOCALHOST, port).into(),
-            Family::Ipv6 => (Ipv6Addr::LOCALHOST, port).into(),
-        };
-        let result = listener.bind(&address.into());
-        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
-            continue;
-        }
-        named("bind", result).map_err(other)?;
-        named("listen", listener.listen(BACKLOG)).map_err(other)?;
-        return Ok(listener);
-    }
-    Err(BindError::NoPort(family))
+    Ok(listener)
 }
 
 /// A listener that this process accepts from.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use redirector_ebpf::{MAX_CELLS, MAX_RULES};
+use redirector_ebpf::{CONSUMER_RELAY, MAX_CELLS, MAX_CONSUMERS, MAX_RULES, slot};
 
 use super::{
     Supervisor, blocking,
@@ -22,7 +22,7 @@ use crate::{
     config::{Destination, Host, Rule, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA, chain},
     kernel::{self, AttachedProgram, Bypass, Instance},
-    listener::{self, BindError, Listener},
+    listener::{self, Listener},
     netns::{self, Family, NetnsCookie, NetnsFile, SocketFactory, Survey},
     sys,
     target::{self, OpenNetns},
@@ -43,6 +43,43 @@ struct Plan {
     result: AttachResult,
     rule: Rule,
     index: u32,
+    consumer: u32,
+}
+
+/// A rule to be put into force, as the API or a lease wants it.
+pub(super) struct Wanted {
+    pub(super) target: Target,
+    pub(super) spec: RuleSpec,
+    pub(super) host_netns: HostNetns,
+    pub(super) how: How,
+}
+
+/// Whether the host's own namespace may be meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HostNetns {
+    Refused,
+    Allowed,
+}
+
+/// What is done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Say what would be done.
+    DryRun,
+    /// A rule that stays until it is detached.
+    Rule,
+    /// A rule with listeners of its own, which the receiver gets.
+    Lease,
+}
+
+/// A rule that was put into force.
+pub(super) struct Put {
+    pub(super) answer: Attached,
+    /// Where; `None` after a dry run.
+    pub(super) netns: Option<Arc<Namespace>>,
+    /// Of a lease: in force already, and to be given away.
+    pub(super) listeners: Bound,
+    pub(super) consumer: u32,
 }
 
 impl Supervisor {
@@ -53,6 +90,18 @@ impl Supervisor {
     ) -> Result<Attached, Error> {
         let AttachRequest { target, rule: spec, dry_run, host_netns } = request;
         spec.validate().map_err(|error| Error::new(Code::Usage, error.to_string()))?;
+        let wanted = Wanted {
+            target,
+            spec,
+            host_netns: if host_netns { HostNetns::Allowed } else { HostNetns::Refused },
+            how: if dry_run { How::DryRun } else { How::Rule },
+        };
+        Ok(self.put(caller, wanted).await?.answer)
+    }
+
+    /// Puts a rule into force.
+    pub(super) async fn put(&self, caller: Caller, wanted: Wanted) -> Result<Put, Error> {
+        let Wanted { target, spec, host_netns, how } = wanted;
         // Before the lock: a name server that does not answer must not hold up other changes.
         let resolver = resolver(&spec).await?;
         // One change at a time; the data path takes no part in this lock.
@@ -69,7 +118,7 @@ impl Supervisor {
             }
             _ => self.open(target.clone(), caller).await?,
         };
-        if opened.host && !host_netns {
+        if opened.host && host_netns == HostNetns::Refused {
             let message = format!("target `{target}`: that is the host's own network namespace");
             return Err(Error::new(Code::Failed, message).with_hint(
                 "steering it takes traffic of the whole host; if you mean it, add `--host-netns`",
@@ -84,14 +133,14 @@ impl Supervisor {
             );
         }
         let existing = table.get(&found.cookie).cloned();
-        let plan = plan(existing.as_deref(), spec)?;
+        let plan = plan(existing.as_deref(), spec, how)?;
         let warnings = warnings(existing.as_deref(), &plan.rule, &found);
         let ours: Vec<u32> = existing.iter().filter_map(|netns| netns.instance.program_id().ok()).collect();
         let foreign: Vec<_> = found.programs.iter().filter(|one| !ours.contains(&one.id)).cloned().collect();
         let answer = Attached {
             schema: SCHEMA,
             result: plan.result,
-            dry_run,
+            dry_run: how == How::DryRun,
             target: target.clone(),
             cookie: found.cookie.0,
             rule: plan.rule.name.clone(),
@@ -99,23 +148,35 @@ impl Supervisor {
             foreign_programs: foreign.clone(),
             existing_connections: found.existing_connections,
         };
-        let state = Arc::new(RuleState::new(plan.rule, plan.index, resolver));
+        let consumer = plan.consumer;
+        let state = Arc::new(RuleState::new(plan.rule, plan.index, consumer, resolver));
         let rules = with(existing.as_deref(), state)?;
-        if dry_run || plan.result == AttachResult::Unchanged {
-            return Ok(answer);
+        if how == How::DryRun || plan.result == AttachResult::Unchanged {
+            return Ok(Put { answer, netns: existing, listeners: Vec::new(), consumer });
         }
-        match existing {
+        let listeners = match how {
+            How::Lease => {
+                let fd = found.fd.try_clone().map_err(|error| failed("attach", &target, &error))?;
+                let (cookie, target) = (found.cookie, target.clone());
+                blocking(move || bind_both(&fd, cookie, &target)).await?
+            }
+            How::DryRun | How::Rule => Vec::new(),
+        };
+        let netns = match existing {
             Some(netns) => {
+                fill_consumer(&netns.instance, consumer, &listeners, &target)?;
                 change(Arc::clone(&netns), rules, plan.index, plan.result).await?;
                 *netns.foreign_programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = foreign;
+                netns
             }
             None => {
-                let netns = self.begin(&target, found, rules, foreign).await?;
-                table.insert(netns.cookie, netns);
+                let netns = self.begin(&target, found, rules, foreign, (consumer, &listeners)).await?;
+                table.insert(netns.cookie, Arc::clone(&netns));
+                netns
             }
-        }
+        };
         tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
-        Ok(answer)
+        Ok(Put { answer, netns: Some(netns), listeners, consumer })
     }
 
     /// Opens what the user named.
@@ -139,6 +200,7 @@ impl Supervisor {
         found: Found,
         rules: RuleTable,
         foreign_programs: Vec<AttachedProgram>,
+        handed_off: (u32, &Bound),
     ) -> Result<Arc<Namespace>, Error> {
         let Found { fd, file, cookie, survey, .. } = found;
         let rules = Arc::new(rules);
@@ -190,6 +252,8 @@ impl Supervisor {
             went_down: self.went_down.clone(),
         });
         netns.fill_slots().map_err(|source| failed("attach", target, &source))?;
+        let (consumer, handed_off) = handed_off;
+        fill_consumer(&netns.instance, consumer, handed_off, target)?;
         for listener in netns.listeners() {
             netns.acceptors.spawn(steering::accept(Arc::clone(&netns), listener));
         }
@@ -245,29 +309,42 @@ async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec) -> Result
 }
 
 /// Which rule comes of a specification, and what that means for those that are there.
-fn plan(existing: Option<&Namespace>, spec: RuleSpec) -> Result<Plan, Error> {
+fn plan(existing: Option<&Namespace>, spec: RuleSpec, how: How) -> Result<Plan, Error> {
     let Some(netns) = existing else {
         let name = spec.name.clone().unwrap_or_else(|| crate::config::RuleName::numbered(1));
-        return Ok(Plan { result: AttachResult::Attached, rule: spec.named(name), index: 0 });
+        let consumer = CONSUMER_RELAY + u32::from(how == How::Lease);
+        return Ok(Plan { result: AttachResult::Attached, rule: spec.named(name), index: 0, consumer });
     };
     let published = netns.published.load();
     let current = &published.current;
+    let consumer = match how {
+        How::DryRun | How::Rule => CONSUMER_RELAY,
+        How::Lease => current.free_consumer().ok_or_else(|| {
+            let message =
+                format!("`{}`: {} programs hold listeners there already", netns.target, MAX_CONSUMERS - 1);
+            Error::new(Code::Failed, message)
+        })?,
+    };
     let given = spec.name.clone();
     let rule = spec.named(given.clone().unwrap_or_else(|| current.free_name()));
     let same = match &given {
         Some(name) => current.get(name),
-        None => current.rules().iter().find(|state| state.rule.is_like(&rule)),
+        None => current.rules().iter().find(|state| !state.is_lease() && state.rule.is_like(&rule)),
     };
     if let Some(state) = same {
+        if state.is_lease() || how == How::Lease {
+            let message = format!("rule `{}`: there is a rule of that name in `{}`", rule.name, netns.target);
+            return Err(Error::new(Code::Failed, message).with_hint("detach it first, or take another name"));
+        }
         let unchanged = state.rule.is_like(&rule);
         let result = if unchanged { AttachResult::Unchanged } else { AttachResult::Changed };
         let rule = if unchanged { state.rule.clone() } else { rule };
-        return Ok(Plan { result, rule, index: state.index });
+        return Ok(Plan { result, rule, index: state.index, consumer });
     }
     let index = current.free_index().ok_or_else(|| {
         Error::new(Code::Failed, format!("rule `{}`: the namespace has {MAX_RULES} rules already", rule.name))
     })?;
-    Ok(Plan { result: AttachResult::Attached, rule, index })
+    Ok(Plan { result: AttachResult::Attached, rule, index, consumer })
 }
 
 /// The addresses of a destination that has a name.
@@ -313,23 +390,26 @@ async fn change(
     .await
 }
 
-type Bound = Vec<(Family, socket2::Socket)>;
+/// Listeners of one consumer.
+pub(super) type Bound = Vec<(Family, socket2::Socket)>;
+
+/// Puts listeners into a consumer's slots. No rule names them yet; dropping the sockets empties the slots.
+fn fill_consumer(
+    instance: &Instance,
+    consumer: u32,
+    listeners: &Bound,
+    target: &Target,
+) -> Result<(), Error> {
+    listeners.iter().try_for_each(|(family, socket)| {
+        let filled = instance.set_listener(slot(consumer, family.bit()), socket.as_fd());
+        filled.map_err(|source| failed("attach", target, &source))
+    })
+}
 
 /// One listener for each family that the kernel has, in this namespace and in no other.
 fn bind_both(fd: &OwnedFd, netns: NetnsCookie, target: &Target) -> Result<Bound, Error> {
     let error = |error: &(dyn std::error::Error + 'static)| failed("attach", target, error);
-    let made = netns::enter(fd, || {
-        let mut sockets = Vec::new();
-        for family in [Family::Ipv4, Family::Ipv6] {
-            match listener::bind(family) {
-                Ok(socket) => sockets.push((family, socket)),
-                // None of its packets can come either.
-                Err(BindError::NoFamily(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(sockets)
-    });
+    let made = netns::enter(fd, listener::bind_pair);
     let sockets = made.map_err(|source| error(&source))?.map_err(|source| error(&source))?;
     for (_, socket) in &sockets {
         // The kernel would take a listener of another namespace, and no handshake would ever complete.

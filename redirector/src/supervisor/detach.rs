@@ -34,19 +34,7 @@ impl Supervisor {
                 ));
             }
         };
-        let steered = gone.len() < names.len();
-        if steered {
-            let rest = current.rules().iter().filter(|state| !gone.contains(&state.rule.name)).cloned();
-            let rest = RuleTable::new(rest.collect()).expect("fewer cells than before");
-            let changed = Arc::clone(&netns);
-            blocking(move || {
-                changed.publish(&Arc::new(rest)).map_err(|error| Error::chain(Code::Failed, &error))
-            })
-            .await?;
-        } else {
-            table.remove(&netns.cookie);
-            self.let_go(&netns).await;
-        }
+        let steered = self.remove_rules(&mut table, &netns, &gone).await?;
         tracing::info!(netns = %netns.target, rules = gone.len(), steered, "detach");
         Ok(Detached {
             schema: SCHEMA,
@@ -57,6 +45,30 @@ impl Supervisor {
             steered,
             connections: netns.connections.active.load(Ordering::Relaxed),
         })
+    }
+
+    /// Takes rules away, and stops steering the namespace when no other is left. Gives whether one is.
+    pub(super) async fn remove_rules(
+        &self,
+        table: &mut Table,
+        netns: &Arc<Namespace>,
+        gone: &[RuleName],
+    ) -> Result<bool, Error> {
+        let current = Arc::clone(&netns.published.load().current);
+        let rest: Vec<_> =
+            current.rules().iter().filter(|state| !gone.contains(&state.rule.name)).cloned().collect();
+        if rest.is_empty() {
+            table.remove(&netns.cookie);
+            self.let_go(netns).await;
+            return Ok(false);
+        }
+        let rest = RuleTable::new(rest).expect("fewer cells than before");
+        let changed = Arc::clone(netns);
+        blocking(move || {
+            changed.publish(&Arc::new(rest)).map_err(|error| Error::chain(Code::Failed, &error))
+        })
+        .await?;
+        Ok(true)
     }
 
     /// Stops steering a namespace. What is relayed goes on, and is waited for elsewhere.

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 use super::namespace::Namespace;
 use crate::{control::Draining as View, netns::NetnsFile};
 
-/// Held until the last connection has ended.
+/// Held until the last connection has ended, and the last program that has listeners there: it keeps the
+/// namespace too.
 #[derive(Debug, Default)]
 pub(super) struct Draining(Mutex<Vec<Arc<Namespace>>>);
 
@@ -21,7 +22,8 @@ impl Draining {
 
     /// Forgets those that are done, and says which they were.
     pub(super) fn take_done(&self) -> Vec<Arc<Namespace>> {
-        self.lock().extract_if(.., |netns| netns.tasks.is_empty()).collect()
+        let done = |netns: &mut Arc<Namespace>| netns.tasks.is_empty() && !netns.has_leases();
+        self.lock().extract_if(.., done).collect()
     }
 
     /// Takes those with this identity out.

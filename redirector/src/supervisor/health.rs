@@ -50,6 +50,9 @@ impl Supervisor {
         self.watch.remove(file);
         for netns in dead.into_iter().chain(self.draining.take(file)) {
             let connections = netns.connections.active.load(Ordering::Relaxed);
+            for lease in &*netns.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                lease.revoke();
+            }
             netns.abort().await;
             tracing::info!(
                 netns = %netns.target, cookie = %netns.cookie, connections,

@@ -11,12 +11,12 @@ use std::{
 
 use redirector_ebpf::{CONSUMER_RELAY, RuleCounters, Unavailable, slot};
 
-use super::{Supervisor, namespace::Namespace, rules::RuleState};
+use super::{Supervisor, lease::LeasedSocket, namespace::Namespace, rules::RuleState};
 use crate::{
     config::Target,
     control::{
-        Caller, Code, ConnectionCounts, Drift, Error, ListenerView, Listing, NamespaceView, NetnsCounts,
-        ProgramView, RuleCounts, RuleView, SCHEMA,
+        Caller, Code, ConnectionCounts, Drift, Error, LeaseView, ListenerView, Listing, NamespaceView,
+        NetnsCounts, ProgramView, RuleCounts, RuleView, SCHEMA,
     },
     listener::{self, Listener},
     sys::SyscallError,
@@ -93,7 +93,7 @@ fn rule(netns: &Namespace, state: &RuleState) -> Result<RuleView, SyscallError> 
         .collect();
     Ok(RuleView {
         name: state.rule.name.clone(),
-        origin: "api".into(),
+        origin: if state.is_lease() { "lease" } else { "api" }.into(),
         matches: state.rule.matches.clone(),
         to: vec![state.rule.to.clone()],
         on_unavailable: state.rule.on_unavailable,
@@ -108,7 +108,20 @@ fn rule(netns: &Namespace, state: &RuleState) -> Result<RuleView, SyscallError> 
             unavailable: unavailable.iter().sum(),
             unavailable_reasons,
         },
+        lease: lease(netns, state),
     })
+}
+
+fn lease(netns: &Namespace, state: &RuleState) -> Option<LeaseView> {
+    let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner);
+    let lease =
+        leases.iter().find(|lease| lease.rule == state.rule.name && lease.consumer == state.consumer)?;
+    let listeners = lease.listeners.iter().map(|LeasedSocket { family, address, cookie, .. }| {
+        let slot = slot(lease.consumer, family.bit());
+        let healthy = netns.instance.listener_cookie(slot).ok().flatten() == Some(*cookie);
+        ListenerView { family: *family, address: address.to_string(), healthy }
+    });
+    Some(LeaseView { pid: lease.pid, listeners: listeners.collect() })
 }
 
 fn connections(netns: &Namespace) -> ConnectionCounts {

@@ -9,6 +9,7 @@ mod detach;
 mod dial;
 mod draining;
 mod health;
+mod lease;
 mod list;
 mod namespace;
 mod onward;

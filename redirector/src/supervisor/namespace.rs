@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
+    lease::Lease,
     onward::Dialer,
     rules::{Published, RuleState, RuleTable},
 };
@@ -68,6 +69,8 @@ pub(super) struct Namespace {
     /// One for each connection.
     pub(super) tasks: TaskTracker,
     pub(super) foreign_programs: Mutex<Vec<AttachedProgram>>,
+    /// Listeners that other programs hold.
+    pub(super) leases: Mutex<Vec<Arc<Lease>>>,
     pub(super) listeners_revived: AtomicU64,
     pub(super) slots_restored: AtomicU64,
     /// One for each listener.
@@ -118,6 +121,7 @@ impl Namespace {
             connections: Connections::default(),
             tasks: TaskTracker::new(),
             foreign_programs: Mutex::new(foreign_programs),
+            leases: Mutex::default(),
             listeners_revived: AtomicU64::new(0),
             slots_restored: AtomicU64::new(0),
             acceptors: TaskTracker::new(),
@@ -151,6 +155,11 @@ impl Namespace {
 
     pub(super) fn listeners(&self) -> Vec<Arc<Listener>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a program has listeners there that were handed off, with a rule or no longer.
+    pub(super) fn has_leases(&self) -> bool {
+        !self.leases.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     pub(super) fn life(&self) -> watch::Receiver<Life> {

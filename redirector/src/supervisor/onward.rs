@@ -126,11 +126,13 @@ impl Dialer {
                 };
                 self.dial_addresses(&state.rule.to, &addresses, port, timeout).await
             }
-            Destination::Original | Destination::Reject | Destination::Pass => Err(DialError {
-                reason: NotDelivered::Unattributed,
-                endpoint: Endpoint::Rule(state.rule.to.clone()),
-                source: io::Error::other("not a destination outside the namespace"),
-            }),
+            Destination::Original | Destination::Reject | Destination::Pass | Destination::Handoff => {
+                Err(DialError {
+                    reason: NotDelivered::Unattributed,
+                    endpoint: Endpoint::Rule(state.rule.to.clone()),
+                    source: io::Error::other("not a destination outside the namespace"),
+                })
+            }
         }
     }
 

@@ -5,11 +5,13 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use redirector_ebpf::{Action, Flow, MAX_RULES, PROTOCOL_TCP, RuleSet};
+use redirector_ebpf::{
+    Action, CONSUMER_RELAY, FLAG_DOWN, Flow, MAX_CONSUMERS, MAX_RULES, PROTOCOL_TCP, RuleSet,
+};
 
 use super::resolver::Resolver;
 use crate::{
-    config::{CompileError, Destination, DestinationPort, Rule, RuleName, compile},
+    config::{CompileError, Destination, DestinationPort, Placed, Rule, RuleName, compile},
     kernel::bypass_key,
     listener::{Client, OriginalDst},
 };
@@ -20,6 +22,8 @@ pub(super) struct RuleState {
     pub(super) rule: Rule,
     /// Into the rule counters of this namespace.
     pub(super) index: u32,
+    /// Whose listeners get what it steers: the relay's, or those of a hand-off.
+    pub(super) consumer: u32,
     /// For a destination with a host name.
     pub(super) resolver: Option<Resolver>,
     down: AtomicBool,
@@ -31,8 +35,8 @@ pub(super) struct RuleState {
 const FAILURES_UNTIL_DOWN: u32 = 3;
 
 impl RuleState {
-    pub(super) fn new(rule: Rule, index: u32, resolver: Option<Resolver>) -> Self {
-        Self { rule, index, resolver, down: AtomicBool::new(false), failures: AtomicU32::new(0) }
+    pub(super) fn new(rule: Rule, index: u32, consumer: u32, resolver: Option<Resolver>) -> Self {
+        Self { rule, index, consumer, resolver, down: AtomicBool::new(false), failures: AtomicU32::new(0) }
     }
 
     /// Whether the rule has one destination whatever the client asked for. Only then do failed dials say
@@ -64,6 +68,11 @@ impl RuleState {
         self.down.store(false, Ordering::Relaxed);
     }
 
+    /// Whether it lasts as long as a program that holds its listeners.
+    pub(super) fn is_lease(&self) -> bool {
+        self.rule.to == Destination::Handoff
+    }
+
     pub(super) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
@@ -81,7 +90,12 @@ pub(super) struct RuleTable {
 impl RuleTable {
     pub(super) fn new(mut rules: Vec<Arc<RuleState>>) -> Result<Self, CompileError> {
         rules.sort_by(|one, other| one.rule.name.cmp(&other.rule.name));
-        let set = compile(rules.iter().map(|state| (&state.rule, state.index, state.is_down())))?;
+        let set = compile(rules.iter().map(|state| Placed {
+            rule: &state.rule,
+            index: state.index,
+            consumer: state.consumer,
+            flags: if state.is_down() { FLAG_DOWN } else { 0 },
+        }))?;
         Ok(Self { set, rules })
     }
 
@@ -98,6 +112,12 @@ impl RuleTable {
         (0..MAX_RULES as u32).find(|index| self.rules.iter().all(|state| state.index != *index))
     }
 
+    /// The lowest consumer that no rule here has, the relay's apart.
+    pub(super) fn free_consumer(&self) -> Option<u32> {
+        (CONSUMER_RELAY + 1..MAX_CONSUMERS as u32)
+            .find(|consumer| self.rules.iter().all(|state| state.consumer != *consumer))
+    }
+
     /// `rule-N` with the lowest N that is free.
     pub(super) fn free_name(&self) -> RuleName {
         (1..).map(RuleName::numbered).find(|name| self.get(name).is_none()).expect("there are few rules")
@@ -106,7 +126,7 @@ impl RuleTable {
     /// The rule whose connection this is: what the kernel program decided about its SYN, decided again.
     pub(super) fn decide(&self, flow: &Flow) -> Option<&Arc<RuleState>> {
         let decision = self.set.first_match(flow)?;
-        if decision.action != Action::Steer as u32 {
+        if decision.action != Action::Steer as u32 || decision.consumer != CONSUMER_RELAY {
             return None;
         }
         self.rules.iter().find(|state| state.index == decision.rule)

@@ -28,7 +28,7 @@ pub(crate) fn named<T>(call: &'static str, result: io::Result<T>) -> Result<T, S
 }
 
 /// The result of a system call that gives a new fd, which nobody else owns.
-fn owned(fd: i64) -> OwnedFd {
+pub(crate) fn owned(fd: i64) -> OwnedFd {
     let fd = RawFd::try_from(fd).expect("the kernel gives fds below 2^31");
     // SAFETY: the kernel has just made this fd for us.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -43,4 +43,16 @@ pub fn async_fd<T: Into<OwnedFd>>(fd: T, interest: Interest) -> io::Result<Async
     // SAFETY: an `OwnedFd` gives the same open fd for as long as it lives, which is in there until it is dropped.
     let registered = unsafe { AsyncFd::register_with_interest(fd.into(), interest) };
     Ok(registered?)
+}
+
+/// Drops what this thread would pass on over execve(2) as another user: the ambient capabilities. A change of user
+/// drops them too, but not under `SECBIT_NO_SETUID_FIXUP` (capabilities(7)).
+///
+/// # Errors
+///
+/// As prctl(2).
+pub fn clear_ambient_capabilities() -> io::Result<()> {
+    // SAFETY: takes integers only.
+    let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

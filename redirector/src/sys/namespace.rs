@@ -44,3 +44,27 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result)) }
 }
+
+/// Duplicates another process's fd. Needs the right to trace it. Minimum kernel 5.6.
+///
+/// # Errors
+///
+/// As pidfd_getfd(2).
+pub fn pidfd_getfd(pidfd: impl AsFd, fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), fd, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result)) }
+}
+
+/// Sends a signal to the process that a pidfd means, and to no other. Minimum kernel 5.1.
+///
+/// # Errors
+///
+/// `ESRCH`: it has ended.
+pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: integers, and a null pointer that the call takes for "as kill(2)".
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, no_info, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -2,8 +2,10 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd as _},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
 };
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
 /// `SIOCOUTQ`, include/uapi/linux/sockios.h; the same number as `TIOCOUTQ`.
 mod request {
@@ -95,4 +97,51 @@ pub fn listen(socket: impl AsFd, backlog: i32) -> io::Result<()> {
     // SAFETY: takes integers only.
     let result = unsafe { libc::listen(socket.as_fd().as_raw_fd(), backlog) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The process at the other end of a Unix socket, as a pidfd. Minimum kernel 6.5 (`SO_PEERPIDFD`); before that,
+/// by the peer's process id, which may by then be another process's when the peer has ended.
+///
+/// # Errors
+///
+/// As getsockopt(2), pidfd_open(2); `ESRCH` when the peer cannot be seen from this PID namespace.
+pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
+    const SO_PEERPIDFD: i32 = 77;
+    match option::<i32>(&socket, libc::SOL_SOCKET, SO_PEERPIDFD) {
+        Ok(fd) => Ok(super::owned(fd.into())),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+            let credentials =
+                nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?;
+            super::namespace::pidfd_open(credentials.pid())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Receives one message and the fds that came with it, close-on-exec. No message is 0 bytes.
+///
+/// # Errors
+///
+/// As recvmsg(2); `EMSGSIZE` when `buffer` is too small for the message.
+pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    /// More than any message of ours has.
+    const MOST: usize = 8;
+    let mut control = nix::cmsg_space!([i32; MOST]);
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let message = recvmsg::<UnixAddr>(
+        socket.as_fd().as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut fds = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = part {
+            fds.extend(received.into_iter().map(|fd| super::owned(fd.into())));
+        }
+    }
+    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    Ok((message.bytes, fds))
 }

@@ -1,0 +1,127 @@
+//! `exec` without a daemon: this process is one for as long as CMD runs, and CMD's parent.
+
+use std::{
+    io::{self, IsTerminal as _},
+    os::unix::process::ExitStatusExt as _,
+    process::{ExitCode, ExitStatus},
+    sync::Arc,
+};
+
+use nix::sys::signal::Signal;
+use socket2::Type;
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{Failure, args};
+use crate::{
+    control::{self, SocketFile, handoff_path},
+    supervisor::Supervisor,
+    sys::namespace::{pidfd_open, pidfd_send_signal},
+};
+
+/// Signals that are CMD's, not ours.
+const FORWARDED: [Signal; 7] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// Runs `redirector exec` again as a child, against a daemon in this process.
+pub(super) fn run(command: &args::Exec) -> Result<ExitCode, Failure> {
+    let work = || -> Result<ExitCode, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(serve(command))
+    };
+    work().map_err(Failure::of_exec)
+}
+
+async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
+    let directory = tempfile::Builder::new().prefix("redirector-exec-").tempdir()?;
+    let control = directory.path().join("control.sock");
+    let (_file, listener) = SocketFile::bind(&handoff_path(&control), Type::SEQPACKET)
+        .map_err(|error| Failure::failed(&error))?;
+    let supervisor = Supervisor::start(1)?;
+    let handoffs = tokio::spawn(control::serve_handoff(listener, Arc::clone(&supervisor)));
+    // Before there is a child: a signal that ended only this process would leave it without a daemon.
+    let signals = FORWARDED
+        .map(|number| signal(SignalKind::from_raw(number as i32)).map(|stream| (number, stream)))
+        .into_iter()
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut child =
+        Command::new(std::env::current_exe()?).arg("--socket").arg(&control).args(again(command)).spawn()?;
+    let status = wait(&mut child, signals).await?;
+    handoffs.abort();
+    supervisor.drain(std::future::ready(())).await;
+    Ok(exit_code(status))
+}
+
+/// The arguments that say what this command says.
+fn again(command: &args::Exec) -> Vec<String> {
+    let args::Exec {
+        target,
+        matches,
+        name,
+        on_unavailable,
+        user,
+        kill_after,
+        env,
+        render,
+        host_netns,
+        command,
+    } = command;
+    let mut arguments = vec!["exec".into(), target.to_string()];
+    let mut option = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
+    matches.iter().for_each(|one| option("match", one.to_string()));
+    name.iter().for_each(|one| option("name", one.to_string()));
+    option("on-unavailable", on_unavailable.to_string());
+    user.iter().for_each(|one| option("user", one.clone()));
+    option("kill-after", kill_after.to_string());
+    env.iter().for_each(|(name, value)| option("env", format!("{name}={value}")));
+    render.iter().for_each(|(template, file)| option("render", format!("{template}={file}")));
+    if *host_netns {
+        arguments.push("--host-netns".into());
+    }
+    arguments.push("--".into());
+    arguments.extend(command.iter().cloned());
+    arguments
+}
+
+/// Waits for the child, and gives it every signal that was meant for it.
+async fn wait(
+    child: &mut Child,
+    signals: Vec<(Signal, tokio::signal::unix::Signal)>,
+) -> Result<ExitStatus, Failure> {
+    let pid = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .ok_or_else(|| Failure::failed(&io::Error::other("the child has ended before it was waited for")))?;
+    let pidfd = pidfd_open(pid)?;
+    let from_keyboard = io::stdin().is_terminal();
+    let mut forwarders = tokio::task::JoinSet::new();
+    for (number, mut stream) in signals {
+        let pidfd = pidfd.try_clone()?;
+        forwarders.spawn(async move {
+            while stream.recv().await.is_some() {
+                // A key sends these to the whole foreground group: CMD has had them already.
+                if from_keyboard && matches!(number, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGWINCH) {
+                    continue;
+                }
+                if pidfd_send_signal(&pidfd, number as i32).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(child.wait().await?)
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    u8::try_from(code.unwrap_or(125)).unwrap_or(125).into()
+}

@@ -1,0 +1,106 @@
+//! `redirector exec`: this process becomes CMD, with listeners of the namespace.
+
+mod alone;
+mod placeholders;
+mod user;
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use command_fds::{CommandFdExt as _, FdMapping};
+
+use self::{placeholders::Placeholders, user::User};
+use super::{args, exit, exit::Failure};
+use crate::control::{self, HandoffError, LeaseRequest, Leased, handoff_path};
+
+/// Where systemd's protocol begins (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
+const FIRST_FD: i32 = 3;
+
+/// Returns only when CMD did not run in this process.
+pub(super) fn exec(socket: &Path, command: &args::Exec) -> ExitCode {
+    let result =
+        prepare(command).and_then(|user| match control::lease(&handoff_path(socket), &request(command)) {
+            Ok(leased) => become_program(command, user, leased).map(|never| match never {}),
+            Err(HandoffError::Unreachable { source, .. }) if is_absent(&source) => alone::run(command),
+            Err(HandoffError::Refused(error)) => Err(Failure::from(error).of_exec()),
+            Err(error) => Err(Failure::failed(&error).of_exec()),
+        });
+    match result {
+        Ok(code) => code,
+        Err(failure) => exit::finish(Err(failure)),
+    }
+}
+
+/// Nobody serves that socket.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// What can be wrong without a namespace is found before one is touched.
+fn prepare(command: &args::Exec) -> Result<Option<User>, Failure> {
+    for (template, _) in &command.render {
+        fs::metadata(template).map_err(|error| failed("read the template", template, &error))?;
+    }
+    command.user.as_deref().map(User::find).transpose()
+}
+
+fn request(command: &args::Exec) -> LeaseRequest {
+    LeaseRequest {
+        target: command.target.clone(),
+        matches: command.matches.clone(),
+        name: command.name.clone(),
+        on_unavailable: command.on_unavailable,
+        host_netns: command.host_netns,
+        kill_after: Some(command.kill_after),
+    }
+}
+
+/// The lease is bound to this process, which becomes CMD: signals and the exit code are CMD's own.
+fn become_program(
+    command: &args::Exec,
+    user: Option<User>,
+    (leased, fds): (Leased, Vec<OwnedFd>),
+) -> Result<Infallible, Failure> {
+    let placeholders = Placeholders::new(&leased.listeners, FIRST_FD);
+    for warning in &leased.warnings {
+        exit::say("warning", warning);
+    }
+    for (template, file) in &command.render {
+        let text =
+            fs::read_to_string(template).map_err(|error| failed("read the template", template, &error))?;
+        let text = placeholders.fill(&text)?;
+        fs::write(file, text).map_err(|error| failed("write", file, &error))?;
+    }
+    let words = command.command.iter().map(|word| placeholders.fill(word));
+    let words = words.collect::<Result<Vec<_>, _>>()?;
+    let (program, arguments) = words.split_first().expect("clap requires one");
+    let names: Vec<&str> = leased.listeners.iter().map(|listener| &*listener.name).collect();
+    let mut program_command = Command::new(program);
+    program_command
+        .args(arguments)
+        .env("LISTEN_FDS", fds.len().to_string())
+        .env("LISTEN_PID", std::process::id().to_string())
+        .env("LISTEN_FDNAMES", names.join(":"));
+    for (name, value) in &command.env {
+        program_command.env(name, placeholders.fill(value)?);
+    }
+    let mappings = fds
+        .into_iter()
+        .zip(FIRST_FD..)
+        .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd })
+        .collect();
+    program_command.fd_mappings(mappings).map_err(|error| Failure::failed(&error).of_exec())?;
+    if let Some(user) = user {
+        user.become_it()?;
+    }
+    Err(Failure::of_program(program, &program_command.exec()))
+}
+
+fn failed(call: &str, path: &str, error: &io::Error) -> Failure {
+    Failure::failed(&io::Error::new(error.kind(), format!("{call} `{path}`: {error}"))).of_exec()
+}

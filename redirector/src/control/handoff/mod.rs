@@ -1,0 +1,26 @@
+//! The hand-off socket: `handoff.sock` beside the control socket, by which a program asks for listeners.
+//!
+//! `SOCK_SEQPACKET`, one JSON document for each message. The request is a [`LeaseRequest`]; the answer is a
+//! [`Leased`] with its listeners as `SCM_RIGHTS`, in its order, or an [`super::ErrorBody`] without any. The
+//! lease belongs to the process that asked (not to its connection): when that ends, so does the rule. The daemon
+//! ends the connection after it has closed its own copies of the listeners.
+//! Allowed are uid 0 and the daemon's own.
+
+mod client;
+mod server;
+mod types;
+
+use std::path::{Path, PathBuf};
+
+pub use client::{HandoffError, lease};
+pub use server::{LeaseKeeper, Leases, Receiver, serve_handoff};
+pub use types::{LeaseRequest, Leased, LeasedListener};
+
+/// Where a daemon with this control socket hands listeners off.
+#[must_use]
+pub fn handoff_path(control: &Path) -> PathBuf {
+    control.with_file_name("handoff.sock")
+}
+
+/// The longest message.
+const MAX_MESSAGE: usize = 64 * 1024;

@@ -1,0 +1,63 @@
+//! The documents of the hand-off socket.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{Match, OnUnavailable, RuleName, Span, Target},
+    kernel::AttachedProgram,
+    netns::Family,
+};
+
+/// "Give me listeners that get this traffic."
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// Which namespace.
+    pub target: Target,
+    /// One at least.
+    #[serde(rename = "match")]
+    pub matches: Vec<Match>,
+    /// Without it `rule-N`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<RuleName>,
+    /// What clients get when the listeners are gone and the rule not yet.
+    #[serde(default)]
+    pub on_unavailable: OnUnavailable,
+    /// Without it the host's own namespace is refused.
+    #[serde(default)]
+    pub host_netns: bool,
+    /// When the namespace dies, end the receiver: SIGTERM, and SIGKILL after this. Without it the receiver only
+    /// finds its listeners shut down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill_after: Option<Span>,
+}
+
+/// Listeners, which come with this message in this order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Leased {
+    /// [`crate::control::SCHEMA`].
+    pub schema: u32,
+    /// The netns cookie.
+    pub cookie: u64,
+    /// The rule's name.
+    pub rule: RuleName,
+    /// IPv4, then IPv6 where the kernel has it.
+    pub listeners: Vec<LeasedListener>,
+    /// What may surprise, a sentence each.
+    pub warnings: Vec<String>,
+    /// `sk_lookup` programs of others there.
+    pub foreign_programs: Vec<AttachedProgram>,
+    /// Connections that are open on matched addresses: they stay where they are.
+    pub existing_connections: u64,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeasedListener {
+    /// `ipv4` or `ipv6`.
+    pub family: Family,
+    /// Where it is bound inside the namespace.
+    pub address: std::net::SocketAddr,
+    /// For `LISTEN_FDNAMES`: namespace, rule and family.
+    pub name: String,
+}
