@@ -1,7 +1,7 @@
 //! `sk_lookup` programs of others in the same namespace. Ours plays the part of theirs.
 
 use redirector::{
-    config::{RuleSpec, compile},
+    config::{Placed, RuleSpec, compile},
     kernel::{Instance, Link, attached_programs},
 };
 use redirector_ebpf::{CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, slot};
@@ -19,7 +19,12 @@ fn attach_foreign(world: &World, rule: Value) -> (Instance, Link) {
     let instance = Instance::load().expect("load a second program");
     let rule: RuleSpec = serde_json::from_value(rule).expect("a rule");
     let rule = rule.named("foreign".parse().expect("a name"));
-    instance.publish(&compile([(&rule, 0, false)]).expect("few cells")).expect("publish");
+    instance
+        .publish(
+            &compile([Placed { rule: &rule, index: 0, consumer: CONSUMER_RELAY, flags: 0 }])
+                .expect("few cells"),
+        )
+        .expect("publish");
     let link = instance.attach(world.net.pod.open().as_fd()).expect("attach");
     (instance, link)
 }

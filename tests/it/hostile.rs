@@ -39,7 +39,9 @@ fn listeners(world: &World) -> Vec<SocketAddr> {
 #[track_caller]
 fn kill_listener(world: &World, address: SocketAddr) {
     let port = format!("sport = :{}", address.port());
-    let outcome = world.net.pod.must("ss", &["-HtlnK", &port]);
+    // Both listeners have the same port.
+    let family = if address.is_ipv4() { "-4" } else { "-6" };
+    let outcome = world.net.pod.must("ss", &[family, "-HtlnK", &port]);
     assert!(outcome.stdout.contains(&address.port().to_string()), "must have killed it{outcome}");
 }
 

@@ -165,10 +165,10 @@ fn help_and_version_are_no_errors_and_help_shows_only_what_there_is() {
         assert!(!outcome.stdout.is_empty() && outcome.stderr.is_empty(), "{outcome}");
     }
     let help = cli.run(&["--help"]).stdout;
-    for command in ["run", "attach", "detach", "list"] {
+    for command in ["run", "attach", "detach", "list", "exec"] {
         assert!(help.contains(command), "{help}");
     }
-    for later in ["explain", "doctor", "cleanup", "exec", "handoff", "metrics"] {
+    for later in ["explain", "doctor", "cleanup", "export", "metrics"] {
         assert!(!help.contains(later), "`{later}` does not exist yet: {help}");
     }
 }

@@ -7,7 +7,9 @@ mod changes;
 mod death;
 mod destinations;
 mod ends;
+mod exec;
 mod foreign;
+mod handoff;
 mod harness;
 mod hostile;
 mod inputs;
@@ -20,6 +22,7 @@ mod ports;
 mod relay;
 mod residue;
 mod rules;
+mod servers;
 mod targets;
 
 /// What a specification that gives no figure means by "at once".

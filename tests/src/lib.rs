@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`command`] | a program that is run to its end, with what it said |
 //! | [`holder`] | a process that holds something |
+//! | [`exec`] | `redirector exec`, and programs for it to run |
 //! | [`dir`] | a directory of one's own, removed afterwards |
 //! | [`eventually`] | the only place that waits by looking again |
 //! | [`netns`] | a network namespace, by name or held by a process |
@@ -24,6 +25,7 @@ pub mod command;
 pub mod daemon;
 pub mod dir;
 pub mod eventually;
+pub mod exec;
 pub mod holder;
 pub mod http;
 pub mod netns;

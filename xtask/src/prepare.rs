@@ -38,7 +38,7 @@ struct Need {
     wanted: &'static [Purpose],
 }
 
-const NEEDS: [Need; 5] = {
+const NEEDS: [Need; 8] = {
     use Purpose::{Demo, Tests};
     [
         Need { program: "ip", package: "iproute2", vital: &[Demo, Tests], wanted: &[] },
@@ -46,6 +46,10 @@ const NEEDS: [Need; 5] = {
         Need { program: "ss", package: "iproute2", vital: &[], wanted: &[Tests] },
         Need { program: "nft", package: "nftables", vital: &[], wanted: &[Tests] },
         Need { program: "iptables", package: "iptables", vital: &[], wanted: &[Tests] },
+        // Servers behind a steered namespace.
+        Need { program: "haproxy", package: "haproxy", vital: &[], wanted: &[Tests] },
+        Need { program: "nginx", package: "nginx-light", vital: &[], wanted: &[Tests] },
+        Need { program: "/usr/bin/python3", package: "python3-minimal", vital: &[], wanted: &[Tests] },
     ]
 };
 

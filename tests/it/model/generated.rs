@@ -13,7 +13,7 @@ use redirector_tests::{
     topology::{CLIENT_V6, at},
 };
 
-use super::{Bench, CLIENT, Verdict, flow, rule};
+use super::{Bench, CLIENT, Verdict, flow, placed, rule};
 
 /// Which rule decides: the longer prefix, then fewer ports, then the name. Of rules, not of cells.
 fn model(rules: &[(Rule, bool)], to: SocketAddr) -> Option<usize> {
@@ -129,8 +129,7 @@ fn kernel_and_user_space_agree_with_the_model_about_generated_rules() {
     for seed in 0..SETS {
         let mut random = Random::new(seed);
         let rules = random_rules(&mut random);
-        let set = compile(rules.iter().zip(0..).map(|((rule, down), index)| (rule, index, *down)))
-            .expect("few cells");
+        let set = compile(placed(&rules)).expect("few cells");
         bench.instance.publish(&set).expect("publish");
         for _ in 0..FLOWS {
             let to = at(random.one_of(&ADDRESSES).parse().expect("an address"), *random.one_of(&PORTS));

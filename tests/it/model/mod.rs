@@ -9,11 +9,12 @@ use std::{
 };
 
 use redirector::{
-    config::{Rule, RuleSpec, compile},
+    config::{Placed, Rule, RuleSpec, compile},
     kernel::{Instance, bypass_key},
 };
 use redirector_ebpf::{
-    CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, Flow, MAX_CELLS, PROTOCOL_TCP, RuleCounters, Unavailable, slot,
+    CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, MAX_CELLS, PROTOCOL_TCP, RuleCounters,
+    Unavailable, slot,
 };
 use redirector_tests::{
     eventually::eventually,
@@ -23,6 +24,16 @@ use redirector_tests::{
 };
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
+
+/// The relay's rules, each with whether it is down.
+fn placed(rules: &[(Rule, bool)]) -> impl Iterator<Item = Placed<'_>> {
+    rules.iter().zip(0..).map(|((rule, down), index)| Placed {
+        rule,
+        index,
+        consumer: CONSUMER_RELAY,
+        flags: if *down { FLAG_DOWN } else { 0 },
+    })
+}
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +77,7 @@ impl Bench {
 
     #[track_caller]
     fn publish(&self, rules: &[(Rule, bool)]) {
-        let numbered = rules.iter().zip(0..).map(|((rule, down), index)| (rule, index, *down));
-        self.instance.publish(&compile(numbered).expect("few cells")).expect("publish");
+        self.instance.publish(&compile(placed(rules)).expect("few cells")).expect("publish");
     }
 
     /// What the kernel does.
