@@ -5,8 +5,10 @@
 
 mod accept;
 mod addresses;
+mod options;
 mod socket;
 
 pub use accept::{AcceptEnd, accept_all, accept_until};
 pub use addresses::{Client, OriginalDst};
+pub use options::set_tcp_options;
 pub use socket::{BindError, Listener, bind, bind_pair, cookies};

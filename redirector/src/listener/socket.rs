@@ -11,9 +11,9 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+use super::set_tcp_options;
 use crate::{
     netns::{Family, NetnsCookie},
-    relay,
     sys::{SyscallError, named, socket},
 };
 
@@ -145,7 +145,7 @@ fn unbound(family: Family) -> Result<Socket, BindError> {
             named("setsockopt IPV6_FREEBIND", listener.set_freebind_v6(true)).map_err(other)?;
         }
     }
-    named("setsockopt keep-alive", relay::set_tcp_options(&listener)).map_err(other)?;
+    named("setsockopt keep-alive", set_tcp_options(&listener)).map_err(other)?;
     Ok(listener)
 }
 

@@ -5,11 +5,9 @@
 
 mod buffer;
 mod linger;
-mod options;
 mod session;
 mod stream;
 
 pub use linger::{LINGER_LIMIT, linger, reset, reset_after_last_words};
-pub use options::set_tcp_options;
 pub use session::{End, Traffic, relay};
 pub use stream::Stream;

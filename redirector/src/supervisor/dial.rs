@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     kernel::{Bypass, BypassError, BypassGuard},
+    listener,
     observe::NotDelivered,
-    relay,
 };
 
 /// What a connection needs that goes from an address of a steered namespace to that same address.
@@ -84,7 +84,7 @@ pub(super) async fn connect(
     to: SocketAddr,
     outgoing: Option<&Arc<Outgoing>>,
 ) -> io::Result<(TcpStream, Option<OutgoingGuard>)> {
-    relay::set_tcp_options(&socket)?;
+    listener::set_tcp_options(&socket)?;
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}

@@ -1,4 +1,4 @@
-//! The socket options of both legs.
+//! The socket options of both legs: accepted sockets inherit them, onward ones are given them.
 
 use std::{io, os::fd::AsFd, time::Duration};
 
