@@ -19,8 +19,12 @@ use crate::{
 };
 
 /// The part of the open files that is not for connections: a namespace has 9 fds for listeners, program, maps and
-/// link, and up to 64 sockets in stock for `original`.
+/// link, and sockets in stock for `original`.
 const RESERVED: u64 = 4;
+
+/// At least so many are not for connections: the daemon's own, of one namespace, and what a command needs. With
+/// fewer, `list` and `detach` would fail while many clients come.
+const LEAST_RESERVED: u64 = 32;
 
 /// A connection's two sockets.
 const FILES_PER_CONNECTION: u64 = 2;
@@ -28,9 +32,7 @@ const FILES_PER_CONNECTION: u64 = 2;
 pub(super) fn run(socket: &Path, command: &args::Run) -> Result<(), Failure> {
     observe::init();
     let files = raise_limits();
-    let affordable = (files - files / RESERVED) / FILES_PER_CONNECTION;
-    let affordable =
-        usize::try_from(affordable).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS);
+    let affordable = affordable_connections(files);
     let max_connections = match command.max_connections.map(|wanted| wanted as usize) {
         Some(wanted) if wanted > affordable => {
             tracing::warn!(
@@ -49,6 +51,12 @@ pub(super) fn run(socket: &Path, command: &args::Run) -> Result<(), Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(socket, command, max_connections))
+}
+
+/// Connections that fit into so many open files; at least one.
+fn affordable_connections(files: u64) -> usize {
+    let connections = files.saturating_sub(LEAST_RESERVED.max(files / RESERVED)) / FILES_PER_CONNECTION;
+    usize::try_from(connections).unwrap_or(usize::MAX).clamp(1, tokio::sync::Semaphore::MAX_PERMITS)
 }
 
 async fn serve(socket: &Path, command: &args::Run, max_connections: usize) -> Result<(), Failure> {
@@ -131,5 +139,18 @@ fn raise_limits() -> u64 {
             tracing::warn!(%error, "getrlimit RLIMIT_NOFILE");
             1024
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_the_files_is_not_for_connections_and_32_at_least() {
+        for (files, connections) in [(0, 1), (32, 1), (64, 16), (128, 48), (1024, 384), (20_000, 7_500)] {
+            assert_eq!(affordable_connections(files), connections, "{files}");
+        }
+        assert_eq!(affordable_connections(u64::MAX), tokio::sync::Semaphore::MAX_PERMITS);
     }
 }

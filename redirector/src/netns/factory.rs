@@ -22,10 +22,11 @@ const KEPT: Duration = Duration::from_secs(1);
 
 /// Makes TCP sockets in the namespace of a socket that is there already. One visit makes several while the
 /// demand lasts, so that most connections find theirs ready; what is not used within a second is closed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SocketFactory {
     ipv4: Shelf,
     ipv6: Shelf,
+    largest_batch: usize,
 }
 
 #[derive(Debug, Default)]
@@ -55,10 +56,11 @@ enum Closed {
 }
 
 impl SocketFactory {
-    /// Begins with none.
+    /// Begins with none. It keeps at most `stock` unused sockets of each family, and never more than 31.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(stock: usize) -> Self {
+        let largest_batch = stock.saturating_add(1).min(LARGEST_BATCH);
+        Self { ipv4: Shelf::default(), ipv6: Shelf::default(), largest_batch }
     }
 
     /// A non-blocking, unbound TCP socket in the namespace that `anchor`, a socket, lives in.
@@ -78,7 +80,7 @@ impl SocketFactory {
         if let Some(socket) = shelf.take() {
             return Ok(socket);
         }
-        let count = shelf.next_batch();
+        let count = shelf.next_batch(self.largest_batch);
         let anchor = anchor.try_clone_to_owned()?;
         let made = tokio::task::spawn_blocking(move || {
             let netns = netns_of(anchor.as_fd())?;
@@ -126,10 +128,10 @@ impl Shelf {
     }
 
     /// 1, then twice as many each time while the demand lasts.
-    fn next_batch(&self) -> usize {
+    fn next_batch(&self, largest: usize) -> usize {
         let mut stock = lock(&self.stock);
         let count = stock.batch + 1;
-        stock.batch = (count * 2).min(LARGEST_BATCH) - 1;
+        stock.batch = (count * 2).min(largest) - 1;
         count
     }
 
@@ -186,18 +188,18 @@ mod tests {
         }
         assert_eq!(live_tasks(), 1);
         shelf.put(some());
-        assert_eq!([shelf.next_batch(), shelf.next_batch()], [1, 2]);
+        assert_eq!([shelf.next_batch(LARGEST_BATCH), shelf.next_batch(LARGEST_BATCH)], [1, 2]);
         let mut look = tokio::time::interval(KEPT / 100);
         while live_tasks() > 0 {
             look.tick().await;
         }
         assert!(shelf.take().is_none());
-        assert_eq!(shelf.next_batch(), 1);
+        assert_eq!(shelf.next_batch(LARGEST_BATCH), 1);
     }
 
     #[tokio::test]
     async fn after_clear_nothing_is_kept() {
-        let factory = SocketFactory::new();
+        let factory = SocketFactory::new(LARGEST_BATCH);
         factory.ipv4.put(some());
         factory.clear();
         assert!(factory.ipv4.take().is_none());

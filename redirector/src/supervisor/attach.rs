@@ -232,7 +232,7 @@ impl Supervisor {
             ports: SourcePorts::outside(survey.local_ports),
         };
         let dialer = Dialer {
-            factory: SocketFactory::new(),
+            factory: SocketFactory::new(self.limits.stock()),
             inside: itself(&instance.bypass),
             host: Arc::clone(&self.host),
             outgoing: Arc::clone(&self.outgoing),

@@ -46,6 +46,13 @@ pub(super) struct Limits {
     pub(super) per_namespace: u64,
 }
 
+impl Limits {
+    /// Unused sockets that a namespace may have in stock: they are files too, and few where files are few.
+    pub(super) fn stock(&self) -> usize {
+        usize::try_from(self.per_namespace / 8).unwrap_or(usize::MAX)
+    }
+}
+
 /// A rule whose destination has stopped to answer.
 #[derive(Debug)]
 pub(super) struct WentDown {
