@@ -220,9 +220,8 @@ impl Listener {
 ///
 /// # Errors
 ///
-/// As getsockopt(2); `ENOPROTOOPT` before Linux 5.14.
+/// As getsockopt(2), and [`NetnsCookie::of`].
 pub fn cookies(socket: BorrowedFd<'_>) -> Result<(u64, NetnsCookie), SyscallError> {
     let own = named("getsockopt SO_COOKIE", socket2::SockRef::from(&socket).cookie())?;
-    let netns = named("getsockopt SO_NETNS_COOKIE", socket::netns_cookie(socket))?;
-    Ok((own, NetnsCookie(netns)))
+    Ok((own, NetnsCookie::of(socket)?))
 }

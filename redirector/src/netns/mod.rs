@@ -2,30 +2,22 @@
 //!
 //! [`enter()`] is the only place that calls setns(2). Nothing stays behind: no thread, no nsfs fd, no idle socket.
 
+mod cookie;
 mod enter;
 mod factory;
 mod family;
 mod routes;
 mod survey;
 
-use std::{fmt, io, os::fd::AsFd};
+use std::{io, os::fd::AsFd};
 
 use nix::sys::stat::fstat;
 
+pub use cookie::NetnsCookie;
 pub use enter::enter;
 pub use factory::SocketFactory;
 pub use family::Family;
 pub use survey::{Survey, established, survey};
-
-/// What the kernel calls a network namespace by: never re-used before a reboot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NetnsCookie(pub u64);
-
-impl fmt::Display for NetnsCookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// The nsfs file of a namespace. Means it only for as long as something keeps the namespace: inode numbers are
 /// re-used.

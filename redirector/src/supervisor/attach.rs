@@ -11,6 +11,7 @@ use redirector_ebpf::{CONSUMER_RELAY, MAX_CELLS, MAX_CONSUMERS, MAX_RULES, slot}
 use super::{
     Supervisor, blocking,
     dial::Itself,
+    failed,
     namespace::{Namespace, Parts},
     onward::Dialer,
     resolver::Resolver,
@@ -20,11 +21,10 @@ use super::{
 };
 use crate::{
     config::{Destination, Host, Rule, RuleSpec, Target},
-    control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA, chain},
+    control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
     kernel::{self, AttachedProgram, Bypass, Instance},
     listener::{self, Listener},
     netns::{self, Family, NetnsCookie, NetnsFile, SocketFactory, Survey},
-    sys,
     target::{self, OpenNetns},
 };
 
@@ -279,10 +279,6 @@ impl Supervisor {
     }
 }
 
-fn failed(call: &str, target: &Target, error: &(dyn std::error::Error + 'static)) -> Error {
-    Error::new(Code::Failed, format!("{call} `{target}`: {}", chain(error)))
-}
-
 /// Goes and looks, and changes nothing.
 async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec) -> Result<Found, Error> {
     let OpenNetns { fd, file, host: _ } = opened;
@@ -296,8 +292,7 @@ async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec) -> Result
         };
         let error = |error: &(dyn std::error::Error + 'static)| failed("look at", &target, error);
         let look = || {
-            let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-            let cookie = NetnsCookie(sys::socket::netns_cookie(&socket)?);
+            let cookie = NetnsCookie::here().map_err(std::io::Error::other)?;
             std::io::Result::Ok((cookie, netns::survey()?, netns::established(accepts)?))
         };
         let (cookie, survey, existing_connections) =

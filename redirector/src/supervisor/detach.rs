@@ -1,16 +1,12 @@
 //! `detach`: one rule, or the whole namespace.
 
-use std::{
-    os::fd::AsFd as _,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use super::{Supervisor, Table, blocking, namespace::Namespace, not_steered, rules::RuleTable};
+use super::{Supervisor, Table, blocking, failed, namespace::Namespace, not_steered, rules::RuleTable};
 use crate::{
     config::{RuleName, Target},
     control::{Caller, Code, DetachRequest, Detached, Error, SCHEMA},
     netns::{self, NetnsCookie},
-    sys,
 };
 
 impl Supervisor {
@@ -93,14 +89,11 @@ impl Supervisor {
         }
         match self.open(target.clone(), caller).await {
             Ok(opened) => {
+                let named = target.clone();
                 let cookie = blocking(move || {
-                    netns::enter(&opened.fd, || {
-                        let socket =
-                            socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-                        sys::socket::netns_cookie(socket.as_fd()).map(NetnsCookie)
-                    })
-                    .and_then(|result| result)
-                    .map_err(|error| Error::chain(Code::Failed, &error))
+                    let look = || netns::enter(&opened.fd, NetnsCookie::here);
+                    let entered = look().map_err(|error| failed("enter", &named, &error))?;
+                    entered.map_err(|error| failed("look at", &named, &error))
                 })
                 .await?;
                 table.get(&cookie).cloned().ok_or_else(|| not_steered(target))

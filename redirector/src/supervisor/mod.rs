@@ -40,9 +40,8 @@ use self::{
 };
 use crate::{
     config::Target,
-    control::{Api, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error, Listing},
+    control::{Api, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error, Listing, chain},
     netns::{NetnsCookie, NetnsFile},
-    sys,
     target::Watch,
 };
 
@@ -78,8 +77,7 @@ impl Supervisor {
     ///
     /// When the daemon's own namespace or the mount table cannot be read; before Linux 5.14.
     pub fn start(max_connections: usize) -> io::Result<Arc<Self>> {
-        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-        let own_cookie = NetnsCookie(sys::socket::netns_cookie(&socket)?);
+        let own_cookie = NetnsCookie::here().map_err(io::Error::other)?;
         let (watch, deaths) = Watch::new()?;
         let (went_down, went_down_events) = mpsc::unbounded_channel();
         // One namespace must not take the last connection from all the others.
@@ -157,6 +155,10 @@ impl Api for Supervisor {
 
 fn not_steered(target: &Target) -> Error {
     Error::new(Code::NotFound, format!("target `{target}`: this namespace is not steered"))
+}
+
+fn failed(call: &str, target: &Target, error: &(dyn std::error::Error + 'static)) -> Error {
+    Error::new(Code::Failed, format!("{call} `{target}`: {}", chain(error)))
 }
 
 /// Runs work that blocks off the data path's threads.
