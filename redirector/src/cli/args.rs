@@ -1,6 +1,6 @@
 //! What can be said on the command line.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU16, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -118,6 +118,7 @@ getsockname() the original destination. In ARGS, in values of --env and in templ
   {{fd4}} {{fd6}}          the fds
   {{listen4}} {{listen6}}  the addresses that they are bound to inside the namespace
   {{port}}               the port of both
+With --listen-as there are no fds and no placeholders: CMD binds and listens as it would without redirector.
 When CMD ends, the rule is gone. When the namespace dies, CMD is ended. Without a daemon one runs for as long as CMD.
 
 A listener is a key: whoever holds one can open connections inside that namespace, to its loopback services too.
@@ -147,6 +148,11 @@ pub(super) struct Exec {
     /// When the namespace dies CMD gets SIGTERM, and SIGKILL this much later
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub(super) kill_after: Span,
+
+    /// For a CMD that takes no listeners from others: where it listens on this TCP port, it listens in the namespace
+    /// instead; may be given several times
+    #[arg(long, value_name = "PORT")]
+    pub(super) listen_as: Vec<NonZeroU16>,
 
     /// Set a variable for CMD; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]

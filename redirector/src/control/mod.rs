@@ -19,7 +19,7 @@ mod types;
 pub use client::{ClientError, call, get};
 pub use error::{Code, Error, chain};
 pub use handoff::{
-    HandoffError, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver, handoff_path, lease,
+    Handoff, HandoffError, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver, handoff_path,
     serve_handoff,
 };
 pub use server::{Api, Caller, serve};

@@ -69,7 +69,22 @@ pub(super) enum How {
     /// A rule that stays until it is detached.
     Rule,
     /// A rule with listeners of its own, which the receiver gets.
-    Lease,
+    Lease(Delivery),
+}
+
+/// When the receiver of a lease gets its listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// With the answer.
+    AtOnce,
+    /// When it listens.
+    OnDemand,
+}
+
+impl How {
+    fn is_lease(self) -> bool {
+        matches!(self, Self::Lease(_))
+    }
 }
 
 /// A rule that was put into force.
@@ -79,7 +94,7 @@ pub(super) struct Put {
     pub(super) netns: Option<Arc<Namespace>>,
     /// Of a lease: in force already, and to be given away.
     pub(super) listeners: Bound,
-    pub(super) consumer: u32,
+    pub(super) state: Arc<RuleState>,
 }
 
 impl Supervisor {
@@ -150,20 +165,26 @@ impl Supervisor {
         };
         let consumer = plan.consumer;
         let state = Arc::new(RuleState::new(plan.rule, plan.index, consumer, resolver));
-        let rules = with(existing.as_deref(), state)?;
+        let rules = with(existing.as_deref(), Arc::clone(&state))?;
         if how == How::DryRun || plan.result == AttachResult::Unchanged {
-            return Ok(Put { answer, netns: existing, listeners: Vec::new(), consumer });
+            return Ok(Put { answer, netns: existing, listeners: Vec::new(), state });
         }
         let listeners = match how {
-            How::Lease => {
+            How::Lease(Delivery::AtOnce) => {
                 let fd = found.fd.try_clone().map_err(|error| failed("attach", &target, &error))?;
                 let (cookie, target) = (found.cookie, target.clone());
                 blocking(move || bind_both(&fd, cookie, &target)).await?
             }
-            How::DryRun | How::Rule => Vec::new(),
+            How::DryRun | How::Rule | How::Lease(Delivery::OnDemand) => Vec::new(),
         };
         let netns = match existing {
             Some(netns) => {
+                if how.is_lease() {
+                    // Somebody may still hold listeners that had this consumer's number before.
+                    for family in [Family::Ipv4, Family::Ipv6] {
+                        netns.instance.clear_listener(slot(consumer, family.bit()));
+                    }
+                }
                 fill_consumer(&netns.instance, consumer, &listeners, &target)?;
                 change(Arc::clone(&netns), rules, plan.index, plan.result).await?;
                 *netns.foreign_programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = foreign;
@@ -176,7 +197,7 @@ impl Supervisor {
             }
         };
         tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
-        Ok(Put { answer, netns: Some(netns), listeners, consumer })
+        Ok(Put { answer, netns: Some(netns), listeners, state })
     }
 
     /// Opens what the user named.
@@ -307,14 +328,14 @@ async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec) -> Result
 fn plan(existing: Option<&Namespace>, spec: RuleSpec, how: How) -> Result<Plan, Error> {
     let Some(netns) = existing else {
         let name = spec.name.clone().unwrap_or_else(|| crate::config::RuleName::numbered(1));
-        let consumer = CONSUMER_RELAY + u32::from(how == How::Lease);
+        let consumer = CONSUMER_RELAY + u32::from(how.is_lease());
         return Ok(Plan { result: AttachResult::Attached, rule: spec.named(name), index: 0, consumer });
     };
     let published = netns.published.load();
     let current = &published.current;
     let consumer = match how {
         How::DryRun | How::Rule => CONSUMER_RELAY,
-        How::Lease => current.free_consumer().ok_or_else(|| {
+        How::Lease(_) => current.free_consumer().ok_or_else(|| {
             let message =
                 format!("`{}`: {} programs hold listeners there already", netns.target, MAX_CONSUMERS - 1);
             Error::new(Code::Failed, message)
@@ -327,7 +348,7 @@ fn plan(existing: Option<&Namespace>, spec: RuleSpec, how: How) -> Result<Plan, 
         None => current.rules().iter().find(|state| !state.is_lease() && state.rule.is_like(&rule)),
     };
     if let Some(state) = same {
-        if state.is_lease() || how == How::Lease {
+        if state.is_lease() || how.is_lease() {
             let message = format!("rule `{}`: there is a rule of that name in `{}`", rule.name, netns.target);
             return Err(Error::new(Code::Failed, message).with_hint("detach it first, or take another name"));
         }

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use super::{
     Events, RECONCILE, Supervisor, blocking, list,
-    namespace::{Namespace, WentDown},
+    namespace::{Life, Namespace, WentDown},
     rules::{RuleState, RuleTable},
 };
 use crate::{
@@ -50,8 +50,11 @@ impl Supervisor {
         self.watch.remove(file);
         for netns in dead.into_iter().chain(self.draining.take(file)) {
             let connections = netns.connections.active.load(Ordering::Relaxed);
-            for lease in &*netns.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                lease.revoke();
+            // First of all: a lease that comes now sees it, and is revoked by whoever makes it.
+            netns.stop_steering(Life::Aborted);
+            let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for lease in leases {
+                lease.revoke().await;
             }
             netns.abort().await;
             tracing::info!(
@@ -65,6 +68,10 @@ impl Supervisor {
         let table = self.table.lock().await;
         for netns in table.values() {
             mend(netns);
+            netns.forget_ended_leases().await;
+        }
+        for netns in self.draining.all() {
+            netns.forget_ended_leases().await;
         }
         for done in self.draining.take_done() {
             let in_use = table.values().any(|netns| netns.file == done.file);

@@ -114,12 +114,11 @@ fn rule(netns: &Namespace, state: &RuleState) -> Result<RuleView, SyscallError> 
 
 fn lease(netns: &Namespace, state: &RuleState) -> Option<LeaseView> {
     let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner);
-    let lease =
-        leases.iter().find(|lease| lease.rule == state.rule.name && lease.consumer == state.consumer)?;
-    let listeners = lease.listeners.iter().map(|LeasedSocket { family, address, cookie, .. }| {
-        let slot = slot(lease.consumer, family.bit());
-        let healthy = netns.instance.listener_cookie(slot).ok().flatten() == Some(*cookie);
-        ListenerView { family: *family, address: address.to_string(), healthy }
+    let lease = leases.iter().find(|lease| std::ptr::eq(&*lease.rule, state))?;
+    let listeners = lease.listeners().into_iter().map(|LeasedSocket { family, address, cookie, .. }| {
+        let slot = slot(state.consumer, family.bit());
+        let healthy = netns.instance.listener_cookie(slot).ok().flatten() == Some(cookie);
+        ListenerView { family, address: address.to_string(), healthy }
     });
     Some(LeaseView { pid: lease.pid, listeners: listeners.collect() })
 }

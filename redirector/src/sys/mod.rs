@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod namespace;
+pub mod seccomp;
 pub mod socket;
 
 use std::{

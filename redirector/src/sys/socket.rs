@@ -124,8 +124,9 @@ pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
 ///
 /// As recvmsg(2); `EMSGSIZE` when `buffer` is too small for the message.
 pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    /// More than any message of ours has.
-    const MOST: usize = 8;
+    /// `SCM_MAX_FD`, include/net/scm.h: as many as a message can have. With room for fewer, those that fit would be
+    /// open already and nobody's.
+    const MOST: usize = 253;
     let mut control = nix::cmsg_space!([i32; MOST]);
     let mut parts = [io::IoSliceMut::new(buffer)];
     let message = recvmsg::<UnixAddr>(

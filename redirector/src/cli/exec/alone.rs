@@ -70,6 +70,7 @@ fn again(command: &args::Exec) -> Vec<String> {
         on_unavailable,
         user,
         kill_after,
+        listen_as,
         env,
         render,
         host_netns,
@@ -82,6 +83,7 @@ fn again(command: &args::Exec) -> Vec<String> {
     option("on-unavailable", on_unavailable.to_string());
     user.iter().for_each(|one| option("user", one.clone()));
     option("kill-after", kill_after.to_string());
+    listen_as.iter().for_each(|port| option("listen-as", port.to_string()));
     env.iter().for_each(|(name, value)| option("env", format!("{name}={value}")));
     render.iter().for_each(|(template, file)| option("render", format!("{template}={file}")));
     if *host_netns {

@@ -7,7 +7,10 @@ mod user;
 use std::{
     convert::Infallible,
     fs, io,
-    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
     path::Path,
     process::{Command, ExitCode},
 };
@@ -16,20 +19,24 @@ use command_fds::{CommandFdExt as _, FdMapping};
 
 use self::{placeholders::Placeholders, user::User};
 use super::{args, exit, exit::Failure};
-use crate::control::{self, HandoffError, LeaseRequest, Leased, handoff_path};
+use crate::{
+    control::{Handoff, HandoffError, LeaseRequest, Leased, handoff_path},
+    sys,
+};
 
 /// Where systemd's protocol begins (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
 const FIRST_FD: i32 = 3;
 
 /// Returns only when CMD did not run in this process.
 pub(super) fn exec(socket: &Path, command: &args::Exec) -> ExitCode {
-    let result =
-        prepare(command).and_then(|user| match control::lease(&handoff_path(socket), &request(command)) {
-            Ok(leased) => become_program(command, user, leased).map(|never| match never {}),
-            Err(HandoffError::Unreachable { source, .. }) if is_absent(&source) => alone::run(command),
-            Err(HandoffError::Refused(error)) => Err(Failure::from(error).of_exec()),
-            Err(error) => Err(Failure::failed(&error).of_exec()),
-        });
+    let result = prepare(command).and_then(|user| match Handoff::connect(&handoff_path(socket)) {
+        Ok(handoff) => {
+            let leased = lease(handoff, command)?;
+            become_program(command, user, leased).map(|never| match never {})
+        }
+        Err(HandoffError::Unreachable { source, .. }) if is_absent(&source) => alone::run(command),
+        Err(error) => Err(Failure::failed(&error).of_exec()),
+    });
     match result {
         Ok(code) => code,
         Err(failure) => exit::finish(Err(failure)),
@@ -49,6 +56,22 @@ fn prepare(command: &args::Exec) -> Result<Option<User>, Failure> {
     command.user.as_deref().map(User::find).transpose()
 }
 
+fn lease(handoff: Handoff, command: &args::Exec) -> Result<(Leased, Vec<OwnedFd>), Failure> {
+    let asked = match &command.listen_as[..] {
+        [] => None,
+        // Now that there is a daemon to ask: without one this process would be the daemon, and ask itself.
+        [..] => Some(sys::seccomp::ask_about_listen().map_err(|error| {
+            let why = format!("--listen-as: seccomp SECCOMP_SET_MODE_FILTER: {error}");
+            Failure::failed(&io::Error::other(why)).of_exec()
+        })?),
+    };
+    let enclosed: Vec<_> = asked.iter().map(OwnedFd::as_fd).collect();
+    handoff.lease(&request(command), &enclosed).map_err(|error| match error {
+        HandoffError::Refused(error) => Failure::from(error).of_exec(),
+        error => Failure::failed(&error).of_exec(),
+    })
+}
+
 fn request(command: &args::Exec) -> LeaseRequest {
     LeaseRequest {
         target: command.target.clone(),
@@ -57,6 +80,7 @@ fn request(command: &args::Exec) -> LeaseRequest {
         on_unavailable: command.on_unavailable,
         host_netns: command.host_netns,
         kill_after: Some(command.kill_after),
+        listen_as: command.listen_as.clone(),
     }
 }
 
@@ -79,13 +103,22 @@ fn become_program(
     let words = command.command.iter().map(|word| placeholders.fill(word));
     let words = words.collect::<Result<Vec<_>, _>>()?;
     let (program, arguments) = words.split_first().expect("clap requires one");
-    let names: Vec<&str> = leased.listeners.iter().map(|listener| &*listener.name).collect();
     let mut program_command = Command::new(program);
-    program_command
-        .args(arguments)
-        .env("LISTEN_FDS", fds.len().to_string())
-        .env("LISTEN_PID", std::process::id().to_string())
-        .env("LISTEN_FDNAMES", names.join(":"));
+    program_command.args(arguments);
+    let names: Vec<&str> = leased.listeners.iter().map(|listener| &*listener.name).collect();
+    let activation = [
+        ("LISTEN_FDS", fds.len().to_string()),
+        ("LISTEN_PID", std::process::id().to_string()),
+        ("LISTEN_FDNAMES", names.join(":")),
+    ];
+    for (name, value) in activation {
+        if fds.is_empty() {
+            // What was there before is not true any more.
+            program_command.env_remove(name);
+        } else {
+            program_command.env(name, value);
+        }
+    }
     for (name, value) in &command.env {
         program_command.env(name, placeholders.fill(value)?);
     }

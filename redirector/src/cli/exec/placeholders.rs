@@ -31,7 +31,9 @@ impl Placeholders {
                 continue;
             }
             let value = value.as_ref().ok_or_else(|| {
-                let why = format!("`{placeholder}`: there is no such listener, the kernel lacks this family");
+                let why = format!(
+                    "`{placeholder}`: there is no such listener: the kernel lacks this family, or CMD gets none (`--listen-as`)"
+                );
                 Failure::failed(&io::Error::other(why)).of_exec()
             })?;
             filled = filled.replace(placeholder, value);

@@ -2,16 +2,15 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::os::fd::AsRawFd as _;
 
-use super::{LeaseRequest, Leased, MAX_MESSAGE};
+use super::{LeaseRequest, Leased, MAX_MESSAGE, send_with_fds};
 use crate::{
     control::{Error, ErrorBody},
     sys,
@@ -46,38 +45,65 @@ pub enum HandoffError {
 /// The longest that an answer may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Asks for listeners. The rule is in force when they come, and until this process ends.
-///
-/// # Errors
-///
-/// [`HandoffError`].
-pub fn lease(path: &Path, request: &LeaseRequest) -> Result<(Leased, Vec<OwnedFd>), HandoffError> {
-    let unreachable = |source| HandoffError::Unreachable { path: path.to_owned(), source };
-    let broken = |call| move |source| HandoffError::Broken { path: path.to_owned(), call, source };
-    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).map_err(broken("socket"))?;
-    let address = SockAddr::unix(path).map_err(unreachable)?;
-    socket.connect(&address).map_err(unreachable)?;
-    socket.set_read_timeout(Some(DEADLINE)).map_err(broken("setsockopt SO_RCVTIMEO"))?;
-    let request = serde_json::to_vec(request).map_err(|error| broken("write the request")(error.into()))?;
-    send(socket.as_raw_fd(), &request, MsgFlags::MSG_NOSIGNAL)
-        .map_err(|errno| broken("send")(errno.into()))?;
-    let mut answer = vec![0; MAX_MESSAGE];
-    let (length, fds) = sys::socket::receive_with_fds(&socket, &mut answer).map_err(broken("recvmsg"))?;
-    let answer = &answer[..length];
-    if let Ok(ErrorBody { schema: _, error }) = serde_json::from_slice(answer) {
-        return Err(HandoffError::Refused(Error {
-            code: error.code,
-            message: error.message,
-            hint: error.hint,
-        }));
+/// A connection to a daemon's hand-off socket.
+#[derive(Debug)]
+pub struct Handoff {
+    path: PathBuf,
+    socket: Socket,
+}
+
+impl Handoff {
+    /// Connects, and asks for nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`HandoffError::Unreachable`] when nobody serves it.
+    pub fn connect(path: &Path) -> Result<Self, HandoffError> {
+        let unreachable = |source| HandoffError::Unreachable { path: path.to_owned(), source };
+        let broken = |call| move |source| HandoffError::Broken { path: path.to_owned(), call, source };
+        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).map_err(broken("socket"))?;
+        socket.connect(&SockAddr::unix(path).map_err(unreachable)?).map_err(unreachable)?;
+        socket.set_read_timeout(Some(DEADLINE)).map_err(broken("setsockopt SO_RCVTIMEO"))?;
+        Ok(Self { path: path.to_owned(), socket })
     }
-    let leased: Leased =
-        serde_json::from_slice(answer).map_err(|error| broken("read the answer")(error.into()))?;
-    if fds.len() != leased.listeners.len() {
-        return Err(broken("read the answer")(io::Error::other("not as many fds as listeners")));
+
+    /// Asks for listeners. The rule is in force when they come, and until this process ends. `enclosed` is what
+    /// the request needs (`listen_as`), or empty.
+    ///
+    /// # Errors
+    ///
+    /// [`HandoffError`].
+    pub fn lease(
+        self,
+        request: &LeaseRequest,
+        enclosed: &[BorrowedFd<'_>],
+    ) -> Result<(Leased, Vec<OwnedFd>), HandoffError> {
+        let Self { path, socket } = self;
+        let broken = |call| {
+            let path = path.clone();
+            move |source| HandoffError::Broken { path, call, source }
+        };
+        let request =
+            serde_json::to_vec(request).map_err(|error| broken("write the request")(error.into()))?;
+        send_with_fds(&socket, &request, enclosed).map_err(broken("sendmsg"))?;
+        let mut answer = vec![0; MAX_MESSAGE];
+        let (length, fds) = sys::socket::receive_with_fds(&socket, &mut answer).map_err(broken("recvmsg"))?;
+        let answer = &answer[..length];
+        if let Ok(ErrorBody { schema: _, error }) = serde_json::from_slice(answer) {
+            return Err(HandoffError::Refused(Error {
+                code: error.code,
+                message: error.message,
+                hint: error.hint,
+            }));
+        }
+        let leased: Leased =
+            serde_json::from_slice(answer).map_err(|error| broken("read the answer")(error.into()))?;
+        if fds.len() != leased.listeners.len() {
+            return Err(broken("read the answer")(io::Error::other("not as many fds as listeners")));
+        }
+        // The daemon ends the connection when it has closed its own copies: from then on they are ours alone.
+        recv(socket.as_raw_fd(), &mut [0], MsgFlags::empty())
+            .map_err(|errno| broken("wait for the end")(errno.into()))?;
+        Ok((leased, fds))
     }
-    // The daemon ends the connection when it has closed its own copies: from then on they are ours alone.
-    recv(socket.as_raw_fd(), &mut [0], MsgFlags::empty())
-        .map_err(|errno| broken("wait for the end")(errno.into()))?;
-    Ok((leased, fds))
 }

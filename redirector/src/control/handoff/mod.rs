@@ -1,6 +1,7 @@
 //! The hand-off socket: `handoff.sock` beside the control socket, by which a program asks for listeners.
 //!
-//! `SOCK_SEQPACKET`, one JSON document for each message. The request is a [`LeaseRequest`]; the answer is a
+//! `SOCK_SEQPACKET`, one JSON document for each message. The request is a [`LeaseRequest`] with what it needs as
+//! `SCM_RIGHTS`; the answer is a
 //! [`Leased`] with its listeners as `SCM_RIGHTS`, in its order, or an [`super::ErrorBody`] without any. The
 //! lease belongs to the process that asked (not to its connection): when that ends, so does the rule. The daemon
 //! ends the connection after it has closed its own copies of the listeners.
@@ -10,9 +11,15 @@ mod client;
 mod server;
 mod types;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
 
-pub use client::{HandoffError, lease};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+
+pub use client::{Handoff, HandoffError};
 pub use server::{LeaseKeeper, Leases, Receiver, serve_handoff};
 pub use types::{LeaseRequest, Leased, LeasedListener};
 
@@ -24,3 +31,13 @@ pub fn handoff_path(control: &Path) -> PathBuf {
 
 /// The longest message.
 const MAX_MESSAGE: usize = 64 * 1024;
+
+/// One message, with fds.
+fn send_with_fds(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let rights = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
+    let parts = [IoSlice::new(message)];
+    sendmsg::<UnixAddr>(socket.as_fd().as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}

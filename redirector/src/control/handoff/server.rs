@@ -2,17 +2,14 @@
 
 use std::{
     future::Future,
-    io::{self, IoSlice},
+    io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     sync::Arc,
     time::Duration,
 };
 
 use nix::{
-    sys::socket::{
-        ControlMessage, MsgFlags, SockFlag, UnixAddr, accept4, getsockopt, recv, sendmsg,
-        sockopt::PeerCredentials,
-    },
+    sys::socket::{SockFlag, accept4, getsockopt, sockopt::PeerCredentials},
     unistd::geteuid,
 };
 use tokio::{
@@ -20,7 +17,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{LeaseRequest, Leased, MAX_MESSAGE};
+use super::{LeaseRequest, Leased, MAX_MESSAGE, send_with_fds};
 use crate::{
     control::{Caller, Code, Error, ErrorBody, ErrorDetail, SCHEMA},
     sys,
@@ -33,6 +30,8 @@ pub struct Receiver {
     pub caller: Caller,
     /// Readable when it has ended.
     pub pidfd: OwnedFd,
+    /// What came with the request.
+    pub enclosed: Vec<OwnedFd>,
 }
 
 /// Keeps a lease that has been delivered; dropped before that, the lease is undone.
@@ -54,7 +53,10 @@ pub trait Leases: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(Leased, Vec<OwnedFd>, Self::Keeper), Error>> + Send;
 }
 
-/// Requests that are worked on at once; more wait in the socket's queue.
+/// Programs that are connected at once; more wait in the socket's queue.
+const CONNECTED: usize = 256;
+
+/// Requests that are worked on at once. Programs that are connected and do not ask take no place.
 const AT_ONCE: usize = 32;
 
 /// The longest that a connected program may take to ask.
@@ -67,15 +69,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// As accept(2).
 pub async fn serve_handoff<L: Leases>(listener: OwnedFd, leases: Arc<L>) -> io::Result<()> {
     let listener = sys::async_fd(listener, Interest::READABLE)?;
+    let seats = Arc::new(Semaphore::new(CONNECTED));
     let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+        let seat = Arc::clone(&seats).acquire_owned().await.map_err(io::Error::other)?;
         match accept(&listener).await {
             Ok(connection) => {
-                let leases = Arc::clone(&leases);
+                let (leases, places) = (Arc::clone(&leases), Arc::clone(&places));
                 tokio::spawn(async move {
-                    let _place = place;
-                    if let Err(error) = serve_one(connection, leases).await {
+                    let _seat = seat;
+                    if let Err(error) = serve_one(connection, leases, &places).await {
                         tracing::debug!(%error, "hand-off connection");
                     }
                 });
@@ -99,17 +102,18 @@ async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
     }
 }
 
-async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>) -> io::Result<()> {
+async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>, places: &Semaphore) -> io::Result<()> {
     let credentials = getsockopt(&connection, PeerCredentials)?;
     let pidfd = sys::socket::peer_pidfd(&connection)?;
     let connection = sys::async_fd(connection, Interest::READABLE | Interest::WRITABLE)?;
     let Ok(message) = tokio::time::timeout(PATIENCE, receive(&connection)).await else {
         return Ok(());
     };
-    let message = message?;
+    let (message, enclosed) = message?;
     if message.is_empty() {
         return Ok(());
     }
+    let _place = places.acquire().await.map_err(io::Error::other)?;
     let uid = credentials.uid();
     let caller = Caller { pid: Some(credentials.pid()).filter(|pid| *pid > 0), uid: Some(uid) };
     // The mode of the socket file says the same; a file can be changed.
@@ -117,7 +121,7 @@ async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>) -> io::Result
         Err(Error::new(Code::Failed, format!("user {uid} may not have listeners")))
     } else {
         match serde_json::from_slice::<LeaseRequest>(&message) {
-            Ok(request) => leases.lease(Receiver { caller, pidfd }, request).await,
+            Ok(request) => leases.lease(Receiver { caller, pidfd, enclosed }, request).await,
             Err(error) => Err(Error::new(Code::Usage, format!("request: {error}"))),
         }
     };
@@ -137,41 +141,34 @@ async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>) -> io::Result
     }
 }
 
-async fn receive(connection: &AsyncFd<OwnedFd>) -> io::Result<Vec<u8>> {
+async fn receive(connection: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut message = vec![0; MAX_MESSAGE];
     loop {
         let mut ready = connection.readable().await?;
-        // With MSG_TRUNC the result is the length that it had. Fds that come with it are closed by the kernel.
         let received =
-            ready.try_io(|connection| Ok(recv(connection.as_raw_fd(), &mut message, MsgFlags::MSG_TRUNC)?));
+            ready.try_io(|connection| sys::socket::receive_with_fds(connection.get_ref(), &mut message));
         match received {
-            Ok(length) => {
-                let length = length?;
-                if length > message.len() {
-                    // Nothing as long as this is a request; what is parsed says so.
-                    return Ok(b"longer than a request can be".to_vec());
-                }
+            Ok(Ok((length, enclosed))) => {
                 message.truncate(length);
-                return Ok(message);
+                return Ok((message, enclosed));
             }
+            // Nothing as long as this is a request; what is parsed says so.
+            Ok(Err(error)) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                return Ok((b"longer than a request can be".to_vec(), Vec::new()));
+            }
+            Ok(Err(error)) => return Err(error),
             Err(_would_block) => {}
         }
     }
 }
 
 async fn send(connection: &AsyncFd<OwnedFd>, document: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
-    let numbers: Vec<_> = fds.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let rights = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
+    let fds: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
     loop {
         let mut ready = connection.writable().await?;
-        let sent = ready.try_io(|connection| {
-            let parts = [IoSlice::new(document)];
-            let flags = MsgFlags::MSG_NOSIGNAL;
-            Ok(sendmsg::<UnixAddr>(connection.as_raw_fd(), &parts, rights, flags, None)?)
-        });
+        let sent = ready.try_io(|connection| send_with_fds(connection.get_ref(), document, &fds));
         match sent {
-            Ok(result) => return result.map(drop),
+            Ok(result) => return result,
             Err(_would_block) => {}
         }
     }

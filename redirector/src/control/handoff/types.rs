@@ -1,5 +1,7 @@
 //! The documents of the hand-off socket.
 
+use std::num::NonZeroU16;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,6 +32,11 @@ pub struct LeaseRequest {
     /// finds its listeners shut down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_after: Option<Span>,
+    /// Not empty: no listeners come with the answer. The request carries an fd of
+    /// [`crate::sys::seccomp::ask_about_listen`] instead, and where the receiver listens on one of these TCP ports it
+    /// gets a listener of the namespace in the place of its own socket.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listen_as: Vec<NonZeroU16>,
 }
 
 /// Listeners, which come with this message in this order.
@@ -41,7 +48,7 @@ pub struct Leased {
     pub cookie: u64,
     /// The rule's name.
     pub rule: RuleName,
-    /// IPv4, then IPv6 where the kernel has it.
+    /// IPv4, then IPv6 where the kernel has it. None with `listen_as`.
     pub listeners: Vec<LeasedListener>,
     /// What may surprise, a sentence each.
     pub warnings: Vec<String>,

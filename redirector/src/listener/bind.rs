@@ -1,0 +1,199 @@
+//! Making a listener, in the namespace of this thread.
+
+use std::{
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::set_tcp_options;
+use crate::{
+    netns::Family,
+    sys::{SyscallError, named, socket},
+};
+
+/// Connections that wait to be accepted; the namespace's `net.core.somaxconn` may be less (4096 by default).
+pub(super) const BACKLOG: i32 = 4096;
+
+/// Above the usual `ip_local_port_range` (32768 to 60999), so that neither clients nor servers of the
+/// namespace meet our port: a server that binds the same port on the wildcard address would get EADDRINUSE.
+const FIRST_PORT: u16 = 61_000;
+
+/// Ports tried before giving up. With half of the range taken all are taken once in 2^64.
+const PORTS_TRIED: u64 = 64;
+
+/// Which packets a listener can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// IPv4 ones.
+    Ipv4,
+    /// IPv6 ones.
+    Ipv6,
+    /// Both, on an IPv6 socket: IPv4 addresses are IPv4-mapped ones. It is bound to `::ffff:127.0.0.1`, so nobody
+    /// but the namespace itself reaches it without steering. bpf_sk_assign() asks for the family only, and whether
+    /// the socket is IPv6 only (`bpf_sk_lookup_assign`, net/core/filter.c).
+    Both,
+}
+
+impl Reach {
+    /// Packets of this family.
+    #[must_use]
+    pub fn only(family: Family) -> Self {
+        match family {
+            Family::Ipv4 => Self::Ipv4,
+            Family::Ipv6 => Self::Ipv6,
+        }
+    }
+
+    /// Each of them.
+    #[must_use]
+    pub fn families(self) -> &'static [Family] {
+        match self {
+            Self::Ipv4 => &[Family::Ipv4],
+            Self::Ipv6 => &[Family::Ipv6],
+            Self::Both => &[Family::Ipv4, Family::Ipv6],
+        }
+    }
+
+    /// The family of the socket.
+    fn domain(self) -> Domain {
+        match self {
+            Self::Ipv4 => Domain::IPV4,
+            Self::Ipv6 | Self::Both => Domain::IPV6,
+        }
+    }
+
+    fn loopback(self, port: u16) -> SocketAddr {
+        match self {
+            Self::Ipv4 => (Ipv4Addr::LOCALHOST, port).into(),
+            Self::Ipv6 => (Ipv6Addr::LOCALHOST, port).into(),
+            Self::Both => (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port).into(),
+        }
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Both => "dual-stack",
+        })
+    }
+}
+
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The kernel has this family not at all (`ipv6.disable=1`): none of its packets can arrive either.
+    #[error("the kernel has no {0}")]
+    NoFamily(Reach),
+    /// No port from 61000 up is free.
+    #[error("no free port from {FIRST_PORT} up on the {0} loopback address")]
+    NoPort(Reach),
+    /// Anything else.
+    #[error("make the {0} listener")]
+    Syscall(Reach, #[source] SyscallError),
+}
+
+/// Makes a listening socket in the namespace of this thread. It needs CAP_NET_ADMIN over that namespace
+/// (`IP_TRANSPARENT`), but neither the loopback device up nor its address: `IP_FREEBIND`.
+///
+/// Time-outs and `TCP_NODELAY` are set here, once: accepted sockets inherit them.
+///
+/// # Errors
+///
+/// [`BindError`].
+pub fn bind(reach: Reach) -> Result<Socket, BindError> {
+    let listener = unbound(reach)?;
+    for port in ports() {
+        if bind_to(&listener, reach, port)? {
+            return listening(listener, reach);
+        }
+    }
+    Err(BindError::NoPort(reach))
+}
+
+/// One listener for each family that the kernel has, as [`bind`] makes them, on one port.
+///
+/// # Errors
+///
+/// [`BindError`].
+pub fn bind_pair() -> Result<Vec<(Family, Socket)>, BindError> {
+    for port in ports() {
+        let mut pair = Vec::new();
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let reach = Reach::only(family);
+            match unbound(reach) {
+                Ok(socket) => pair.push((family, reach, socket)),
+                // None of its packets can come either.
+                Err(BindError::NoFamily(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut bound = true;
+        for (_, reach, socket) in &pair {
+            bound = bound && bind_to(socket, *reach, port)?;
+        }
+        if bound {
+            let listen = |(family, reach, socket)| Ok((family, listening(socket, reach)?));
+            return pair.into_iter().map(listen).collect();
+        }
+    }
+    Err(BindError::NoPort(Reach::Ipv4))
+}
+
+/// Ports to try, from [`FIRST_PORT`] up, in no order.
+fn ports() -> impl Iterator<Item = u16> {
+    let random = RandomState::new();
+    (0..PORTS_TRIED).map(move |attempt| {
+        let ports = u64::from(u16::MAX - FIRST_PORT) + 1;
+        FIRST_PORT + u16::try_from(random.hash_one(attempt) % ports).expect("less than 65536")
+    })
+}
+
+/// Whether the port was free.
+fn bind_to(socket: &Socket, reach: Reach, port: u16) -> Result<bool, BindError> {
+    match socket.bind(&reach.loopback(port).into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+        result => {
+            named("bind", result).map_err(|error| BindError::Syscall(reach, error))?;
+            Ok(true)
+        }
+    }
+}
+
+fn listening(socket: Socket, reach: Reach) -> Result<Socket, BindError> {
+    named("listen", socket.listen(BACKLOG)).map_err(|error| BindError::Syscall(reach, error))?;
+    Ok(socket)
+}
+
+/// A socket with every option of a listener.
+fn unbound(reach: Reach) -> Result<Socket, BindError> {
+    let other = |error| BindError::Syscall(reach, error);
+    let listener = match Socket::new(reach.domain(), Type::STREAM.nonblocking(), Some(Protocol::TCP)) {
+        Ok(listener) => listener,
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            return Err(BindError::NoFamily(reach));
+        }
+        result @ Err(_) => named("socket", result).map_err(other)?,
+    };
+    match reach {
+        Reach::Ipv4 => {
+            named("setsockopt IP_TRANSPARENT", listener.set_ip_transparent_v4(true)).map_err(other)?;
+            named("setsockopt IP_FREEBIND", listener.set_freebind_v4(true)).map_err(other)?;
+        }
+        Reach::Ipv6 | Reach::Both => {
+            let only_v6 = listener.set_only_v6(reach == Reach::Ipv6);
+            named("setsockopt IPV6_V6ONLY", only_v6).map_err(other)?;
+            let transparent = socket::set_option(&listener, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1);
+            named("setsockopt IPV6_TRANSPARENT", transparent).map_err(other)?;
+            named("setsockopt IPV6_FREEBIND", listener.set_freebind_v6(true)).map_err(other)?;
+        }
+    }
+    named("setsockopt keep-alive", set_tcp_options(&listener)).map_err(other)?;
+    Ok(listener)
+}
