@@ -27,7 +27,7 @@ use super::SECOND;
 
 /// What `exec` itself says when it fails: one line, and its own exit code.
 #[track_caller]
-fn failure(outcome: &Outcome) -> String {
+pub(crate) fn failure(outcome: &Outcome) -> String {
     error(outcome, 125)
 }
 
@@ -338,7 +338,7 @@ fn when_the_namespace_dies_cmd_is_ended() {
 }
 
 #[track_caller]
-fn assert_is_gone(stage: &Stage) {
+pub(crate) fn assert_is_gone(stage: &Stage) {
     eventually("the kernel has let the namespace go", SECOND * 2, || {
         if stage.net.is_joined() { Err("it is there") } else { Ok(()) }
     });
@@ -398,7 +398,7 @@ fn several_workers_accept_and_the_death_of_one_never_stops_steering() {
 
 /// Kills a process of the test that is not its child.
 #[track_caller]
-fn kill_and_wait(pid: i32) {
+pub(crate) fn kill_and_wait(pid: i32) {
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     eventually("it is dead", SECOND, || {
         // A zombie has no fds any more.
@@ -435,6 +435,31 @@ fn a_worker_that_outlives_cmd_gets_nothing_more() {
         drop(next);
         stage.assert_forgotten();
         drop(cmd);
+    }
+}
+
+#[test]
+fn a_worker_that_outlives_cmd_is_ended_when_the_namespace_dies() {
+    // It ends when it is asked to, and not before it is killed.
+    for (trap, died_of) in [("", "15"), ("trap '' TERM;", "9")] {
+        for stage in Stage::both() {
+            let script = format!("{trap} exec 9<&0; cat <&9 & echo $!; wait");
+            let options = "--match tcp:80 --kill-after 300ms";
+            let cmd = &mut stage.exec(options, &["sh", "-c", &script]);
+            let mut cmd = Exec::start(cmd);
+            let worker: i32 = cmd.line().parse().unwrap();
+            kill(nix::unistd::Pid::from_raw(parent_of(worker)), Signal::SIGKILL).unwrap();
+            assert_eq!(cmd.code(), 128 + 9);
+            stage.assert_forgotten();
+            assert_eq!(sockets_of(worker).len(), 2, "the worker has both listeners");
+            println!("the worker is to die of signal {died_of}");
+            if stage.daemon.is_none() {
+                // Nobody is left who could learn that the namespace dies: it is its holder's.
+                kill(nix::unistd::Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+            }
+            stage.net.pod.delete();
+            assert_is_gone(&stage);
+        }
     }
 }
 

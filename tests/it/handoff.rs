@@ -183,6 +183,8 @@ fn wrong_requests_are_refused_and_change_nothing() {
         (with("name", json!("a/b c")), "usage"),
         (with("on_unavailable", json!("hang")), "usage"),
         (with("kill_after", json!("soon")), "usage"),
+        (with("listen_as", json!([0])), "usage"),
+        (with("listen_as", json!([8080])), "usage"),
         (with("target", json!("nowhere")), "usage"),
         (long, "usage"),
         (with("target", json!("netns:rdt-none")), "not_found"),
@@ -200,6 +202,47 @@ fn wrong_requests_are_refused_and_change_nothing() {
     }
     assert_eq!(exchange(&world, b""), None, "an empty message is no request");
     world.daemon.eventually_has_fds(before);
+}
+
+#[test]
+fn fds_that_are_not_what_a_request_needs_are_refused() {
+    let world = World::new();
+    let before = world.daemon.fds_at_rest();
+    let script = "
+import json, os, socket, sys
+right = {'target': sys.argv[2], 'match': ['tcp:80']}
+for request, fds in [(right, [0]), (right | {'listen_as': [8080]}, [0]), (right | {'listen_as': [8080]}, [0, 1])]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(sys.argv[1])
+        socket.send_fds(connection, [json.dumps(request).encode()], fds)
+        print(json.loads(connection.recv(65536))['error']['code'])
+";
+    assert_eq!(must(&mut python(&world, script, &[])).stdout, "usage\nusage\nusage\n");
+    assert_steers_nothing(&world);
+    world.daemon.eventually_has_fds(before);
+}
+
+#[test]
+fn programs_that_connect_and_say_nothing_hold_nobody_up() {
+    let world = World::new();
+    let silent: Vec<_> = (0..100)
+        .map(|_| {
+            let connection = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+            connection.connect(&SockAddr::unix(handoff(&world)).unwrap()).unwrap();
+            connection
+        })
+        .collect();
+    let asked = std::time::Instant::now();
+    let mine = Server::of(ask(&world, "tcp:80", "lease"), "mine", echo);
+    println!("a lease beside silent connections: after {:?}", asked.elapsed());
+    // They are thrown out when they have been silent for too long, and not before: it did not wait for that.
+    for connection in &silent {
+        connection.set_nonblocking(true).unwrap();
+        let mut connection = connection;
+        assert_eq!(connection.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    assert_eq!(world.answer(at(POD_V4, 80)), "mine");
+    drop(mine);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod inputs;
 mod last_words;
+mod listen_as;
 mod loops;
 mod model;
 mod original;

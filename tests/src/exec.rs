@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read},
+    io::{BufRead as _, BufReader, Read, Write as _},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
@@ -241,6 +241,13 @@ impl Exec {
     pub fn signal(&self, signal: Signal) {
         assert!(self.status.is_none(), "it has ended");
         kill(self.pid(), signal).expect("signal it");
+    }
+
+    /// Writes a line to its standard input.
+    #[track_caller]
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("its standard input is open");
+        writeln!(stdin, "{line}").expect("write to its standard input");
     }
 
     /// Closes its standard input.

@@ -10,6 +10,7 @@ mod ci;
 mod demo;
 mod prepare;
 mod privilege;
+mod pypi;
 mod run;
 mod setup;
 mod test;

