@@ -87,7 +87,8 @@ def main():
         pid = os.fork()
         if pid == 0:
             own = list(sockets(port, how, True))
-            print("worker", os.getpid(), flush=True)
+            # One write: workers share the pipe.
+            os.write(1, f"worker {os.getpid()}\n".encode())
             serve(f"{name}-{os.getpid()}", own)
     if workers:
         for _ in range(workers):

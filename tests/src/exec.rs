@@ -236,6 +236,15 @@ impl Exec {
         self.stderr.lock().expect("no panic").clone()
     }
 
+    /// Waits for a line of its standard error that contains this.
+    #[track_caller]
+    pub fn expect_on_stderr(&self, part: &str) {
+        eventually(&format!("`{part}` on stderr"), Duration::from_secs(1), || {
+            let lines = self.stderr();
+            if lines.iter().any(|line| line.contains(part)) { Ok(()) } else { Err(lines) }
+        });
+    }
+
     /// Sends it a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
