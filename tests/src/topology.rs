@@ -72,10 +72,15 @@ impl Topology {
              address add {CLIENT_V4}/24 dev eth0\n\
              address add {CLIENT_V6}/64 dev eth0 nodad"
         ));
-        // The last thing that the kernel adds by itself when a device begins to work.
+        // What the kernel adds by itself when a device begins to work, in no order that could be relied on.
+        let own = format!("local {POD_V6} dev eth0");
         eventually("the pod's device works", Duration::from_secs(1), || {
             let routes = self.pod.must("ip", &["-6", "route", "show", "table", "local"]).stdout;
-            if routes.contains("multicast ff00::/8") { Ok(()) } else { Err(routes) }
+            if ["multicast ff00::/8", &own].iter().all(|route| routes.contains(route)) {
+                Ok(())
+            } else {
+                Err(routes)
+            }
         });
     }
 

@@ -95,11 +95,14 @@ impl Lease {
     /// started is ended, workers that outlive it included.
     pub(in crate::supervisor) async fn revoke(self: &Arc<Self>) {
         let holders = self.holders().await;
+        if self.kill_after.is_some() {
+            // Before its listeners fail, which a program may take for a reason to end by itself.
+            self.signal(&holders, Signal::SIGTERM);
+        }
         holders.iter().for_each(Holder::shut_down);
-        let Some(Span(kill_after)) = self.kill_after else { return };
-        self.signal(&holders, Signal::SIGTERM);
         // Or this process would be one for as long.
         drop(holders);
+        let Some(Span(kill_after)) = self.kill_after else { return };
         let lease = Arc::clone(self);
         tokio::spawn(async move {
             if tokio::time::timeout(kill_after, lease.released()).await.is_err() {
