@@ -183,8 +183,8 @@ fn wrong_requests_are_refused_and_change_nothing() {
         (with("name", json!("a/b c")), "usage"),
         (with("on_unavailable", json!("hang")), "usage"),
         (with("kill_after", json!("soon")), "usage"),
-        (with("listen_as", json!([0])), "usage"),
-        (with("listen_as", json!([8080])), "usage"),
+        (with("listen_as", json!(0)), "usage"),
+        (with("listen_as", json!(8080)), "usage"),
         (with("target", json!("nowhere")), "usage"),
         (long, "usage"),
         (with("target", json!("netns:rdt-none")), "not_found"),
@@ -211,7 +211,7 @@ fn fds_that_are_not_what_a_request_needs_are_refused() {
     let script = "
 import json, os, socket, sys
 right = {'target': sys.argv[2], 'match': ['tcp:80']}
-for request, fds in [(right, [0]), (right | {'listen_as': [8080]}, [0]), (right | {'listen_as': [8080]}, [0, 1])]:
+for request, fds in [(right, [0]), (right | {'listen_as': 8080}, [0]), (right | {'listen_as': 8080}, [0, 1])]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.connect(sys.argv[1])
         socket.send_fds(connection, [json.dumps(request).encode()], fds)

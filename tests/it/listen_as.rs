@@ -15,6 +15,39 @@ use super::exec::{assert_is_gone, failure};
 
 const LISTENING: &str = include_str!("../programs/listening.py");
 
+/// What scripts here have in common.
+const PRELUDE: &str = "
+import ctypes, errno, os, select, signal, socket, sys, threading, time
+PORT = 18080
+libc = ctypes.CDLL(None, use_errno=True)
+def say(*words):
+    os.write(1, (' '.join(map(str, words)) + '\\n').encode())
+def bound(host='0.0.0.0', family=None, port=PORT):
+    one = socket.socket(family or (socket.AF_INET6 if ':' in host else socket.AF_INET))
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family is None and one.family == socket.AF_INET6:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    one.bind((host, port))
+    return one
+def listen(one):
+    try:
+        one.listen()
+        return 'listens'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def accepts(one):
+    return one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+def wait():
+    return sys.stdin.readline()
+";
+
+/// `exec --listen-as PORT` of a script.
+#[track_caller]
+fn script(stage: &Stage, options: &str, script: &str) -> Exec {
+    let words = [PYTHON, "-c", &format!("{PRELUDE}{script}")];
+    Exec::start(&mut stage.exec(&format!("--match tcp:80 --listen-as {PORT} {options}"), &words))
+}
+
 /// Where the programs think that they listen. No test looks there but to find nothing.
 const PORT: &str = "18080";
 
@@ -249,4 +282,223 @@ fn without_the_right_to_be_asked_it_is_an_error() {
     let outcome = redirector_tests::command::run(&mut command);
     assert!(failure(&outcome).contains("seccomp"), "{outcome}");
     stage.assert_forgotten();
+}
+
+#[test]
+fn a_daemon_that_cannot_see_the_program_refuses() {
+    let daemon = redirector_tests::daemon::Daemon::in_pid_namespace();
+    let stage = Stage { daemon: Some(daemon), ..Stage::alone() };
+    let outcome = stage.run(&format!("--listen-as {PORT}"), &["true"]);
+    assert!(failure(&outcome).contains("PID namespace"), "{outcome}");
+    stage.assert_forgotten();
+}
+
+#[test]
+fn a_thread_with_a_table_of_files_of_its_own_gets_a_listener_or_an_error() {
+    let stage = Stage::with_daemon();
+    let mut cmd = script(
+        &stage,
+        "",
+        "
+def alone():
+    CLONE_FILES = 0x400
+    assert libc.unshare(CLONE_FILES) == 0
+    one = bound()
+    result = listen(one)
+    say(result if result != 'listens' else one.getsockname()[0])
+threading.Thread(target=alone).start()
+",
+    );
+    // Linux 6.9 can look into a thread's own table; before that it must not be guessed at.
+    let line = cmd.line();
+    assert!(["127.0.0.1", "EADDRNOTAVAIL"].contains(&&*line), "{line}");
+    assert_eq!(cmd.code(), 0);
+}
+
+#[test]
+fn io_uring_cannot_be_set_up() {
+    let stage = Stage::with_daemon();
+    let mut cmd = script(
+        &stage,
+        "",
+        "
+io_uring_setup = 425
+parameters = ctypes.create_string_buffer(120)
+say(libc.syscall(io_uring_setup, 1, parameters), errno.errorcode[ctypes.get_errno()])
+",
+    );
+    assert_eq!(cmd.line(), "-1 EPERM");
+    assert_eq!(cmd.code(), 0);
+}
+
+#[test]
+fn signals_do_not_interrupt_listen() {
+    let stage = Stage::with_daemon();
+    let mut cmd = script(
+        &stage,
+        "",
+        "
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+seen = set()
+for _ in range(50):
+    one = bound()
+    seen.add(listen(one))
+    one.close()
+signal.setitimer(signal.ITIMER_REAL, 0)
+say(*seen)
+",
+    );
+    assert_eq!(cmd.line(), "listens");
+    assert_eq!(cmd.code(), 0);
+}
+
+#[test]
+fn a_socket_that_is_in_epoll_before_it_listens_is_refused_and_it_is_said_why() {
+    let stage = Stage::with_daemon();
+    let mut cmd = script(
+        &stage,
+        "",
+        "
+one = bound()
+poll = select.epoll()
+poll.register(one, select.EPOLLIN)
+say(listen(one))
+poll.unregister(one)
+say(listen(one))
+",
+    );
+    assert_eq!(cmd.line(), "EADDRNOTAVAIL");
+    assert_eq!(cmd.line(), "listens");
+    assert_eq!(cmd.code(), 0);
+    assert!(stage.daemon.as_ref().unwrap().log().iter().any(|line| line.contains("epoll")));
+}
+
+#[test]
+fn what_listens_already_listens_nowhere_new_when_the_rule_is_gone() {
+    let stage = Stage::with_daemon();
+    let target = stage.net.pod.target();
+    for options in [&["detach", &target][..], &["detach", &target, "--rule", "web"]] {
+        let mut cmd = script(
+            &stage,
+            "--name web",
+            "
+first = bound()
+say(listen(first))
+wait()
+say(listen(bound()))
+",
+        );
+        assert_eq!(cmd.line(), "listens");
+        stage.cli().json(options);
+        cmd.tell("go");
+        assert_eq!(cmd.line(), "EADDRNOTAVAIL");
+        assert_eq!(cmd.code(), 0);
+        stage.assert_forgotten();
+    }
+}
+
+#[test]
+fn every_listener_that_it_got_is_shut_down_when_the_namespace_dies() {
+    let stage = Stage::with_daemon();
+    let mut cmd = script(
+        &stage,
+        "--kill-after 1h",
+        "
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+ours = [bound(), bound('::')]
+say(*map(listen, ours))
+say(*map(accepts, ours))
+wait()
+say(*map(accepts, ours))
+",
+    );
+    assert_eq!(cmd.line(), "listens listens");
+    assert_eq!(cmd.line(), "1 1");
+    stage.net.pod.delete();
+    stage.assert_forgotten();
+    cmd.tell("look");
+    assert_eq!(cmd.line(), "0 0");
+    assert_eq!(cmd.code(), 0);
+    assert_is_gone(&stage);
+}
+
+#[test]
+fn an_ipv6_socket_for_a_mapped_address_gets_ipv4_alone() {
+    let stage = Stage::with_daemon();
+    let mut cmd = script(
+        &stage,
+        "",
+        "
+one = bound('::ffff:127.0.0.1')
+say(listen(one))
+connection, peer = one.accept()
+connection.sendall(f'mapped [{peer[0]}]:{peer[1]} [::]:0\\n'.encode())
+while data := connection.recv(65536): connection.sendall(data)
+connection.close()
+wait()
+",
+    );
+    assert_eq!(cmd.line(), "listens");
+    assert_eq!(answer(&stage.net.client, at(POD_V6, 80)), "refused");
+    assert_eq!(answer(&stage.net.client, at(POD_V4, 80)), "mapped");
+    cmd.close_stdin();
+    assert_eq!(cmd.code(), 0);
+}
+
+#[test]
+fn another_namespace_that_it_enters_is_not_meant() {
+    let stage = Stage::with_daemon();
+    let name = stage.net.client.name();
+    let inner = format!("{PRELUDE}one = bound()\nsay(listen(one), one.getsockname()[0])");
+    let words = ["ip", "netns", "exec", &name, PYTHON, "-c", &inner];
+    let mut cmd = Exec::start(&mut stage.exec(&format!("--match tcp:80 --listen-as {PORT}"), &words));
+    assert_eq!(cmd.line(), "listens 0.0.0.0");
+    assert_eq!(cmd.code(), 0);
+}
+
+#[test]
+fn who_is_sent_a_listener_by_another_user_is_not_ended_when_the_namespace_dies() {
+    let stage = Stage::with_daemon();
+    let path = stage.dir.join("sink");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(stage.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let send = format!(
+        "{PRELUDE}
+sink = socket.socket(socket.AF_UNIX)
+sink.connect('{}')
+socket.send_fds(sink, [b'x'], [3])
+say('sent')
+wait()
+",
+        path.display()
+    );
+    let options = "--match tcp:80 --user nobody --kill-after 300ms";
+    let mut cmd = Exec::start(&mut stage.exec(options, &[PYTHON, "-c", &send]));
+    cmd.expect_line("sent");
+    // A program of root's that keeps what it is sent.
+    let holder = format!(
+        "{PRELUDE}
+data, fds, _, _ = socket.recv_fds(socket.socket(fileno=0), 1, 1)
+say('holds', len(fds))
+time.sleep(1000)
+"
+    );
+    let (stream, _) = listener.accept().unwrap();
+    let mut command = Command::new(PYTHON);
+    command.args(["-c", &holder]).stdin(std::os::fd::OwnedFd::from(stream));
+    command.stdout(std::process::Stdio::piped());
+    let mut victim = command.spawn().unwrap();
+    let mut said = String::new();
+    let stdout = victim.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut said).unwrap();
+    assert_eq!(said, "holds 1\n");
+    stage.net.pod.delete();
+    assert_eq!(cmd.code(), 128 + 15);
+    stage.assert_forgotten();
+    assert!(victim.try_wait().unwrap().is_none(), "it was ended");
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert_is_gone(&stage);
 }

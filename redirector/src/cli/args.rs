@@ -150,9 +150,9 @@ pub(super) struct Exec {
     pub(super) kill_after: Span,
 
     /// For a CMD that takes no listeners from others: where it listens on this TCP port, it listens in the namespace
-    /// instead; may be given several times
+    /// instead
     #[arg(long, value_name = "PORT")]
-    pub(super) listen_as: Vec<NonZeroU16>,
+    pub(super) listen_as: Option<NonZeroU16>,
 
     /// Set a variable for CMD; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]

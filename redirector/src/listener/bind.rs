@@ -36,6 +36,8 @@ pub enum Reach {
     /// but the namespace itself reaches it without steering. bpf_sk_assign() asks for the family only, and whether
     /// the socket is IPv6 only (`bpf_sk_lookup_assign`, net/core/filter.c).
     Both,
+    /// IPv4 ones, on an IPv6 socket, as [`Self::Both`].
+    MappedIpv4,
 }
 
 impl Reach {
@@ -52,7 +54,7 @@ impl Reach {
     #[must_use]
     pub fn families(self) -> &'static [Family] {
         match self {
-            Self::Ipv4 => &[Family::Ipv4],
+            Self::Ipv4 | Self::MappedIpv4 => &[Family::Ipv4],
             Self::Ipv6 => &[Family::Ipv6],
             Self::Both => &[Family::Ipv4, Family::Ipv6],
         }
@@ -62,7 +64,7 @@ impl Reach {
     fn domain(self) -> Domain {
         match self {
             Self::Ipv4 => Domain::IPV4,
-            Self::Ipv6 | Self::Both => Domain::IPV6,
+            Self::Ipv6 | Self::Both | Self::MappedIpv4 => Domain::IPV6,
         }
     }
 
@@ -70,7 +72,7 @@ impl Reach {
         match self {
             Self::Ipv4 => (Ipv4Addr::LOCALHOST, port).into(),
             Self::Ipv6 => (Ipv6Addr::LOCALHOST, port).into(),
-            Self::Both => (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port).into(),
+            Self::Both | Self::MappedIpv4 => (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port).into(),
         }
     }
 }
@@ -81,6 +83,7 @@ impl fmt::Display for Reach {
             Self::Ipv4 => "ipv4",
             Self::Ipv6 => "ipv6",
             Self::Both => "dual-stack",
+            Self::MappedIpv4 => "mapped-ipv4",
         })
     }
 }
@@ -186,7 +189,7 @@ fn unbound(reach: Reach) -> Result<Socket, BindError> {
             named("setsockopt IP_TRANSPARENT", listener.set_ip_transparent_v4(true)).map_err(other)?;
             named("setsockopt IP_FREEBIND", listener.set_freebind_v4(true)).map_err(other)?;
         }
-        Reach::Ipv6 | Reach::Both => {
+        Reach::Ipv6 | Reach::Both | Reach::MappedIpv4 => {
             let only_v6 = listener.set_only_v6(reach == Reach::Ipv6);
             named("setsockopt IPV6_V6ONLY", only_v6).map_err(other)?;
             let transparent = socket::set_option(&listener, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1);

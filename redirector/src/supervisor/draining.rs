@@ -13,7 +13,10 @@ pub(super) struct Draining(Mutex<Vec<Arc<Namespace>>>);
 impl Draining {
     pub(super) fn push(&self, netns: &Arc<Namespace>) {
         netns.tasks.close();
-        self.lock().push(Arc::clone(netns));
+        let mut draining = self.lock();
+        if !draining.iter().any(|one| Arc::ptr_eq(one, netns)) {
+            draining.push(Arc::clone(netns));
+        }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Namespace>> {

@@ -46,12 +46,13 @@ impl Supervisor {
             return;
         }
         let dead: Vec<_> = table.extract_if(|_, netns| netns.file == file).map(|(_, netns)| netns).collect();
+        let dead: Vec<_> = dead.into_iter().chain(self.draining.take(file)).collect();
+        // Under the lock: what is made for a lease from here on sees it, and is undone by whoever makes it.
+        dead.iter().for_each(|netns| netns.stop_steering(Life::Aborted));
         drop(table);
         self.watch.remove(file);
-        for netns in dead.into_iter().chain(self.draining.take(file)) {
+        for netns in dead {
             let connections = netns.connections.active.load(Ordering::Relaxed);
-            // First of all: a lease that comes now sees it, and is revoked by whoever makes it.
-            netns.stop_steering(Life::Aborted);
             let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner).clone();
             for lease in leases {
                 lease.revoke().await;
@@ -68,10 +69,6 @@ impl Supervisor {
         let table = self.table.lock().await;
         for netns in table.values() {
             mend(netns);
-            netns.forget_ended_leases().await;
-        }
-        for netns in self.draining.all() {
-            netns.forget_ended_leases().await;
         }
         for done in self.draining.take_done() {
             let in_use = table.values().any(|netns| netns.file == done.file);

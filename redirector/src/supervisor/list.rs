@@ -115,7 +115,7 @@ fn rule(netns: &Namespace, state: &RuleState) -> Result<RuleView, SyscallError> 
 fn lease(netns: &Namespace, state: &RuleState) -> Option<LeaseView> {
     let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner);
     let lease = leases.iter().find(|lease| std::ptr::eq(&*lease.rule, state))?;
-    let listeners = lease.listeners().into_iter().map(|LeasedSocket { family, address, cookie, .. }| {
+    let listeners = lease.in_slots().into_iter().map(|LeasedSocket { family, address, cookie, .. }| {
         let slot = slot(state.consumer, family.bit());
         let healthy = netns.instance.listener_cookie(slot).ok().flatten() == Some(cookie);
         ListenerView { family, address: address.to_string(), healthy }

@@ -30,7 +30,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
 use self::{
     dial::Itself,
@@ -61,6 +61,8 @@ pub struct Supervisor {
     outgoing: Arc<Outgoing>,
     own_cookie: NetnsCookie,
     ending: AtomicBool,
+    /// A lease has ended: somebody has to look who holds its listeners.
+    leases_ended: Notify,
 }
 
 /// Events that the supervisor acts on.
@@ -92,7 +94,9 @@ impl Supervisor {
             outgoing: Arc::default(),
             own_cookie,
             ending: AtomicBool::new(false),
+            leases_ended: Notify::new(),
         });
+        tokio::spawn(Arc::clone(&supervisor).sweep_leases());
         tokio::spawn(Arc::clone(&supervisor).tend(Events { deaths, went_down: went_down_events }));
         Ok(supervisor)
     }

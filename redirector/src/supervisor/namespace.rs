@@ -169,6 +169,11 @@ impl Namespace {
         !self.leases.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// Whether new connections come to us.
+    pub(super) fn is_steering(&self) -> bool {
+        *self.life.borrow() == Life::Steering
+    }
+
     /// Whether it has been let go of at once.
     pub(super) fn is_aborted(&self) -> bool {
         *self.life.borrow() == Life::Aborted

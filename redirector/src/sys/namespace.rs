@@ -45,6 +45,19 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result)) }
 }
 
+/// As [`pidfd_open`], of any thread. Minimum kernel 6.9 (`EINVAL` before).
+///
+/// # Errors
+///
+/// `ESRCH`: no such thread.
+pub fn pidfd_open_thread(thread: i32) -> io::Result<OwnedFd> {
+    // `PIDFD_THREAD`, include/uapi/linux/pidfd.h.
+    let flags = libc::O_EXCL;
+    // SAFETY: takes integers only.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, thread, flags) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result)) }
+}
+
 /// Duplicates another process's fd. Needs the right to trace it. Minimum kernel 5.6.
 ///
 /// # Errors

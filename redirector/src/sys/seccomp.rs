@@ -16,9 +16,11 @@ const ARCHITECTURE: u32 = 0xc000_00b7;
 
 /// From here on each listen(2) of this thread, and of what it runs, waits until the holder of the fd has answered.
 /// Cannot be undone. When the last holder is gone, these calls fail with `ENOSYS`. Minimum kernel 5.9 (for
-/// [`Call::replace`]).
+/// [`Call::replace`]); before 5.19 a signal interrupts them.
 ///
-/// Calls by another ABI than the native one (32-bit programs) are not asked about.
+/// io_uring, which can listen since 6.11 and asks nobody, cannot be set up any more (`EPERM`): programs that use it
+/// do without where an administrator has switched it off. Calls by another ABI than the native one (32-bit programs)
+/// are not asked about.
 ///
 /// # Errors
 ///
@@ -30,14 +32,18 @@ pub fn ask_about_listen() -> io::Result<OwnedFd> {
     /// `offsetof(struct seccomp_data, …)`.
     const NUMBER: u32 = 0;
     const ARCH: u32 = 4;
-    let listen = u32::try_from(libc::SYS_listen).map_err(io::Error::other)?;
+    let number = |call| u32::try_from(call).map_err(io::Error::other);
+    let (listen, io_uring) = (number(libc::SYS_listen)?, number(libc::SYS_io_uring_setup)?);
+    let refused = libc::SECCOMP_RET_ERRNO | number(libc::EPERM.into())?;
     let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     let mut steps = [
         step(LOAD, ARCH, 0, 0),
-        step(IF_EQUAL, ARCHITECTURE, 0, 3),
+        step(IF_EQUAL, ARCHITECTURE, 0, 5),
         step(LOAD, NUMBER, 0, 0),
         step(IF_EQUAL, listen, 0, 1),
         step(RETURN, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
+        step(IF_EQUAL, io_uring, 0, 1),
+        step(RETURN, refused, 0, 0),
         step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
     ];
     let program = libc::sock_fprog {
@@ -46,9 +52,20 @@ pub fn ask_about_listen() -> io::Result<OwnedFd> {
     };
     // Without SPEC_ALLOW kernels before 5.16 slow the program down, against attacks that this filter is not about.
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-    // SAFETY: the kernel reads the program and its steps, which live until the call has returned.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    match install(&program, flags | WAIT_KILLABLE_RECV) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => install(&program, flags),
+        result => result,
+    }
+}
+
+/// While the answer is being made only a fatal signal ends the wait: listen(2) never fails with `EINTR`, and programs
+/// do not expect it. Linux 5.19, include/uapi/linux/seccomp.h.
+const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+
+fn install(program: &libc::sock_fprog, flags: libc::c_ulong) -> io::Result<OwnedFd> {
+    let program = std::ptr::from_ref(program);
+    // SAFETY: the kernel reads the program and its steps, which the caller has until the call has returned.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, program) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result)) }
 }
 
@@ -68,6 +85,8 @@ pub struct Call {
     pub thread: u32,
     /// Its argument.
     pub fd: i32,
+    /// Whether it is a listen(2): a filter that somebody else has made may ask about other calls.
+    pub is_listen: bool,
 }
 
 /// What there is on a fd of [`ask_about_listen`].
@@ -115,7 +134,8 @@ pub fn next(fd: impl AsFd) -> io::Result<Next> {
     }
     let libc::seccomp_notif { id, pid: thread, flags: _, data } = notification;
     // An int, in the low half of a register.
-    Ok(Next::Call(Call { id, thread, fd: data.args[0] as i32 }))
+    let is_listen = data.arch == ARCHITECTURE && i64::from(data.nr) == libc::SYS_listen;
+    Ok(Next::Call(Call { id, thread, fd: data.args[0] as i32, is_listen }))
 }
 
 impl Call {

@@ -31,7 +31,7 @@ const FIRST_FD: i32 = 3;
 pub(super) fn exec(socket: &Path, command: &args::Exec) -> ExitCode {
     let result = prepare(command).and_then(|user| match Handoff::connect(&handoff_path(socket)) {
         Ok(handoff) => {
-            let leased = lease(handoff, command)?;
+            let leased = lease(handoff, command, user.as_ref())?;
             become_program(command, user, leased).map(|never| match never {})
         }
         Err(HandoffError::Unreachable { source, .. }) if is_absent(&source) => alone::run(command),
@@ -56,23 +56,27 @@ fn prepare(command: &args::Exec) -> Result<Option<User>, Failure> {
     command.user.as_deref().map(User::find).transpose()
 }
 
-fn lease(handoff: Handoff, command: &args::Exec) -> Result<(Leased, Vec<OwnedFd>), Failure> {
-    let asked = match &command.listen_as[..] {
-        [] => None,
+fn lease(
+    handoff: Handoff,
+    command: &args::Exec,
+    user: Option<&User>,
+) -> Result<(Leased, Vec<OwnedFd>), Failure> {
+    let asked = match command.listen_as {
+        None => None,
         // Now that there is a daemon to ask: without one this process would be the daemon, and ask itself.
-        [..] => Some(sys::seccomp::ask_about_listen().map_err(|error| {
+        Some(_) => Some(sys::seccomp::ask_about_listen().map_err(|error| {
             let why = format!("--listen-as: seccomp SECCOMP_SET_MODE_FILTER: {error}");
             Failure::failed(&io::Error::other(why)).of_exec()
         })?),
     };
     let enclosed: Vec<_> = asked.iter().map(OwnedFd::as_fd).collect();
-    handoff.lease(&request(command), &enclosed).map_err(|error| match error {
+    handoff.lease(&request(command, user), &enclosed).map_err(|error| match error {
         HandoffError::Refused(error) => Failure::from(error).of_exec(),
         error => Failure::failed(&error).of_exec(),
     })
 }
 
-fn request(command: &args::Exec) -> LeaseRequest {
+fn request(command: &args::Exec, user: Option<&User>) -> LeaseRequest {
     LeaseRequest {
         target: command.target.clone(),
         matches: command.matches.clone(),
@@ -80,7 +84,8 @@ fn request(command: &args::Exec) -> LeaseRequest {
         on_unavailable: command.on_unavailable,
         host_netns: command.host_netns,
         kill_after: Some(command.kill_after),
-        listen_as: command.listen_as.clone(),
+        listen_as: command.listen_as,
+        user: user.map(User::id),
     }
 }
 

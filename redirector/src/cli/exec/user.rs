@@ -44,6 +44,11 @@ impl User {
         Ok(user)
     }
 
+    /// Its number.
+    pub(super) fn id(&self) -> u32 {
+        self.uid.as_raw()
+    }
+
     /// Changes this process for good: groups, then group, then user. What it runs has no capability, and can gain
     /// none.
     pub(super) fn become_it(self) -> Result<(), Failure> {

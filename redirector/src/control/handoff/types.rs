@@ -32,11 +32,15 @@ pub struct LeaseRequest {
     /// finds its listeners shut down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_after: Option<Span>,
-    /// Not empty: no listeners come with the answer. The request carries an fd of
-    /// [`crate::sys::seccomp::ask_about_listen`] instead, and where the receiver listens on one of these TCP ports it
-    /// gets a listener of the namespace in the place of its own socket.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub listen_as: Vec<NonZeroU16>,
+    /// No listeners come with the answer. The request carries an fd of
+    /// [`crate::sys::seccomp::ask_about_listen`] instead, and where the receiver listens on this TCP port it gets a
+    /// listener of the namespace in the place of its own socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_as: Option<NonZeroU16>,
+    /// The user that the receiver will run as; without it the one that asks. When the namespace dies, `kill_after`
+    /// ends other holders of its listeners only when they are this user's too: what it could end itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
 }
 
 /// Listeners, which come with this message in this order.

@@ -12,8 +12,8 @@ use redirector_ebpf::slot;
 use tokio::io::Interest;
 
 use super::{
-    Lease,
-    holders::{Holder, holders},
+    Lease, LeasedSocket,
+    holders::{Holder, held, holders},
 };
 use crate::{
     config::Span,
@@ -22,8 +22,16 @@ use crate::{
     sys::{self, namespace::pidfd_send_signal},
 };
 
-/// Between two looks at who holds the listeners of a dead namespace. Nothing tells when a file is closed elsewhere.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Between two looks at who holds the listeners of a dead namespace, the first and the longest. Nothing tells when a
+/// file is closed elsewhere.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Between two looks at who still holds listeners of leases that have ended.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Leases that have ended and whose listeners somebody still holds, in one namespace. One more, and the first is
+/// forgotten: it gets nothing, but who holds it is not ended when the namespace dies.
+const MAX_ENDED: usize = 64;
 
 /// Waits until the process that a pidfd means has ended.
 pub(super) async fn wait_for_end(pidfd: io::Result<OwnedFd>) {
@@ -41,9 +49,10 @@ pub(super) async fn wait_for_end(pidfd: io::Result<OwnedFd>) {
 impl Supervisor {
     /// Takes a lease's rule away; steering ends when it was the last.
     pub(super) async fn end_lease(&self, netns: &Arc<Namespace>, lease: &Arc<Lease>) {
-        lease.ended.store(true, Ordering::Relaxed);
-        netns.forget_ended_leases().await;
         let mut table = self.table.lock().await;
+        lease.ended.store(true, Ordering::Relaxed);
+        netns.bound_ended_leases();
+        self.leases_ended.notify_one();
         if !lease.is_in_force(netns) {
             return;
         }
@@ -60,18 +69,56 @@ impl Supervisor {
             netns.instance.clear_listener(slot(lease.rule.consumer, family.bit()));
         }
     }
+
+    /// Forgets leases that have ended, when nobody holds their listeners any more. Those that somebody holds keep
+    /// the namespace, so they are wanted when it dies. Runs for as long as the daemon.
+    pub(in crate::supervisor) async fn sweep_leases(self: Arc<Self>) {
+        loop {
+            let left = self.sweep_once().await;
+            let ended = self.leases_ended.notified();
+            if left {
+                drop(tokio::time::timeout(SWEEP, ended).await);
+            } else {
+                ended.await;
+            }
+        }
+    }
+
+    /// Whether some are left. One look for all of them, and not under the lock.
+    async fn sweep_once(&self) -> bool {
+        let mut namespaces: Vec<_> = self.table.lock().await.values().cloned().collect();
+        namespaces.extend(self.draining.all());
+        let ended: Vec<_> = namespaces.iter().flat_map(|netns| netns.ended_leases()).collect();
+        let sockets: Vec<LeasedSocket> = ended.iter().flat_map(|lease| lease.listeners()).collect();
+        let held = tokio::task::spawn_blocking(move || held(&sockets)).await.unwrap_or_default();
+        let mut left = false;
+        for lease in ended {
+            if lease.listeners().iter().any(|one| held.contains(&one.cookie)) {
+                left = true;
+            } else {
+                namespaces.iter().for_each(|netns| netns.forget_lease(&lease));
+            }
+        }
+        left
+    }
 }
 
 impl Namespace {
-    /// Forgets the leases whose process has ended and whose listeners nobody holds any more. Those that somebody
-    /// holds still keep the namespace, so they are wanted when it dies.
-    pub(in crate::supervisor) async fn forget_ended_leases(&self) {
-        let leases = || self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended: Vec<_> = leases().iter().filter(|lease| lease.has_ended()).cloned().collect();
-        for lease in ended {
-            if lease.holders().await.is_empty() {
-                leases().retain(|one| !Arc::ptr_eq(one, &lease));
-            }
+    fn ended_leases(&self) -> Vec<Arc<Lease>> {
+        let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.iter().filter(|lease| lease.has_ended()).cloned().collect()
+    }
+
+    fn forget_lease(&self, lease: &Arc<Lease>) {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.retain(|one| !Arc::ptr_eq(one, lease));
+    }
+
+    fn bound_ended_leases(&self) {
+        let ended = self.ended_leases();
+        for lease in ended.iter().rev().skip(MAX_ENDED) {
+            tracing::warn!(netns = %self.target, rule = %lease.rule.rule.name, "too many programs hold listeners whose lease has ended; the first is forgotten");
+            self.forget_lease(lease);
         }
     }
 }
@@ -84,7 +131,7 @@ impl Lease {
 
     async fn holders(&self) -> Vec<Holder> {
         let listeners = self.listeners();
-        let found = tokio::task::spawn_blocking(move || holders(&listeners)).await;
+        let found = tokio::task::spawn_blocking(move || holders(&listeners).collect()).await;
         found.unwrap_or_else(|error| {
             tracing::error!(%error, "look for the holders of listeners");
             Vec::new()
@@ -115,14 +162,16 @@ impl Lease {
     /// Waits until the process has ended and nobody holds its listeners.
     async fn released(&self) {
         wait_for_end(self.pidfd.try_clone()).await;
+        let mut pause = LOOK_AGAIN.0;
         while !self.holders().await.is_empty() {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_AGAIN.1);
         }
     }
 
     fn signal(&self, holders: &[Holder], signal: Signal) {
         // It has ended when this fails.
         drop(pidfd_send_signal(&self.pidfd, signal as i32));
-        holders.iter().for_each(|holder| holder.signal(signal));
+        holders.iter().for_each(|holder| holder.signal(self.user, signal));
     }
 }

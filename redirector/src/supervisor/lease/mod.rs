@@ -7,8 +7,11 @@
 mod end;
 mod holders;
 mod listen;
+mod task;
 
 use std::{
+    fs::File,
+    num::NonZeroU16,
     os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
@@ -29,9 +32,11 @@ use crate::{
         DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Destination, ParseError, RuleName, RuleSpec, Span,
         Target,
     },
-    control::{Code, Error, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver, SCHEMA},
+    control::{
+        Caller, Code, Error, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver, SCHEMA,
+    },
     listener::{self, Reach},
-    netns::Family,
+    netns::{Family, NetnsFile},
     sys,
 };
 
@@ -42,10 +47,12 @@ pub(super) struct Lease {
     pub(super) rule: Arc<RuleState>,
     /// In the daemon's PID namespace; for show.
     pub(super) pid: Option<i32>,
-    /// All that the program got at first, or has got so far.
+    /// What the program got at first, or has got so far; of one family the last is in the slot.
     listeners: Mutex<Vec<LeasedSocket>>,
     pidfd: OwnedFd,
     kill_after: Option<Span>,
+    /// That the program runs as.
+    user: u32,
     /// The process has ended. Others may still hold its listeners.
     ended: AtomicBool,
 }
@@ -61,6 +68,8 @@ pub(super) struct LeasedSocket {
     pub(super) cookie: u64,
     /// Inode in sockfs: how it shows among the fds of a process.
     inode: u64,
+    /// The process that got it, which may have given it on since.
+    receiver: Option<i32>,
 }
 
 /// Ends the lease when it is dropped before [`LeaseKeeper::delivered`].
@@ -82,10 +91,10 @@ impl Leases for Supervisor {
         receiver: Receiver,
         request: LeaseRequest,
     ) -> Result<(Leased, Vec<OwnedFd>, Keeper), Error> {
-        let LeaseRequest { target, matches, name, on_unavailable, host_netns, kill_after, listen_as } =
+        let LeaseRequest { target, matches, name, on_unavailable, host_netns, kill_after, listen_as, user } =
             request;
         let Receiver { caller, pidfd, enclosed } = receiver;
-        let asked = asked(&listen_as, enclosed)?;
+        let asked = asked(listen_as, enclosed, caller, &pidfd)?;
         let spec = RuleSpec {
             name,
             matches,
@@ -118,6 +127,7 @@ impl Leases for Supervisor {
             listeners: Mutex::new(sockets),
             pidfd,
             kill_after,
+            user: user.or(caller.uid).unwrap_or(u32::MAX),
             ended: AtomicBool::new(false),
         });
         if let Some(error) = failure {
@@ -129,9 +139,14 @@ impl Leases for Supervisor {
             // It died before the lease was there to be revoked with the others.
             lease.revoke().await;
         }
-        if let Some(asked) = asked {
-            let answers = listen::Answers::new(&self, &netns, &lease, listen_as);
-            tokio::spawn(answers.give(asked));
+        if !netns.is_steering() {
+            // Or it was detached; who holds its listeners is wanted when it dies.
+            self.draining.push(&netns);
+        }
+        if let Some(Asked { fd, port, home }) = asked {
+            let (supervisor, netns, lease) =
+                (Arc::downgrade(&self), Arc::downgrade(&netns), Arc::downgrade(&lease));
+            tokio::spawn(listen::Answers { supervisor, netns, lease, port, home }.give(fd));
         }
         let supervisor = Arc::clone(&self);
         tokio::spawn(async move {
@@ -154,22 +169,56 @@ impl Leases for Supervisor {
     }
 }
 
-/// The fd by which the receiver asks for its listeners one by one, when it does.
-fn asked(ports: &[std::num::NonZeroU16], enclosed: Vec<OwnedFd>) -> Result<Option<OwnedFd>, Error> {
+/// How a receiver asks for its listeners one by one.
+struct Asked {
+    fd: OwnedFd,
+    port: NonZeroU16,
+    /// The namespace that it is in.
+    home: NetnsFile,
+}
+
+/// Takes what a request with `listen_as` needs; finds out before anything is made whether it can work.
+fn asked(
+    port: Option<NonZeroU16>,
+    enclosed: Vec<OwnedFd>,
+    caller: Caller,
+    receiver: &OwnedFd,
+) -> Result<Option<Asked>, Error> {
     let mut enclosed = enclosed.into_iter();
-    match (ports, enclosed.next(), enclosed.next()) {
-        ([], None, None) => Ok(None),
-        ([_, ..], Some(fd), None) if sys::seccomp::is_asked(&fd) => Ok(Some(fd)),
-        ([], ..) => Err(Error::new(Code::Usage, "request: there are fds, and no `listen_as`")),
-        ([_, ..], ..) => {
-            Err(Error::new(Code::Usage, "request: `listen_as` needs one fd, a seccomp listener"))
+    let (port, fd) = match (port, enclosed.next(), enclosed.next()) {
+        (None, None, None) => return Ok(None),
+        (Some(port), Some(fd), None) if sys::seccomp::is_asked(&fd) => (port, fd),
+        (None, ..) => return Err(Error::new(Code::Usage, "request: there are fds, and no `listen_as`")),
+        (Some(_), ..) => {
+            return Err(Error::new(Code::Usage, "request: `listen_as` needs one fd, a seccomp listener"));
         }
+    };
+    let failed = |why: &str| Error::new(Code::Failed, format!("listen_as: {why}"));
+    let Some(pid) = caller.pid else {
+        return Err(failed("the program is in another PID namespace than the daemon"));
+    };
+    let home = File::open(format!("/proc/{pid}/ns/net")).and_then(NetnsFile::of);
+    let home = home.map_err(|error| failed(&format!("open `/proc/{pid}/ns/net`: {error}")))?;
+    // Whatever it has as its standard input: what counts is whether it may be looked at.
+    match sys::namespace::pidfd_getfd(receiver, 0) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let error = failed(&format!("pidfd_getfd of process {pid}: {error}"));
+            Err(error.with_hint("the daemon needs CAP_SYS_PTRACE to look at what the program listens with"))
+        }
+        _ => Ok(Some(Asked { fd, port, home })),
     }
 }
 
 impl Lease {
     pub(super) fn listeners(&self) -> Vec<LeasedSocket> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last one of each family: what its slots have when it is in force.
+    pub(super) fn in_slots(&self) -> Vec<LeasedSocket> {
+        let listeners = self.listeners();
+        let last = |family| listeners.iter().rev().find(|one| one.family == family).cloned();
+        [Family::Ipv4, Family::Ipv6].into_iter().filter_map(last).collect()
     }
 
     fn has_ended(&self) -> bool {
@@ -191,7 +240,7 @@ fn leased_socket(family: Family, reach: Reach, socket: &socket2::Socket) -> std:
     let address = address.ok_or_else(|| std::io::Error::other("not an internet address"))?;
     let (cookie, _) = listener::cookies(socket.as_fd()).map_err(std::io::Error::other)?;
     let inode = fstat(socket)?.st_ino;
-    Ok(LeasedSocket { family, reach, address, cookie, inode })
+    Ok(LeasedSocket { family, reach, address, cookie, inode, receiver: None })
 }
 
 /// `LISTEN_FDNAMES` are separated by colons, so they hold none.
