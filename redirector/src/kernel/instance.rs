@@ -159,6 +159,16 @@ impl Instance {
             .map(|info| info.id)
     }
 
+    /// Bytes of machine code that the program is; 0 when the kernel interprets it.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
+    pub fn machine_code_length(&self) -> Result<u32, SyscallError> {
+        named("bpf BPF_OBJ_GET_INFO_BY_FD program", bpf::program_info(self.program.as_fd()))
+            .map(|info| info.machine_code_length)
+    }
+
     /// Runs the program on a made-up packet, as often as `repeat` says. Minimum kernel 5.13.
     ///
     /// # Errors

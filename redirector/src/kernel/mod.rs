@@ -8,6 +8,7 @@ mod bypass;
 mod counters;
 mod instance;
 mod object;
+pub mod probe;
 
 pub use bypass::{Bypass, BypassError, BypassGuard, bypass_key};
 pub use counters::Counters;

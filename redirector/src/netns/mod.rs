@@ -6,6 +6,7 @@ mod cookie;
 mod enter;
 mod factory;
 mod family;
+mod loopback;
 mod routes;
 mod survey;
 
@@ -14,9 +15,10 @@ use std::{io, os::fd::AsFd};
 use nix::sys::stat::fstat;
 
 pub use cookie::NetnsCookie;
-pub use enter::enter;
+pub use enter::{enter, in_new};
 pub use factory::SocketFactory;
 pub use family::Family;
+pub use loopback::raise_loopback;
 pub use survey::{Survey, established, survey};
 
 /// The nsfs file of a namespace. Means it only for as long as something keeps the namespace: inode numbers are

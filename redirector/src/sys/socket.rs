@@ -106,16 +106,24 @@ pub fn listen(socket: impl AsFd, backlog: i32) -> io::Result<()> {
 ///
 /// As getsockopt(2), pidfd_open(2); `ESRCH` when the peer cannot be seen from this PID namespace.
 pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
-    const SO_PEERPIDFD: i32 = 77;
-    match option::<i32>(&socket, libc::SOL_SOCKET, SO_PEERPIDFD) {
-        Ok(fd) => Ok(super::owned(fd.into())),
+    match exact_peer_pidfd(&socket) {
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
             let credentials =
                 nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?;
             super::namespace::pidfd_open(credentials.pid())
         }
-        Err(error) => Err(error),
+        result => result,
     }
+}
+
+/// [`peer_pidfd`] without the way that old kernels need. Minimum kernel 6.5.
+///
+/// # Errors
+///
+/// As getsockopt(2) `SO_PEERPIDFD`: `ENOPROTOOPT` before.
+pub fn exact_peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
+    const SO_PEERPIDFD: i32 = 77;
+    option::<i32>(socket, libc::SOL_SOCKET, SO_PEERPIDFD).map(|fd| super::owned(fd.into()))
 }
 
 /// Receives one message and the fds that came with it, close-on-exec. No message is 0 bytes.

@@ -15,10 +15,15 @@ use bytemuck::{Pod, Zeroable};
 
 use super::owned;
 
+mod make;
+
+pub use make::{Instruction, array_of_maps, sk_lookup_program, sockmap};
+
 const MAP_CREATE: i64 = 0;
 const MAP_LOOKUP_ELEM: i64 = 1;
 const MAP_UPDATE_ELEM: i64 = 2;
 const MAP_DELETE_ELEM: i64 = 3;
+const PROG_LOAD: i64 = 5;
 const PROG_TEST_RUN: i64 = 10;
 const PROG_GET_FD_BY_ID: i64 = 13;
 const OBJ_GET_INFO_BY_FD: i64 = 15;
@@ -296,7 +301,9 @@ pub struct ProgramInfo {
     /// Of this program.
     pub id: u32,
     tag: [u8; 8],
-    lengths: [u32; 2],
+    /// Bytes of machine code; 0 when the kernel interprets the program.
+    pub machine_code_length: u32,
+    translated_length: u32,
     instructions: [u64; 2],
     load_time: u64,
     created_by_uid: u32,
