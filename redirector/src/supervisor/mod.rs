@@ -10,6 +10,7 @@ mod dial;
 mod draining;
 mod health;
 mod lease;
+mod limits;
 mod list;
 mod namespace;
 mod onward;
@@ -28,6 +29,8 @@ use std::{
     },
     time::Duration,
 };
+
+pub use limits::{affordable_connections, raise_limits};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
