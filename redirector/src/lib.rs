@@ -14,6 +14,7 @@
 //! | [`observe`] | counters and logs |
 //! | [`control`] | the API: server, client, shared types |
 //! | [`supervisor`] | attach, detach, list, mend, drain |
+//! | [`doctor`] | what works on this machine, by trying it |
 //! | [`cli`] | parse, call, print |
 //! | [`sys`] | the only `unsafe` |
 
@@ -22,6 +23,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod kernel;
 pub mod listener;
 pub mod netns;

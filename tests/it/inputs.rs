@@ -85,7 +85,7 @@ const ATTACH: [(&str, i32, &str); 55] = [
 ];
 
 /// Whole command lines.
-const COMMANDS: [(&str, i32, &str); 16] = [
+const COMMANDS: [(&str, i32, &str); 18] = [
     ("", 2, ""),
     ("explain {pod} x", 2, "explain"),
     ("verify {pod}", 2, "verify"),
@@ -102,6 +102,8 @@ const COMMANDS: [(&str, i32, &str); 16] = [
     ("list nowhere", 2, "nowhere"),
     ("list {pod} {pod}", 2, "{pod}"),
     ("list --colour", 2, "--colour"),
+    ("doctor {pod}", 2, "{pod}"),
+    ("doctor --fix", 2, "--fix"),
 ];
 
 #[test]
@@ -165,10 +167,10 @@ fn help_and_version_are_no_errors_and_help_shows_only_what_there_is() {
         assert!(!outcome.stdout.is_empty() && outcome.stderr.is_empty(), "{outcome}");
     }
     let help = cli.run(&["--help"]).stdout;
-    for command in ["run", "attach", "detach", "list", "exec"] {
+    for command in ["run", "attach", "detach", "list", "exec", "doctor"] {
         assert!(help.contains(command), "{help}");
     }
-    for later in ["explain", "doctor", "cleanup", "export", "metrics"] {
+    for later in ["explain", "cleanup", "export", "metrics"] {
         assert!(!help.contains(later), "`{later}` does not exist yet: {help}");
     }
 }

@@ -6,6 +6,7 @@ mod backlog;
 mod changes;
 mod death;
 mod destinations;
+mod doctor;
 mod ends;
 mod exec;
 mod foreign;

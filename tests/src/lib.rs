@@ -8,6 +8,7 @@
 //! | [`dir`] | a directory of one's own, removed afterwards |
 //! | [`eventually`] | the only place that waits by looking again |
 //! | [`netns`] | a network namespace, by name or held by a process |
+//! | [`kernel`] | what the running kernel is |
 //! | [`topology`] | a pod and a client, joined |
 //! | [`server`], [`client`] | who answers, and who asks |
 //! | [`pattern`], [`scale`] | bytes that both ends know, and how many |
@@ -28,6 +29,7 @@ pub mod eventually;
 pub mod exec;
 pub mod holder;
 pub mod http;
+pub mod kernel;
 pub mod netns;
 pub mod pattern;
 pub mod scale;

@@ -33,6 +33,8 @@ pub(super) enum Command {
     List(List),
     /// Run a program that accepts the steered connections itself
     Exec(Exec),
+    /// Say what works on this machine, by trying it
+    Doctor(Doctor),
 }
 
 const TARGETS: &str = "\
@@ -200,6 +202,21 @@ pub(super) struct List {
     /// Only this namespace
     pub(super) target: Option<Target>,
 
+    /// Print a JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Needs no daemon, and leaves nothing behind. Each line has a status:
+  ok       as it should be
+  note     something that is not needed is not there
+  warning  steering works, and less well or not for everything
+  fail     steering cannot work
+
+Exit codes: 0 steering works here; 1 it cannot.")]
+pub(super) struct Doctor {
     /// Print a JSON document
     #[arg(long)]
     pub(super) json: bool,

@@ -3,6 +3,7 @@
 mod args;
 mod attach;
 mod detach;
+mod doctor;
 mod exec;
 mod exit;
 mod list;
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
         Command::Attach(command) => client(attach::attach(&args.socket, command)),
         Command::Detach(command) => client(detach::detach(&args.socket, command)),
         Command::List(command) => client(list::list(&args.socket, command)),
+        Command::Doctor(command) => doctor::doctor(&args.socket, &command),
         Command::Exec(command) => return exec::exec(&args.socket, &command),
     };
     exit::finish(result)

@@ -1,0 +1,55 @@
+//! `redirector doctor`.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use super::{args, exit::Failure};
+use crate::{
+    doctor::{self, Report, Status},
+    observe::escaped,
+};
+
+pub(super) fn doctor(socket: &Path, command: &args::Doctor) -> Result<(), Failure> {
+    let report = doctor::examine(socket);
+    let mut out = io::stdout().lock();
+    if command.json {
+        serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        print(&mut out, &report)?;
+    }
+    if report.works {
+        return Ok(());
+    }
+    let failed = report.checks.iter().filter(|check| check.status == Status::Fail);
+    let names: Vec<&str> = failed.map(|check| check.name).collect();
+    let error = io::Error::other(format!("steering cannot work here: {}", names.join(", ")));
+    Err(Failure::failed(&error))
+}
+
+/// A line for each check, and one for its hint.
+fn print(out: &mut impl io::Write, report: &Report) -> io::Result<()> {
+    let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    for check in &report.checks {
+        let status = shown(check.status);
+        writeln!(out, "{status:<7}  {:<width$}  {}", check.name, escaped(&check.found))?;
+        if let Some(hint) = &check.hint {
+            writeln!(out, "{:<7}  {:<width$}  hint: {}", "", "", escaped(hint))?;
+        }
+    }
+    if report.works {
+        writeln!(out, "steering works here")?;
+    }
+    Ok(())
+}
+
+fn shown(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Note => "note",
+        Status::Warning => "warning",
+        Status::Fail => "fail",
+    }
+}

@@ -1,0 +1,89 @@
+//! Where this process is, and whether it can go elsewhere.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+use anyhow::{Context as _, ensure};
+
+use super::{Check, Status};
+use crate::{
+    control::chain,
+    netns::{self, NetnsCookie},
+    target,
+};
+
+pub(super) const USE_THE_INITIAL: &str =
+    "run it outside of user namespaces, as root of the host: a rootless container cannot load the program";
+
+/// Whose capabilities ours are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UserNamespace {
+    /// The machine's.
+    Initial,
+    /// Only those over what belongs to another user namespace.
+    Other,
+}
+
+/// One that cannot be read counts as the initial one: what is refused there shows in every other check.
+pub(super) fn user_namespace() -> UserNamespace {
+    /// `PROC_USER_INIT_INO`, include/linux/proc_ns.h: the initial user namespace always has this inode.
+    const INITIAL: &str = "user:[4026531837]";
+    match fs::read_link("/proc/self/ns/user") {
+        Ok(own) if own != Path::new(INITIAL) => UserNamespace::Other,
+        _ => UserNamespace::Initial,
+    }
+}
+
+pub(super) fn checks() -> Vec<Check> {
+    let user = match user_namespace() {
+        UserNamespace::Initial => Check::ok("user namespace", "the initial one"),
+        UserNamespace::Other => {
+            Check::not_ok("user namespace", Status::Fail, "not the initial one", USE_THE_INITIAL)
+        }
+    };
+    vec![user, network_namespaces(), host_view()]
+}
+
+fn network_namespaces() -> Check {
+    let name = "network namespaces";
+    match enter_a_new_one() {
+        Ok(()) => Check::ok(name, "one was made, left, and entered again (unshare, setns)"),
+        Err(error) => {
+            let hint = "the kernel needs CONFIG_NET_NS, and the daemon CAP_SYS_ADMIN";
+            Check::not_ok(name, Status::Fail, chain(error.as_ref()), hint)
+        }
+    }
+}
+
+fn enter_a_new_one() -> anyhow::Result<()> {
+    let made = netns::in_new(|| {
+        let file = open_own();
+        NetnsCookie::here().map(|cookie| (file, cookie))
+    });
+    let (file, cookie) = made.context("unshare CLONE_NEWNET")??;
+    let file = file?;
+    let seen = netns::enter(&file, NetnsCookie::here).context("setns CLONE_NEWNET")??;
+    ensure!(seen == cookie, "setns CLONE_NEWNET: it leads to another namespace");
+    Ok(())
+}
+
+/// The namespace of this thread, as an nsfs file.
+pub(super) fn open_own() -> io::Result<File> {
+    let path = "/proc/thread-self/ns/net";
+    File::open(path).map_err(|error| io::Error::new(error.kind(), format!("open `{path}`: {error}")))
+}
+
+fn host_view() -> Check {
+    let name = "host view";
+    match target::sees_host() {
+        Ok(()) => Check::ok(name, "PID 1's namespaces and mounts can be seen"),
+        Err(why) => {
+            let hint = "share the host's PID namespace (`--pid=host`), or detach namespaces before they end: \
+                        else the daemon cannot learn that they did";
+            Check::not_ok(name, Status::Warning, why, hint)
+        }
+    }
+}
