@@ -85,7 +85,7 @@ const ATTACH: [(&str, i32, &str); 55] = [
 ];
 
 /// Whole command lines.
-const COMMANDS: [(&str, i32, &str); 18] = [
+const COMMANDS: [(&str, i32, &str); 22] = [
     ("", 2, ""),
     ("explain {pod} x", 2, "explain"),
     ("verify {pod}", 2, "verify"),
@@ -104,6 +104,10 @@ const COMMANDS: [(&str, i32, &str); 18] = [
     ("list --colour", 2, "--colour"),
     ("doctor {pod}", 2, "{pod}"),
     ("doctor --fix", 2, "--fix"),
+    ("cleanup {pod} extra", 2, "extra"),
+    ("cleanup nowhere", 2, "nowhere"),
+    ("cleanup netns:rdt-none", 3, "rdt-none"),
+    ("cleanup path:{dir}/file", 1, "{dir}/file"),
 ];
 
 #[test]
@@ -167,10 +171,10 @@ fn help_and_version_are_no_errors_and_help_shows_only_what_there_is() {
         assert!(!outcome.stdout.is_empty() && outcome.stderr.is_empty(), "{outcome}");
     }
     let help = cli.run(&["--help"]).stdout;
-    for command in ["run", "attach", "detach", "list", "exec", "doctor"] {
-        assert!(help.contains(command), "{help}");
+    for command in ["run", "attach", "detach", "list", "exec", "doctor", "cleanup"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
-    for later in ["explain", "cleanup", "export", "metrics"] {
+    for later in ["explain", "verify", "export", "metrics"] {
         assert!(!help.contains(later), "`{later}` does not exist yet: {help}");
     }
 }

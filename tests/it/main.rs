@@ -4,6 +4,7 @@ mod api;
 mod attach;
 mod backlog;
 mod changes;
+mod cleanup;
 mod death;
 mod destinations;
 mod doctor;

@@ -35,6 +35,8 @@ pub(super) enum Command {
     Exec(Exec),
     /// Say what works on this machine, by trying it
     Doctor(Doctor),
+    /// Remove what a killed daemon or `exec` left behind
+    Cleanup(Cleanup),
 }
 
 const TARGETS: &str = "\
@@ -217,6 +219,23 @@ Needs no daemon, and leaves nothing behind. Each line has a status:
 
 Exit codes: 0 steering works here; 1 it cannot.")]
 pub(super) struct Doctor {
+    /// Print a JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("\
+Needs no daemon. What steers ends with the process that steers, so only files can be left: the socket files of a daemon
+and the directory of an `exec` without one, when they were killed. What a living process uses is kept. Lock files stay.
+
+With TARGET it says which sk_lookup programs of others are attached there, and removes nothing.
+
+{TARGETS}"))]
+pub(super) struct Cleanup {
+    /// Only what belongs to this namespace
+    pub(super) target: Option<Target>,
+
     /// Print a JSON document
     #[arg(long)]
     pub(super) json: bool,

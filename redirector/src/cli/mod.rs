@@ -2,6 +2,7 @@
 
 mod args;
 mod attach;
+mod cleanup;
 mod detach;
 mod doctor;
 mod exec;
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
         Command::Detach(command) => client(detach::detach(&args.socket, command)),
         Command::List(command) => client(list::list(&args.socket, command)),
         Command::Doctor(command) => doctor::doctor(&args.socket, &command),
+        Command::Cleanup(command) => cleanup::cleanup(&args.socket, &command),
         Command::Exec(command) => return exec::exec(&args.socket, &command),
     };
     exit::finish(result)

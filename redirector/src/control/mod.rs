@@ -14,6 +14,7 @@ mod error;
 mod handoff;
 mod server;
 mod socket;
+mod stale;
 mod types;
 
 pub use client::{ClientError, call, get};
@@ -24,6 +25,7 @@ pub use handoff::{
 };
 pub use server::{Api, Caller, serve};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
+pub use stale::{Stale, remove_stale};
 pub use types::{
     AttachRequest, AttachResult, Attached, ConnectionCounts, DetachRequest, Detached, Draining, Drift,
     ErrorBody, ErrorDetail, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView,

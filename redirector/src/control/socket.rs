@@ -102,10 +102,15 @@ fn is_socket_or_missing(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
+/// The file beside a socket's that its daemon locks.
+pub(super) fn lock_path(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let beside = PathBuf::from(beside);
+    PathBuf::from(beside)
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
+    let beside = lock_path(path);
     let open = OpenOptions::new()
         .write(true)
         .create(true)

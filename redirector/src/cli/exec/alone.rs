@@ -1,8 +1,9 @@
 //! `exec` without a daemon: this process is one for as long as CMD runs, and CMD's parent.
 
 use std::{
+    fs,
     io::{self, IsTerminal as _},
-    os::unix::process::ExitStatusExt as _,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     process::{ExitCode, ExitStatus},
     sync::Arc,
 };
@@ -14,7 +15,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Failure, args};
+use super::{DIRECTORY_PREFIX, Failure, args};
 use crate::{
     control::{self, SocketFile, handoff_path},
     supervisor::Supervisor,
@@ -42,7 +43,8 @@ pub(super) fn run(command: &args::Exec) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
-    let directory = tempfile::Builder::new().prefix("redirector-exec-").tempdir()?;
+    let private = fs::Permissions::from_mode(0o700);
+    let directory = tempfile::Builder::new().prefix(DIRECTORY_PREFIX).permissions(private).tempdir()?;
     let control = directory.path().join("control.sock");
     let (_file, listener) = SocketFile::bind(&handoff_path(&control), Type::SEQPACKET)
         .map_err(|error| Failure::failed(&error))?;

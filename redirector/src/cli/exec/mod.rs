@@ -24,6 +24,9 @@ use crate::{
     sys,
 };
 
+/// Of the directory that an `exec` without a daemon makes, below `$TMPDIR`.
+pub(super) const DIRECTORY_PREFIX: &str = "redirector-exec-";
+
 /// Where systemd's protocol begins (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
 const FIRST_FD: i32 = 3;
 

@@ -1,0 +1,137 @@
+//! `redirector cleanup`: what a daemon or an `exec` left behind that was killed.
+//!
+//! Links, maps, programs and sockets end with the process that has them, so what can be left is files: socket files,
+//! and the directory of an `exec` that was its own daemon. Nothing that a living process uses is touched, and nothing
+//! that redirector has not made.
+
+mod directories;
+mod holders;
+
+use std::{
+    io::{self, Write as _},
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use socket2::Type;
+
+use self::holders::Holder;
+use super::{args, exit::Failure};
+use crate::{
+    config::Target,
+    control::{Code, Error, SCHEMA, Stale, handoff_path, remove_stale},
+    kernel::{self, AttachedProgram},
+    observe::escaped,
+    target::{self, Caller, TargetError},
+};
+
+/// The document of `redirector cleanup --json`.
+#[derive(Debug, Serialize)]
+struct Cleaned {
+    schema: u32,
+    removed: Vec<Removed>,
+    kept: Vec<Kept>,
+    /// Programs in TARGET that no running redirector holds; they are left alone.
+    programs: Vec<Program>,
+}
+
+#[derive(Debug, Serialize)]
+struct Removed {
+    path: PathBuf,
+    /// `socket` or `directory`.
+    what: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Kept {
+    path: PathBuf,
+    why: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Program {
+    #[serde(flatten)]
+    program: AttachedProgram,
+    held_by: Vec<Holder>,
+}
+
+const SERVED: &str = "a daemon serves it";
+const IN_USE: &str = "a running `exec` uses it";
+const NEW: &str = "it is empty and less than a minute old: an `exec` may be starting";
+const FILLED: &str = "there are files in it that redirector did not make";
+
+pub(super) fn cleanup(socket: &Path, command: &args::Cleanup) -> Result<(), Failure> {
+    let mut cleaned = Cleaned { schema: SCHEMA, removed: Vec::new(), kept: Vec::new(), programs: Vec::new() };
+    match &command.target {
+        Some(target) => cleaned.programs = programs(target)?,
+        None => {
+            for (path, kind) in [(socket.to_owned(), Type::STREAM), (handoff_path(socket), Type::SEQPACKET)] {
+                match remove_stale(&path, kind).map_err(|error| Failure::failed(&error))? {
+                    Stale::Removed => cleaned.removed.push(Removed { path, what: "socket" }),
+                    Stale::Served => cleaned.kept.push(Kept { path, why: SERVED }),
+                    Stale::Missing | Stale::Foreign => {}
+                }
+            }
+            directories::remove(&std::env::temp_dir(), &mut cleaned)?;
+        }
+    }
+    let mut out = io::stdout().lock();
+    if command.json {
+        serde_json::to_writer(&mut out, &cleaned).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        print(&mut out, &cleaned)?;
+    }
+    Ok(())
+}
+
+/// What steers a namespace and is not a running redirector's. There are no files that belong to one namespace.
+fn programs(target: &Target) -> Result<Vec<Program>, Failure> {
+    let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: nix::unistd::geteuid().as_raw() };
+    let netns = target::open(target, caller).map_err(|error| refusal(&error))?;
+    let attached = kernel::attached_programs(netns.fd.as_fd())
+        .map_err(|error| io::Error::new(error.kind(), format!("bpf BPF_PROG_QUERY `{target}`: {error}")))?;
+    if attached.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut holders = holders::of_programs()?;
+    let programs = attached.into_iter().map(|program| {
+        let held_by = holders.remove(&program.id).unwrap_or_default();
+        Program { program, held_by }
+    });
+    Ok(programs.filter(|program| !program.held_by.iter().any(Holder::is_redirector)).collect())
+}
+
+fn refusal(error: &TargetError) -> Failure {
+    let code = if error.is_not_found() { Code::NotFound } else { Code::Failed };
+    let refused = Error::chain(code, error);
+    match error.hint() {
+        Some(hint) => refused.with_hint(hint).into(),
+        None => refused.into(),
+    }
+}
+
+fn print(out: &mut impl io::Write, cleaned: &Cleaned) -> io::Result<()> {
+    let shown = |path: &Path| escaped(&path.display().to_string());
+    for Removed { path, what } in &cleaned.removed {
+        writeln!(out, "removed: {what} {}", shown(path))?;
+    }
+    for Kept { path, why } in &cleaned.kept {
+        writeln!(out, "kept: {}: {why}", shown(path))?;
+    }
+    for Program { program, held_by } in &cleaned.programs {
+        let holders: Vec<String> =
+            held_by.iter().map(|holder| format!("{} (`{}`)", holder.pid, escaped(&holder.command))).collect();
+        let holders = match holders.as_slice() {
+            [] => "no process that can be seen: it is pinned, or held elsewhere".to_owned(),
+            holders => holders.join(", "),
+        };
+        let name = escaped(&program.name);
+        writeln!(out, "left alone: sk_lookup program {} `{name}`, held by {holders}", program.id)?;
+    }
+    if cleaned.removed.is_empty() {
+        writeln!(out, "nothing to clean up")?;
+    }
+    Ok(())
+}
