@@ -85,7 +85,7 @@ const ATTACH: [(&str, i32, &str); 55] = [
 ];
 
 /// Whole command lines.
-const COMMANDS: [(&str, i32, &str); 22] = [
+const COMMANDS: [(&str, i32, &str); 26] = [
     ("", 2, ""),
     ("explain {pod} x", 2, "explain"),
     ("verify {pod}", 2, "verify"),
@@ -108,6 +108,10 @@ const COMMANDS: [(&str, i32, &str); 22] = [
     ("cleanup nowhere", 2, "nowhere"),
     ("cleanup netns:rdt-none", 3, "rdt-none"),
     ("cleanup path:{dir}/file", 1, "{dir}/file"),
+    ("completions", 2, "SHELL"),
+    ("completions tcsh", 2, "tcsh"),
+    ("man", 2, "DIR"),
+    ("man {dir}/file", 1, "{dir}/file"),
 ];
 
 #[test]
@@ -171,7 +175,7 @@ fn help_and_version_are_no_errors_and_help_shows_only_what_there_is() {
         assert!(!outcome.stdout.is_empty() && outcome.stderr.is_empty(), "{outcome}");
     }
     let help = cli.run(&["--help"]).stdout;
-    for command in ["run", "attach", "detach", "list", "exec", "doctor", "cleanup"] {
+    for command in ["run", "attach", "detach", "list", "exec", "doctor", "cleanup", "completions", "man"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     for later in ["explain", "verify", "export", "metrics"] {

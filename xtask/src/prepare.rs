@@ -38,7 +38,7 @@ struct Need {
     wanted: &'static [Purpose],
 }
 
-const NEEDS: [Need; 9] = {
+const NEEDS: [Need; 13] = {
     use Purpose::{Demo, Tests};
     [
         Need { program: "ip", package: "iproute2", vital: &[Demo, Tests], wanted: &[] },
@@ -51,6 +51,11 @@ const NEEDS: [Need; 9] = {
         Need { program: "nginx", package: "nginx-light", vital: &[], wanted: &[Tests] },
         Need { program: "/usr/bin/python3", package: "python3-minimal", vital: &[], wanted: &[Tests] },
         Need { program: "/usr/bin/pip3", package: "python3-pip", vital: &[Tests], wanted: &[] },
+        // Shells that completions are for, and what renders manual pages.
+        Need { program: "bash", package: "bash", vital: &[], wanted: &[Tests] },
+        Need { program: "zsh", package: "zsh", vital: &[], wanted: &[Tests] },
+        Need { program: "fish", package: "fish", vital: &[], wanted: &[Tests] },
+        Need { program: "groff", package: "groff-base", vital: &[], wanted: &[Tests] },
     ]
 };
 

@@ -37,6 +37,10 @@ pub(super) enum Command {
     Doctor(Doctor),
     /// Remove what a killed daemon or `exec` left behind
     Cleanup(Cleanup),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Write the manual, one page for each command
+    Man(Man),
 }
 
 const TARGETS: &str = "\
@@ -239,6 +243,20 @@ pub(super) struct Cleanup {
     /// Print a JSON document
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Completions {
+    /// For which shell
+    #[arg(value_enum)]
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Man {
+    /// Where to; it is made when it is missing
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 mod args;
 mod attach;
 mod cleanup;
+mod completions;
 mod detach;
 mod doctor;
 mod exec;
 mod exit;
 mod list;
+mod man;
 mod run;
 
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ pub fn main() -> ExitCode {
         Command::List(command) => client(list::list(&args.socket, command)),
         Command::Doctor(command) => doctor::doctor(&args.socket, &command),
         Command::Cleanup(command) => cleanup::cleanup(&args.socket, &command),
+        Command::Completions(command) => completions::completions(&command),
+        Command::Man(command) => man::man(&command),
         Command::Exec(command) => return exec::exec(&args.socket, &command),
     };
     exit::finish(result)

@@ -1,0 +1,117 @@
+//! What describes the command line: manual pages and completions.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use redirector_tests::{
+    cli::Cli,
+    command::{self, must},
+    dir::Dir,
+};
+
+fn cli() -> Cli {
+    Cli::new(Path::new("/nowhere/control.sock"))
+}
+
+/// The commands that help shows.
+fn commands() -> Vec<String> {
+    let help = cli().run(&["--help"]).success().stdout;
+    let lines =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    let names: Vec<_> = names.filter(|name| *name != "help").map(str::to_owned).collect();
+    assert!(names.len() > 5, "{help}");
+    names
+}
+
+#[test]
+fn each_command_has_a_manual_page_that_renders_without_a_warning() {
+    let dir = Dir::new();
+    let folder = dir.join("man/man1");
+    let outcome = cli().run(&["man", folder.to_str().unwrap()]).success();
+    let told: BTreeSet<_> = outcome.stdout.lines().map(str::to_owned).collect();
+    let names = commands();
+    let mut expected: BTreeSet<_> = names.iter().map(|name| format!("redirector-{name}.1")).collect();
+    expected.insert("redirector.1".to_owned());
+    let expected: BTreeSet<_> = expected.iter().map(|name| folder.join(name).display().to_string()).collect();
+    assert_eq!(told, expected);
+    let written = fs::read_dir(&folder).unwrap();
+    let written: BTreeSet<_> = written.map(|entry| entry.unwrap().path().display().to_string()).collect();
+    assert_eq!(written, expected);
+    for page in &expected {
+        let outcome = must(Command::new("groff").args(["-man", "-ww", "-Tutf8", "-P-cbou", page]));
+        assert_eq!(outcome.stderr, "", "{outcome}");
+        let text = outcome.stdout;
+        for section in ["NAME", "SYNOPSIS", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES"] {
+            assert!(text.lines().any(|line| line == section), "{page} has no {section}: {text}");
+        }
+        let examples = text.lines().skip_while(|line| *line != "EXAMPLES");
+        let examples = examples.filter(|line| line.trim_start().starts_with("redirector ")).count();
+        assert!(examples > 0, "{page} has no example: {text}");
+    }
+    // Again, over what is there.
+    cli().run(&["man", folder.to_str().unwrap()]).success();
+    let all = fs::read_to_string(folder.join("redirector.1")).unwrap();
+    for name in names {
+        let name = format!("redirector\\-{name}(1)");
+        assert!(all.contains(&name), "redirector.1 must name {name}: {all}");
+    }
+}
+
+/// Completions for a shell, as a file.
+#[track_caller]
+fn completions(dir: &Dir, shell: &str) -> String {
+    let path = dir.join(shell);
+    let outcome = cli().run(&["completions", shell]).success();
+    assert_eq!(outcome.stderr, "", "{outcome}");
+    fs::write(&path, outcome.stdout).expect("write completions");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn completions_are_valid_in_their_shell() {
+    let dir = Dir::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let outcome = must(Command::new(shell).args(["-n", &completions(&dir, shell)]));
+        assert_eq!(outcome.stderr, "", "{outcome}");
+    }
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let dir = Dir::new();
+    let script = completions(&dir, "bash");
+    let complete = |words: &[&str]| {
+        let program = r#"
+            source "$1"; shift
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            _redirector redirector "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            printf '%s\n' "${COMPREPLY[@]}""#;
+        let outcome = must(
+            Command::new("bash").args(["--norc", "-c", program, "bash", &script, "redirector"]).args(words),
+        );
+        outcome.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete(&["det"]), ["detach"]);
+    assert_eq!(complete(&["attach", "--connect"]), ["--connect-timeout"]);
+    assert_eq!(complete(&["completions", "fi"]), ["fish"]);
+}
+
+#[test]
+fn fish_completes_commands() {
+    let dir = Dir::new();
+    let script = completions(&dir, "fish");
+    let program = format!("source {script}; complete -C 'redirector det'");
+    let mut command = Command::new("fish");
+    let outcome = must(command.args(["--no-config", "-c", &program]).env("HOME", dir.path()));
+    assert!(outcome.stdout.starts_with("detach\t") && outcome.stdout.lines().count() == 1, "{outcome}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    for arguments in ["completions bash", "doctor"] {
+        let binary = redirector_tests::daemon::binary();
+        let line = format!("{} {arguments} | true; exit ${{PIPESTATUS[0]}}", binary.display());
+        let outcome = command::run(Command::new("bash").args(["--norc", "-c", &line]));
+        assert_eq!((outcome.code(), &*outcome.stderr), (0, ""), "{outcome}");
+    }
+}
