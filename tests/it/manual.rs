@@ -1,7 +1,8 @@
-//! What describes the command line: manual pages and completions.
+//! What describes the command line: manual pages, completions, versions.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
+use redirector_ebpf::ABI_MARK;
 use redirector_tests::{
     cli::Cli,
     command::{self, must},
@@ -114,4 +115,23 @@ fn a_reader_that_has_seen_enough_is_no_error() {
         let outcome = command::run(Command::new("bash").args(["--norc", "-c", &line]));
         assert_eq!((outcome.code(), &*outcome.stderr), (0, ""), "{outcome}");
     }
+}
+
+#[test]
+fn the_long_version_says_what_it_was_built_from() {
+    let short = cli().run(&["-V"]).success().stdout;
+    assert_eq!(short, format!("redirector {}\n", env!("CARGO_PKG_VERSION")));
+    let long = cli().run(&["--version"]).success().stdout;
+    let lines: Vec<_> = long.lines().collect();
+    let &[version, object] = &lines[..] else { panic!("{long}") };
+    let id = version.strip_prefix(short.trim_end()).unwrap_or_else(|| panic!("{long}"));
+    // Nothing where it was not built in a checkout.
+    if !id.is_empty() {
+        let id =
+            id.strip_prefix(" (").and_then(|id| id.strip_suffix(')')).unwrap_or_else(|| panic!("{long}"));
+        let commit = id.strip_suffix("-dirty").unwrap_or(id);
+        assert!(commit.len() == 12 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()), "{long}");
+    }
+    let hash = u64::from_le_bytes(ABI_MARK[16..].try_into().unwrap());
+    assert_eq!(object, format!("kernel object ABI {hash:016x}"));
 }

@@ -9,9 +9,17 @@ use crate::{
     control::DEFAULT_SOCKET,
 };
 
+/// The version, the last commit that changed what this binary is made of, and which kernel objects it takes.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    env!("REDIRECTOR_BUILD_ID"),
+    "\nkernel object ABI ",
+    env!("REDIRECTOR_ABI")
+);
+
 /// Take the traffic that arrives in a network namespace and give it to a socket you choose.
 #[derive(Debug, Parser)]
-#[command(name = "redirector", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "redirector", version, long_version = LONG_VERSION, propagate_version = true, max_term_width = 100)]
 pub(super) struct Args {
     /// The control socket
     #[arg(long, global = true, value_name = "PATH", env = "REDIRECTOR_SOCKET", default_value = DEFAULT_SOCKET)]
