@@ -309,6 +309,21 @@ fn in_a_container_without_bpffs_that_is_a_note() {
 }
 
 #[test]
+fn without_proc_or_sys_it_says_so_and_does_not_hang() {
+    for (hidden, failing) in [("/proc", "network namespaces"), ("/sys", "sk_lookup program")] {
+        let script = format!("mount -t tmpfs none {hidden} && exec \"$@\"");
+        let mut patient = Patient::new("unshare --mount --propagation private -- sh -c");
+        patient.prefix.extend([script, "sh".into()]);
+        let outcome = patient.run(&["--json"]);
+        assert_eq!(outcome.code(), 1, "{outcome}");
+        let document = document(&outcome);
+        assert_eq!(said(&document, failing, "status"), "fail", "{document:#}");
+        let told = ["found", "hint"].map(|field| said(&document, failing, field).contains(hidden));
+        assert_eq!(told, [true, true], "{document:#}");
+    }
+}
+
+#[test]
 fn a_daemon_that_answers_is_seen_and_one_that_hangs_does_not_hang_it() {
     let daemon = Daemon::start();
     let mut patient = Patient::new("");

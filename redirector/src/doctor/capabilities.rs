@@ -53,14 +53,11 @@ const NEEDS: [Need; 8] = [
 ];
 
 pub(super) fn checks() -> Vec<Check> {
-    match effective() {
-        Ok(effective) => {
-            let place = namespaces::user_namespace();
-            NEEDS.iter().map(|need| check(need, effective, place)).collect()
-        }
+    match effective().and_then(|effective| Ok((effective, namespaces::user_namespace()?))) {
+        Ok((effective, place)) => NEEDS.iter().map(|need| check(need, effective, place)).collect(),
         Err(error) => {
             let found = format!("read CapEff of /proc/self/status: {error}");
-            vec![Check::not_ok("capabilities", Status::Warning, found, "mount /proc: the daemon needs it")]
+            vec![Check::not_ok("capabilities", Status::Warning, found, namespaces::MOUNT_PROC)]
         }
     }
 }

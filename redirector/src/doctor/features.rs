@@ -139,7 +139,12 @@ fn program() -> [Check; 2] {
             [Check::ok(name, "the verifier takes it"), jit]
         }
         Err(error) => {
-            let hint = "run it as root, outside of user namespaces; the kernel needs to be 5.10 or newer";
+            let hint = match error.raw_os_error() {
+                Some(libc::EPERM) => "run it as root, outside of user namespaces",
+                Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files, see `open files` below",
+                _ if chain(&error).contains(" `/sys/") => "mount /sys",
+                _ => "the kernel needs to be 5.10 or newer, with CONFIG_BPF_SYSCALL and CONFIG_INET",
+            };
             let check = Check::not_ok(name, Status::Fail, shortened(chain(&error)), hint);
             [check, unknown("not known: there is no program".into())]
         }

@@ -18,6 +18,8 @@ use crate::{
 pub(super) const USE_THE_INITIAL: &str =
     "run it outside of user namespaces, as root of the host: a rootless container cannot load the program";
 
+pub(super) const MOUNT_PROC: &str = "mount /proc: the daemon needs it";
+
 /// Whose capabilities ours are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UserNamespace {
@@ -27,21 +29,26 @@ pub(super) enum UserNamespace {
     Other,
 }
 
-/// One that cannot be read counts as the initial one: what is refused there shows in every other check.
-pub(super) fn user_namespace() -> UserNamespace {
+/// Where this process is.
+///
+/// # Errors
+///
+/// As readlink(2): without `/proc`.
+pub(super) fn user_namespace() -> io::Result<UserNamespace> {
     /// `PROC_USER_INIT_INO`, include/linux/proc_ns.h: the initial user namespace always has this inode.
     const INITIAL: &str = "user:[4026531837]";
-    match fs::read_link("/proc/self/ns/user") {
-        Ok(own) if own != Path::new(INITIAL) => UserNamespace::Other,
-        _ => UserNamespace::Initial,
-    }
+    let own = fs::read_link("/proc/self/ns/user")?;
+    Ok(if own == Path::new(INITIAL) { UserNamespace::Initial } else { UserNamespace::Other })
 }
 
 pub(super) fn checks() -> Vec<Check> {
+    let name = "user namespace";
     let user = match user_namespace() {
-        UserNamespace::Initial => Check::ok("user namespace", "the initial one"),
-        UserNamespace::Other => {
-            Check::not_ok("user namespace", Status::Fail, "not the initial one", USE_THE_INITIAL)
+        Ok(UserNamespace::Initial) => Check::ok(name, "the initial one"),
+        Ok(UserNamespace::Other) => Check::not_ok(name, Status::Fail, "not the initial one", USE_THE_INITIAL),
+        Err(error) => {
+            let found = format!("readlink `/proc/self/ns/user`: {error}");
+            Check::not_ok(name, Status::Warning, found, MOUNT_PROC)
         }
     };
     vec![user, network_namespaces(), host_view()]
@@ -52,7 +59,7 @@ fn network_namespaces() -> Check {
     match enter_a_new_one() {
         Ok(()) => Check::ok(name, "one was made, left, and entered again (unshare, setns)"),
         Err(error) => {
-            let hint = "the kernel needs CONFIG_NET_NS, and the daemon CAP_SYS_ADMIN";
+            let hint = "the kernel needs CONFIG_NET_NS, and the daemon CAP_SYS_ADMIN and /proc";
             Check::not_ok(name, Status::Fail, chain(error.as_ref()), hint)
         }
     }

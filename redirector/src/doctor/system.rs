@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 
-use super::{Check, Status};
+use super::{Check, Status, namespaces::MOUNT_PROC};
 
 /// The oldest kernel that is claimed to work.
 const OLDEST: (u32, u32) = (5, 10);
@@ -24,7 +24,7 @@ pub(super) fn kernel() -> Check {
         }
         Err(error) => {
             let found = format!("open `{RELEASE}`: {error}");
-            Check::not_ok(name, Status::Warning, found, "mount /proc: the daemon needs it")
+            Check::not_ok(name, Status::Warning, found, MOUNT_PROC)
         }
     }
 }

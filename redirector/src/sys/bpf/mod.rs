@@ -169,7 +169,8 @@ impl<V: Pod> PerCpuArray<V> {
         if (info.key_size, info.value_size) != (size::<u32>(), size::<V>()) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(path, error)| io::Error::new(error.kind(), format!("read `{path}`: {error}")))?;
         Ok(Self { fd, cpus, types: PhantomData })
     }
 
