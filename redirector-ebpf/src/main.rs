@@ -31,7 +31,7 @@ fn decide(ctx: &SkLookupContext) -> u32 {
         // Not ours to judge: the kernel's own lookup goes on.
         return SK_PASS;
     }
-    let Some(set) = maps::RULES.get_value(0, &0) else {
+    let Some(set) = maps::rules() else {
         // No rule set was ever published: as if the program were not there.
         return SK_PASS;
     };

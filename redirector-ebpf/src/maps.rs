@@ -14,9 +14,27 @@ use redirector_ebpf::{
     BypassKey, MAX_BYPASS, MAX_RULES, NetnsCounters, RuleCounters, RuleSet, SLOTS, Unavailable,
 };
 
+const WORDS: usize = size_of::<RuleSet>() / size_of::<u64>();
+
+const _: () = assert!(WORDS * size_of::<u64>() == size_of::<RuleSet>());
+const _: () = assert!(align_of::<RuleSet>() <= align_of::<u64>());
+
 /// The inner map is replaced as a whole: a packet sees one rule set or the other, never a mixture.
+///
+/// Its value is a [`RuleSet`], and called words: user space makes inner maps without BTF, and from Linux 5.15 to 6.2 a
+/// value that BTF calls a struct without a timer is another one than a value of which nothing is known, so that the
+/// kernel would refuse the map (`bpf_map_meta_equal`,
+/// <https://github.com/torvalds/linux/blob/v6.1/kernel/bpf/map_in_map.c>). Words cannot have a timer either way.
 #[btf_map]
-pub(crate) static RULES: ArrayOfMaps<Array<RuleSet, 1>, 1> = ArrayOfMaps::new();
+static RULES: ArrayOfMaps<Array<[u64; WORDS], 1>, 1> = ArrayOfMaps::new();
+
+/// The rule set in force; `None` before the first.
+#[inline(always)]
+pub(crate) fn rules() -> Option<&'static RuleSet> {
+    let words: *const [u64; WORDS] = RULES.get_value(0, &0)?;
+    // SAFETY: user space writes whole rule sets; they are as long as these words, and aligned no more strictly.
+    Some(unsafe { &*words.cast::<RuleSet>() })
+}
 
 #[btf_map]
 static LISTENERS: ListenerMap = ListenerMap::new();
