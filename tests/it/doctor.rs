@@ -56,7 +56,8 @@ fn as_root() -> Statuses {
         ("SOCKMAP", "ok"),
         ("sk_lookup program", "ok"),
         ("JIT", if_so(sysctl("net/core/bpf_jit_enable").as_deref() != Some("0"), "warning")),
-        ("test run", since((5, 13), "note")),
+        // 5.10 has got it since, as Debian packages it.
+        ("test run", if_so(version() >= (5, 13) || version() == (5, 10), "note")),
         ("ingress_ifindex", since((5, 17), "note")),
         ("netns cookie", since((5, 14), "note")),
         ("pidfd_open", "ok"),
