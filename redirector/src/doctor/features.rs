@@ -13,6 +13,7 @@ use crate::{
     sys::{
         SyscallError, named,
         namespace::{pidfd_getfd, pidfd_open},
+        seccomp::{ask_about_listen, is_asked},
         socket,
     },
 };
@@ -95,6 +96,13 @@ const PEER_PIDFD: Feature = Feature {
     hint: "Linux 6.5; without it who asks is known by process id, which may be another's when the asker has ended",
 };
 
+const SECCOMP_NOTIFICATION: Feature = Feature {
+    name: "seccomp notification",
+    works: "programs that make their own listeners can be given those of a namespace",
+    otherwise: Status::Warning,
+    hint: "Linux 5.9 and CAP_SYS_ADMIN, and no other seccomp notification around it; without it `exec --listen-as` fails",
+};
+
 pub(super) fn checks() -> Vec<Check> {
     let [program, machine_code] = program();
     vec![
@@ -109,6 +117,7 @@ pub(super) fn checks() -> Vec<Check> {
         PIDFD_OPEN.syscall(own_pidfd().map(drop)),
         PIDFD_GETFD.syscall(own_fd()),
         PEER_PIDFD.syscall(peer_pidfd()),
+        SECCOMP_NOTIFICATION.check(seccomp_notification()),
     ]
 }
 
@@ -184,6 +193,17 @@ fn own_fd() -> Result<(), SyscallError> {
 
 fn peer_pidfd() -> Result<(), SyscallError> {
     named("getsockopt SO_PEERPIDFD", socket::exact_peer_pidfd(&pair()?.0)).map(drop)
+}
+
+/// On a thread of its own: it cannot be undone. That thread calls nothing that anybody would be asked about.
+fn seccomp_notification() -> Result<(), String> {
+    let tried = std::thread::Builder::new().name("seccomp".into()).spawn(|| match ask_about_listen() {
+        Ok(fd) if is_asked(&fd) => Ok(()),
+        Ok(_) => Err("seccomp: what it gave is no notification fd".to_owned()),
+        Err(error) => Err(format!("seccomp SECCOMP_SET_MODE_FILTER: {error}")),
+    });
+    let tried = tried.map_err(|error| format!("start a thread: {error}"))?;
+    tried.join().unwrap_or_else(|_| Err("seccomp: the thread that tried it has panicked".into()))
 }
 
 #[cfg(test)]
