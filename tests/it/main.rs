@@ -8,6 +8,7 @@ mod cleanup;
 mod death;
 mod destinations;
 mod doctor;
+mod elsewhere;
 mod ends;
 mod exec;
 mod foreign;

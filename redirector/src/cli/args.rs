@@ -80,6 +80,8 @@ Quote it: shells take * and [ for themselves.
 
 DEST is one of
   HOST:PORT   dialled from the daemon's namespace; PORT * is the client's
+  TARGET/IP:PORT
+              dialled from inside that namespace
   original    the application in the same namespace, at the original destination
   unix:/PATH  a stream socket
   reject      RST

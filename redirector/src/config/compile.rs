@@ -66,9 +66,11 @@ fn cells(placed: Placed<'_>, matching: &Match) -> impl Iterator<Item = Cell> {
     let action = match rule.to {
         Destination::Pass => Action::Pass,
         Destination::Reject => Action::Reject,
-        Destination::Handoff | Destination::Original | Destination::Unix(_) | Destination::Host { .. } => {
-            Action::Steer
-        }
+        Destination::Handoff
+        | Destination::Original
+        | Destination::Unix(_)
+        | Destination::Host { .. }
+        | Destination::Inside { .. } => Action::Steer,
     };
     let on_unavailable = match rule.on_unavailable {
         OnUnavailable::Pass => Action::Pass,

@@ -7,9 +7,9 @@ use std::{
     str::FromStr,
 };
 
-use super::{ParseError, target::KEYWORDS};
+use super::{ParseError, Target, target::KEYWORDS};
 
-/// `original`, `reject`, `pass`, `unix:/PATH` or `HOST:PORT`.
+/// `original`, `reject`, `pass`, `unix:/PATH`, `HOST:PORT` or `TARGET/IP:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// The application in the same namespace, at the original destination.
@@ -26,6 +26,15 @@ pub enum Destination {
     Host {
         /// Address or name.
         host: Host,
+        /// Fixed, or the port that the client asked for.
+        port: DestinationPort,
+    },
+    /// A TCP endpoint, dialled from inside another namespace.
+    Inside {
+        /// That namespace.
+        target: Target,
+        /// An address as it is there, loopback ones included.
+        address: IpAddr,
         /// Fixed, or the port that the client asked for.
         port: DestinationPort,
     },
@@ -49,7 +58,7 @@ pub enum DestinationPort {
     Client,
 }
 
-const FORMS: &str = "`HOST:PORT`, `original`, `unix:/PATH`, `reject` or `pass`";
+const FORMS: &str = "`HOST:PORT`, `TARGET/IP:PORT`, `original`, `unix:/PATH`, `reject` or `pass`";
 
 /// The length of `sun_path`, less the NUL.
 const MAX_UNIX_PATH: usize = 107;
@@ -82,6 +91,15 @@ fn parse(text: &str) -> Result<Destination, ParseError> {
             Ok(Destination::Unix(path.into()))
         };
     }
+    if let Some((target, endpoint)) = text.rsplit_once('/') {
+        return parse_inside(target, endpoint);
+    }
+    let (host, port) = parse_endpoint(text)?;
+    Ok(Destination::Host { host, port })
+}
+
+/// `HOST:PORT`.
+fn parse_endpoint(text: &str) -> Result<(Host, DestinationPort), ParseError> {
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(ParseError(format!("a destination is {FORMS}")));
     };
@@ -98,7 +116,25 @@ fn parse(text: &str) -> Result<Destination, ParseError> {
             }
         },
     };
-    Ok(Destination::Host { host, port })
+    Ok((host, port))
+}
+
+/// `TARGET/IP:PORT`, in two.
+fn parse_inside(target: &str, endpoint: &str) -> Result<Destination, ParseError> {
+    let target: Target = target.parse()?;
+    // They mean something only to the command that names them, and the daemon looks again later.
+    if matches!(target, Target::Caller | Target::Cookie(_)) {
+        let why = format!(
+            "`{target}` is for the namespace that is steered; name this one by `netns:`, `path:` or `pid:`"
+        );
+        return Err(ParseError(why));
+    }
+    match parse_endpoint(endpoint)? {
+        (Host::Address(address), port) => Ok(Destination::Inside { target, address, port }),
+        (Host::Name(name), _) => Err(ParseError(format!(
+            "`{name}` is a name; inside another namespace a destination is an address, as in `{target}/127.0.0.1:80`"
+        ))),
+    }
 }
 
 fn parse_host(host: &str, text: &str) -> Result<Host, ParseError> {
@@ -112,7 +148,7 @@ fn parse_host(host: &str, text: &str) -> Result<Host, ParseError> {
         KEYWORDS.iter().find(|kind| host.strip_prefix(**kind).is_some_and(|rest| rest.starts_with(':')))
     {
         return Err(ParseError(format!(
-            "destinations of the kind `{kind}:` do not exist; a destination is {FORMS}"
+            "a destination in another namespace has an address there, as in `{kind}:NAME/127.0.0.1:80`"
         )));
     }
     if host.contains(':') {
@@ -157,6 +193,15 @@ fn usable(address: IpAddr) -> Result<Host, ParseError> {
     Err(ParseError(format!("`{address}` {why}")))
 }
 
+impl fmt::Display for DestinationPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(port) => port.fmt(f),
+            Self::Client => f.write_str("*"),
+        }
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -175,8 +220,10 @@ impl fmt::Display for Destination {
             Self::Pass => f.write_str("pass"),
             Self::Handoff => f.write_str("handoff"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Host { host, port: DestinationPort::Fixed(port) } => write!(f, "{host}:{port}"),
-            Self::Host { host, port: DestinationPort::Client } => write!(f, "{host}:*"),
+            Self::Host { host, port } => write!(f, "{host}:{port}"),
+            Self::Inside { target, address, port } => {
+                write!(f, "{target}/{}:{port}", Host::Address(*address))
+            }
         }
     }
 }
@@ -200,6 +247,9 @@ mod tests {
             "localhost:80",
             "docker.:514",
             "a_b.example-1.org:65535",
+            "netns:b/127.0.0.1:80",
+            "path:/run/netns/b/[::1]:80",
+            "pid:1/10.0.0.1:*",
         ] {
             assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
         }
@@ -218,7 +268,15 @@ mod tests {
             ("::1:80", "`[::1:80]:PORT`"),
             ("fd00::1%eth0:80", "needs brackets"),
             ("docker:514", "`docker.:514`"),
-            ("netns:a/10.0.0.1:80", "kind `netns:`"),
+            ("netns:a:80", "`netns:NAME/127.0.0.1:80`"),
+            ("netns:/10.0.0.1:80", "the name is empty"),
+            ("netns:a/db:80", "`netns:a/127.0.0.1:80`"),
+            ("netns:a/10.0.0.1:0", "`0` is not a port"),
+            ("netns:a/10.0.0.1", "a destination is"),
+            ("netns:a/0.0.0.0:80", "no destination"),
+            ("web/10.0.0.1:80", "`netns:web`"),
+            ("self/10.0.0.1:80", "`self` is for"),
+            ("cookie:1/10.0.0.1:80", "`cookie:1` is for"),
             ("unix:run/a", "not absolute"),
             ("0.0.0.0:80", "no destination"),
             ("224.0.0.1:80", "multicast"),

@@ -10,8 +10,7 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::Instant;
 
-use super::Family;
-use super::enter;
+use super::{Family, Location, enter};
 use crate::sys::namespace::netns_of;
 
 /// Most sockets that are made at one time.
@@ -20,7 +19,16 @@ const LARGEST_BATCH: usize = 32;
 /// How long an unused socket is kept.
 const KEPT: Duration = Duration::from_secs(1);
 
-/// Makes TCP sockets in the namespace of a socket that is there already. One visit makes several while the
+/// What leads to a namespace.
+#[derive(Clone, Copy, Debug)]
+pub enum Anchor<'a> {
+    /// A socket that lives there.
+    Socket(BorrowedFd<'a>),
+    /// Where it was found; nothing of ours is there.
+    Location(&'a Location),
+}
+
+/// Makes TCP sockets in one namespace. One visit makes several while the
 /// demand lasts, so that most connections find theirs ready; what is not used within a second is closed.
 #[derive(Debug)]
 pub struct SocketFactory {
@@ -63,12 +71,12 @@ impl SocketFactory {
         Self { ipv4: Shelf::default(), ipv6: Shelf::default(), largest_batch }
     }
 
-    /// A non-blocking, unbound TCP socket in the namespace that `anchor`, a socket, lives in.
+    /// A non-blocking, unbound TCP socket in the namespace that `anchor` leads to.
     ///
     /// # Errors
     ///
-    /// As socket(2), setns(2), ioctl(2) `SIOCGSKNS`.
-    pub async fn socket(&self, anchor: BorrowedFd<'_>, family: Family) -> io::Result<Socket> {
+    /// As socket(2), setns(2), ioctl(2) `SIOCGSKNS`, [`Location::enter`].
+    pub async fn socket(&self, anchor: Anchor<'_>, family: Family) -> io::Result<Socket> {
         let (shelf, domain) = match family {
             Family::Ipv4 => (&self.ipv4, Domain::IPV4),
             Family::Ipv6 => (&self.ipv6, Domain::IPV6),
@@ -81,12 +89,20 @@ impl SocketFactory {
             return Ok(socket);
         }
         let count = shelf.next_batch(self.largest_batch);
-        let anchor = anchor.try_clone_to_owned()?;
-        let made = tokio::task::spawn_blocking(move || {
-            let netns = netns_of(anchor.as_fd())?;
-            drop(anchor);
-            enter(&netns, || make(domain, count))?
-        });
+        let made = match anchor {
+            Anchor::Socket(socket) => {
+                let socket = socket.try_clone_to_owned()?;
+                tokio::task::spawn_blocking(move || {
+                    let netns = netns_of(socket.as_fd())?;
+                    drop(socket);
+                    enter(&netns, || make(domain, count))?
+                })
+            }
+            Anchor::Location(location) => {
+                let location = location.clone();
+                tokio::task::spawn_blocking(move || location.enter(|| make(domain, count)))
+            }
+        };
         let mut sockets = made.await.map_err(io::Error::other)??;
         let first = sockets.pop().ok_or_else(|| io::Error::other("no socket was made"))?;
         shelf.put(sockets);

@@ -6,6 +6,7 @@ mod cookie;
 mod enter;
 mod factory;
 mod family;
+mod location;
 mod loopback;
 mod routes;
 mod survey;
@@ -16,8 +17,9 @@ use nix::sys::stat::fstat;
 
 pub use cookie::NetnsCookie;
 pub use enter::{enter, in_new};
-pub use factory::SocketFactory;
+pub use factory::{Anchor, SocketFactory};
 pub use family::Family;
+pub use location::Location;
 pub use loopback::raise_loopback;
 pub use survey::{Survey, established, survey};
 

@@ -44,6 +44,8 @@ reasons! {
         Unreachable = "unreachable",
         /// The name of the destination has no address.
         Unresolved = "unresolved",
+        /// The namespace of the destination is gone.
+        NamespaceGone = "destination_namespace_gone",
         /// No port is free on the original destination's address.
         NoSourcePort = "no_source_port",
         /// As many local onward connections as the bypass map holds.
@@ -72,6 +74,8 @@ reasons! {
         Idle = "idle_timeout",
         /// The daemon's drain deadline, or the namespace's death.
         Aborted = "aborted",
+        /// The death of the namespace that its destination lies in.
+        DestinationGone = "destination_namespace_gone",
     }
 }
 

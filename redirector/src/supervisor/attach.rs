@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -11,18 +12,19 @@ use redirector_ebpf::{CONSUMER_RELAY, MAX_CELLS, MAX_CONSUMERS, MAX_RULES, slot}
 use super::{
     Supervisor, blocking,
     dial::Itself,
+    elsewhere::{Elsewhere, Remote},
     failed,
     namespace::{Namespace, Parts},
     onward::Dialer,
     resolver::Resolver,
-    rules::{RuleState, RuleTable},
+    rules::{RuleState, RuleTable, Whereabouts},
     source_ports::SourcePorts,
     steering,
 };
 use crate::{
     config::{Destination, Host, Rule, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
-    kernel::{self, AttachedProgram, Bypass, Instance},
+    kernel::{self, AttachedProgram, Instance},
     listener::{self, Listener},
     netns::{self, Family, NetnsCookie, NetnsFile, SocketFactory, Survey},
     target::{self, OpenNetns},
@@ -119,6 +121,7 @@ impl Supervisor {
         let Wanted { target, spec, host_netns, how } = wanted;
         // Before the lock: a name server that does not answer must not hold up other changes.
         let resolver = resolver(&spec).await?;
+        let elsewhere = self.elsewhere(&spec, caller).await?;
         // One change at a time; the data path takes no part in this lock.
         let mut table = self.table.lock().await;
         if self.is_ending() {
@@ -129,7 +132,7 @@ impl Supervisor {
                 let known = table.get(&NetnsCookie(*cookie));
                 let known = known.ok_or_else(|| super::not_steered(&target))?;
                 let fd = known.open().map_err(|error| failed("open", &target, &error))?;
-                OpenNetns { fd, file: known.file, host: false }
+                OpenNetns { fd, file: known.file, path: PathBuf::new(), host: false }
             }
             _ => self.open(target.clone(), caller).await?,
         };
@@ -164,7 +167,8 @@ impl Supervisor {
             existing_connections: found.existing_connections,
         };
         let consumer = plan.consumer;
-        let state = Arc::new(RuleState::new(plan.rule, plan.index, consumer, resolver));
+        let state =
+            Arc::new(RuleState::new(plan.rule, plan.index, consumer, Whereabouts { resolver, elsewhere }));
         let rules = with(existing.as_deref(), Arc::clone(&state))?;
         if how == How::DryRun || plan.result == AttachResult::Unchanged {
             return Ok(Put { answer, netns: existing, listeners: Vec::new(), state });
@@ -198,6 +202,21 @@ impl Supervisor {
         };
         tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
         Ok(Put { answer, netns: Some(netns), listeners, state })
+    }
+
+    /// The namespace of a destination that lies in one. It must be there when the rule is attached.
+    async fn elsewhere(&self, spec: &RuleSpec, caller: Caller) -> Result<Option<Elsewhere>, Error> {
+        let [destination @ Destination::Inside { target, .. }] = &spec.to[..] else { return Ok(None) };
+        let opened = self.open(target.clone(), caller).await;
+        let opened = opened.map_err(|error| Error {
+            message: format!("destination `{destination}`: {}", error.message),
+            ..error
+        })?;
+        let named = target.clone();
+        let location =
+            blocking(move || Remote::location(opened).map_err(|error| failed("look at", &named, &error)))
+                .await?;
+        Ok(Some(Elsewhere::new(target.clone(), &self.remotes, location)))
     }
 
     /// Opens what the user named.
@@ -248,14 +267,15 @@ impl Supervisor {
                 Listener::new(family, socket).map_err(|source| failed("attach", target, &source))?;
             listeners.push(Arc::new(listener));
         }
-        let itself = |bypass: &Arc<Bypass>| Itself {
-            bypass: Arc::clone(bypass),
+        let inside = Arc::new(Itself {
+            bypass: Arc::clone(&instance.bypass),
             ports: SourcePorts::outside(survey.local_ports),
-        };
+        });
         let dialer = Dialer {
             factory: SocketFactory::new(self.limits.stock()),
-            inside: itself(&instance.bypass),
-            host: Arc::clone(&self.host),
+            inside: Arc::clone(&inside),
+            steered: Arc::clone(&self.steered),
+            own: self.own_cookie,
             outgoing: Arc::clone(&self.outgoing),
         };
         // `self` would be another namespace for everyone who reads it.
@@ -278,20 +298,14 @@ impl Supervisor {
         for listener in netns.listeners() {
             netns.acceptors.spawn(steering::accept(Arc::clone(&netns), listener));
         }
-        // Before the link: a namespace that dies from here on is noticed, and what we dial in our own passes.
+        // Before the link: a namespace that dies from here on is noticed, and what we dial there passes.
         self.watch.add(file);
-        if cookie == self.own_cookie {
-            self.host.store(Some(Arc::new(itself(&netns.instance.bypass))));
-        }
+        self.steered.insert(cookie, &inside);
         match netns.instance.attach(fd.as_fd()) {
             Ok(link) => netns.set_link(link),
             Err(source) => {
-                if !self.draining.contains(file) {
-                    self.watch.remove(file);
-                }
-                if cookie == self.own_cookie {
-                    self.host.store(None);
-                }
+                // Whether it is watched for another reason is found out where that is done for all.
+                self.steered.remove(cookie);
                 netns.abort().await;
                 return Err(failed("attach", target, &source));
             }
@@ -302,7 +316,7 @@ impl Supervisor {
 
 /// Goes and looks, and changes nothing.
 async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec) -> Result<Found, Error> {
-    let OpenNetns { fd, file, host: _ } = opened;
+    let OpenNetns { fd, file, .. } = opened;
     let matches = spec.matches.clone();
     let target = target.clone();
     blocking(move || {

@@ -172,32 +172,31 @@ async fn carry(
                 End::Idle => Ended::Idle,
             },
             () = aborted(&netns) => Ended::Aborted,
+            () = place.gone() => Ended::DestinationGone,
         }
     };
     connections.count_ended(ended);
     log_access(&netns, state, client, original, &endpoint, &traffic, ended);
     let _permit = active.end();
-    let inside = place == Place::Inside;
     match ended {
         Ended::Finished => {
-            tokio::join!(close(&netns, first), async {
-                // Outside, the kernel may finish it alone.
-                if inside {
-                    close(&netns, destination).await;
-                } else {
-                    drop(destination);
+            tokio::join!(close(&netns, first, &Place::Inside), async {
+                match place {
+                    // The kernel may finish it alone.
+                    Place::Outside => drop(destination),
+                    Place::Inside | Place::Remote(_) => close(&netns, destination, &place).await,
                 }
             });
         }
         Ended::ClientFailed => {
             relay::reset(first);
-            break_off(&netns, destination).await;
+            break_off(&netns, destination, &place).await;
         }
         Ended::DestinationFailed => {
             relay::reset(destination);
-            break_off(&netns, first).await;
+            break_off(&netns, first, &Place::Inside).await;
         }
-        Ended::Idle | Ended::Aborted => {
+        Ended::Idle | Ended::Aborted | Ended::DestinationGone => {
             relay::reset(first);
             relay::reset(destination);
         }
@@ -205,18 +204,18 @@ async fn carry(
     drop(guards);
 }
 
-/// Closes a stream of the steered namespace without leaving an orphan there.
-async fn close(netns: &Namespace, stream: Stream) {
+/// Closes a stream of somebody's namespace without leaving an orphan there.
+async fn close(netns: &Namespace, stream: Stream, place: &Place) {
     match Lingering::begin(&netns.connections) {
-        Some(_lingering) => relay::linger(stream, aborted(netns)).await,
+        Some(_lingering) => relay::linger(stream, given_up(netns, place)).await,
         None => relay::reset(stream),
     }
 }
 
 /// Resets a stream whose other side has failed, when its peer has what that side said last.
-async fn break_off(netns: &Namespace, stream: Stream) {
+async fn break_off(netns: &Namespace, stream: Stream, place: &Place) {
     match Lingering::begin(&netns.connections) {
-        Some(_lingering) => relay::reset_after_last_words(stream, aborted(netns)).await,
+        Some(_lingering) => relay::reset_after_last_words(stream, given_up(netns, place)).await,
         None => relay::reset(stream),
     }
 }
@@ -224,6 +223,14 @@ async fn break_off(netns: &Namespace, stream: Stream) {
 async fn aborted(netns: &Namespace) {
     let mut life = netns.life();
     drop(life.wait_for(|life| *life == Life::Aborted).await);
+}
+
+/// Ready when a stream must not be waited for any longer.
+async fn given_up(netns: &Namespace, place: &Place) {
+    tokio::select! {
+        () = aborted(netns) => {}
+        () = place.gone() => {}
+    }
 }
 
 /// A place among those that wait for a last acknowledgement.

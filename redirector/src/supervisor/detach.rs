@@ -70,9 +70,7 @@ impl Supervisor {
     /// Stops steering a namespace. What is relayed goes on, and is waited for elsewhere.
     pub(super) async fn let_go(&self, netns: &Arc<Namespace>) {
         netns.detach().await;
-        if netns.cookie == self.own_cookie {
-            self.host.store(None);
-        }
+        self.steered.remove(netns.cookie);
         self.draining.push(netns);
     }
 

@@ -23,19 +23,14 @@ impl Draining {
         self.lock().clone()
     }
 
-    /// Forgets those that are done, and says which they were.
-    pub(super) fn take_done(&self) -> Vec<Arc<Namespace>> {
-        let done = |netns: &mut Arc<Namespace>| netns.tasks.is_empty() && !netns.has_leases();
-        self.lock().extract_if(.., done).collect()
+    /// Forgets those that are done.
+    pub(super) fn forget_done(&self) {
+        self.lock().retain(|netns| !netns.tasks.is_empty() || netns.has_leases());
     }
 
     /// Takes those with this identity out.
     pub(super) fn take(&self, file: NetnsFile) -> Vec<Arc<Namespace>> {
         self.lock().extract_if(.., |netns| netns.file == file).collect()
-    }
-
-    pub(super) fn contains(&self, file: NetnsFile) -> bool {
-        self.lock().iter().any(|netns| netns.file == file)
     }
 
     pub(super) fn view(&self) -> Vec<View> {

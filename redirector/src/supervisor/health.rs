@@ -49,6 +49,16 @@ impl Supervisor {
         let dead: Vec<_> = dead.into_iter().chain(self.draining.take(file)).collect();
         // Under the lock: what is made for a lease from here on sees it, and is undone by whoever makes it.
         dead.iter().for_each(|netns| netns.stop_steering(Life::Aborted));
+        for netns in &dead {
+            self.steered.remove(netns.cookie);
+        }
+        if self.remotes.bury(file) {
+            tracing::info!(
+                inode = file.inode,
+                "the namespace of a destination has lost its last process and mount"
+            );
+            table.values().for_each(Namespace::take_down_gone);
+        }
         drop(table);
         self.watch.remove(file);
         for netns in dead {
@@ -70,11 +80,15 @@ impl Supervisor {
         for netns in table.values() {
             mend(netns);
         }
-        for done in self.draining.take_done() {
-            let in_use = table.values().any(|netns| netns.file == done.file);
-            if !in_use && !self.draining.contains(done.file) {
-                self.watch.remove(done.file);
-            }
+        self.draining.forget_done();
+        let steered = table.values().map(|netns| netns.file);
+        let draining = self.draining.all();
+        let in_use = steered.chain(draining.iter().map(|netns| netns.file)).chain(self.remotes.files());
+        let in_use: HashSet<_> = in_use.collect();
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if *watched != in_use {
+            self.watch.keep(in_use.clone());
+            *watched = in_use;
         }
     }
 
@@ -89,8 +103,7 @@ impl Supervisor {
             if !in_force(&netns, &rule) || self.is_ending() {
                 return;
             }
-            // Whatever a connection says by being opened and closed: the destination is there again.
-            if netns.dialer.dial_outside(&rule, 0).await.is_ok() {
+            if netns.dialer.reaches(&rule).await {
                 break;
             }
         }

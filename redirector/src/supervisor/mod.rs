@@ -8,6 +8,7 @@ mod connection;
 mod detach;
 mod dial;
 mod draining;
+mod elsewhere;
 mod health;
 mod lease;
 mod limits;
@@ -18,10 +19,11 @@ mod outgoing;
 mod resolver;
 mod rules;
 mod source_ports;
+mod steered;
 mod steering;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     sync::{
         Arc,
@@ -32,14 +34,14 @@ use std::{
 
 pub use limits::{affordable_connections, raise_limits};
 
-use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
 use self::{
-    dial::Itself,
     draining::Draining,
+    elsewhere::Remotes,
     namespace::{Life, Limits, Namespace, WentDown},
     outgoing::Outgoing,
+    steered::Steered,
 };
 use crate::{
     config::Target,
@@ -57,10 +59,12 @@ pub struct Supervisor {
     table: Mutex<Table>,
     draining: Draining,
     limits: Arc<Limits>,
-    watch: Watch,
+    watch: Arc<Watch>,
+    /// As it was last found out whose death matters.
+    watched: std::sync::Mutex<HashSet<NetnsFile>>,
     went_down: mpsc::UnboundedSender<WentDown>,
-    /// Of the daemon's own namespace, when that is steered.
-    host: Arc<ArcSwapOption<Itself>>,
+    steered: Arc<Steered>,
+    remotes: Arc<Remotes>,
     outgoing: Arc<Outgoing>,
     own_cookie: NetnsCookie,
     ending: AtomicBool,
@@ -87,13 +91,17 @@ impl Supervisor {
         let (went_down, went_down_events) = mpsc::unbounded_channel();
         // One namespace must not take the last connection from all the others.
         let per_namespace = (max_connections - max_connections / 4).max(1) as u64;
+        let limits = Arc::new(Limits { total: Arc::new(Semaphore::new(max_connections)), per_namespace });
+        let watch = Arc::new(watch);
         let supervisor = Arc::new(Self {
             table: Mutex::default(),
             draining: Draining::default(),
-            limits: Arc::new(Limits { total: Arc::new(Semaphore::new(max_connections)), per_namespace }),
+            remotes: Arc::new(Remotes::new(Arc::clone(&watch), limits.stock())),
+            limits,
             watch,
+            watched: std::sync::Mutex::default(),
             went_down,
-            host: Arc::default(),
+            steered: Arc::default(),
             outgoing: Arc::default(),
             own_cookie,
             ending: AtomicBool::new(false),

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
+    elsewhere::Elsewhere,
     lease::Lease,
     onward::Dialer,
     rules::{Published, RuleState, RuleTable},
@@ -251,12 +252,26 @@ impl Namespace {
                 | NotDelivered::ConnectTimeout
                 | NotDelivered::Unreachable
                 | NotDelivered::Unresolved
+                | NotDelivered::NamespaceGone
                 | NotDelivered::ConnectError
         );
         if of_destination && rule.dial_failed() {
-            // Without a receiver the daemon is ending.
-            drop(self.went_down.send(WentDown { netns: Arc::clone(self), rule: Arc::clone(rule) }));
+            self.tell_down(rule);
         }
+    }
+
+    /// Takes down the rules whose destination lies in a namespace that is gone.
+    pub(super) fn take_down_gone(self: &Arc<Self>) {
+        for rule in self.published.load().current.rules() {
+            if rule.elsewhere.as_ref().is_some_and(Elsewhere::is_gone) && rule.take_down() {
+                self.tell_down(rule);
+            }
+        }
+    }
+
+    fn tell_down(self: &Arc<Self>, rule: &Arc<RuleState>) {
+        // Without a receiver the daemon is ending.
+        drop(self.went_down.send(WentDown { netns: Arc::clone(self), rule: Arc::clone(rule) }));
     }
 
     /// Counts a slot or a listener that was mended.

@@ -9,18 +9,19 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     dial::{Failure, Guards, Itself, connect, connect_from_itself, connect_unix, is_to_itself, socket_for},
+    elsewhere::{Elsewhere, Remote},
     outgoing::Outgoing,
     rules::RuleState,
+    steered::Steered,
 };
 use crate::{
     config::{Destination, DestinationPort, Host},
     listener::OriginalDst,
-    netns::{Family, SocketFactory},
+    netns::{Anchor, Family, NetnsCookie, SocketFactory},
     observe::NotDelivered,
     relay::Stream,
 };
@@ -36,12 +37,24 @@ pub(super) struct Onward {
 }
 
 /// Where an onward socket lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Place {
     /// In the steered namespace.
     Inside,
     /// In the daemon's.
     Outside,
+    /// In one that the destination names.
+    Remote(Arc<Remote>),
+}
+
+impl Place {
+    /// Ready when a socket there would keep a namespace that has died. The steered one's death is told otherwise.
+    pub(super) async fn gone(&self) {
+        match self {
+            Self::Inside | Self::Outside => std::future::pending().await,
+            Self::Remote(remote) => remote.gone().await,
+        }
+    }
 }
 
 /// Where a connection was taken, for the log.
@@ -77,9 +90,11 @@ pub(super) struct Dialer {
     /// Makes sockets inside the steered namespace.
     pub(super) factory: SocketFactory,
     /// Of the steered namespace.
-    pub(super) inside: Itself,
-    /// Of the daemon's own namespace, while that is steered too.
-    pub(super) host: Arc<ArcSwapOption<Itself>>,
+    pub(super) inside: Arc<Itself>,
+    /// Of every namespace that is steered.
+    pub(super) steered: Arc<Steered>,
+    /// The daemon's own namespace.
+    pub(super) own: NetnsCookie,
     /// Of the daemon.
     pub(super) outgoing: Arc<Outgoing>,
 }
@@ -126,6 +141,20 @@ impl Dialer {
                 };
                 self.dial_addresses(&state.rule.to, &addresses, port, timeout).await
             }
+            Destination::Inside { address, port, .. } => {
+                let port = match port {
+                    DestinationPort::Fixed(port) => *port,
+                    DestinationPort::Client => client_port,
+                };
+                let to = SocketAddr::new(*address, port);
+                let endpoint = Endpoint::Rule(state.rule.to.clone());
+                let dial = async {
+                    let elsewhere =
+                        state.elsewhere.as_ref().ok_or_else(|| io::Error::other("no namespace"))?;
+                    self.dial_elsewhere(elsewhere, to).await
+                };
+                within(timeout, endpoint, dial).await
+            }
             Destination::Original | Destination::Reject | Destination::Pass | Destination::Handoff => {
                 Err(DialError {
                     reason: NotDelivered::Unattributed,
@@ -140,7 +169,7 @@ impl Dialer {
     /// namespace, and a loopback one only where the client asked for loopback.
     async fn dial_inside(&self, client: &TcpStream, original: SocketAddr) -> Dialled {
         let family = if original.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-        let socket = || self.factory.socket(client.as_fd(), family);
+        let socket = || self.factory.socket(Anchor::Socket(client.as_fd()), family);
         let (stream, bypass) = connect_from_itself(socket, original, &self.inside).await?;
         Ok((Stream::Tcp(stream), Place::Inside, Guards { bypass: Some(bypass), outgoing: None }))
     }
@@ -172,11 +201,11 @@ impl Dialer {
     }
 
     async fn dial_address(&self, to: SocketAddr) -> Dialled {
-        if let Some(host) = &*self.host.load()
+        if let Some(host) = self.steered.get(self.own)
             && is_to_itself(to)
         {
             // The daemon's own namespace is steered too: only a connection to itself can come back to us there.
-            let (stream, bypass) = connect_from_itself(async || socket_for(to), to, host).await?;
+            let (stream, bypass) = connect_from_itself(async || socket_for(to), to, &host).await?;
             return Ok((
                 Stream::Tcp(stream),
                 Place::Outside,
@@ -185,6 +214,61 @@ impl Dialer {
         }
         let (stream, outgoing) = connect(socket_for(to)?, to, Some(&self.outgoing)).await?;
         Ok((Stream::Tcp(stream), Place::Outside, Guards { bypass: None, outgoing }))
+    }
+}
+
+impl Dialer {
+    /// Whether a rule's destination answers, or at least is there when it depends on the client where that is.
+    pub(super) async fn reaches(&self, state: &RuleState) -> bool {
+        match (&state.rule.to, &state.elsewhere) {
+            (Destination::Inside { port: DestinationPort::Client, .. }, Some(elsewhere)) => {
+                elsewhere.remote().await.is_ok()
+            }
+            // Whatever a connection says by being opened and closed: it is there.
+            _ => self.dial_outside(state, 0).await.is_ok(),
+        }
+    }
+
+    async fn dial_elsewhere(&self, elsewhere: &Elsewhere, to: SocketAddr) -> Dialled {
+        let gone = |error| Failure::Because(NotDelivered::NamespaceGone, error);
+        // Once more where the name has come to mean another namespace.
+        for _ in 0..2 {
+            let remote = elsewhere.remote().await.map_err(gone)?;
+            let dialled = tokio::select! {
+                biased;
+                () = remote.gone() => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+                dialled = self.dial_remote(&remote, to) => dialled,
+            };
+            match dialled {
+                // Of no connect(2): the namespace could not be entered any more.
+                Err(Failure::Errno(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    elsewhere.lost(&remote);
+                }
+                dialled => return dialled,
+            }
+        }
+        Err(gone(io::Error::new(io::ErrorKind::NotFound, "it is gone")))
+    }
+
+    async fn dial_remote(&self, remote: &Arc<Remote>, to: SocketAddr) -> Dialled {
+        let family = if to.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+        let socket = || remote.factory.socket(Anchor::Location(&remote.location), family);
+        let place = Place::Remote(Arc::clone(remote));
+        if let Some(itself) = self.steered.get(remote.location.cookie) {
+            match connect_from_itself(socket, to, &itself).await {
+                // Not an address of that namespace: the connection leaves it, and does not meet our program there.
+                Err(Failure::Errno(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                connected => {
+                    let (stream, bypass) = connected?;
+                    let guards = Guards { bypass: Some(bypass), outgoing: None };
+                    return Ok((Stream::Tcp(stream), place, guards));
+                }
+            }
+        }
+        // An address like 127.0.0.1 says nothing about whose end it is: every namespace has it.
+        let outgoing = (!to.ip().is_loopback()).then_some(&self.outgoing);
+        let (stream, outgoing) = connect(socket().await?, to, outgoing).await?;
+        Ok((Stream::Tcp(stream), place, Guards { bypass: None, outgoing }))
     }
 }
 

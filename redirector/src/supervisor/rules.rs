@@ -9,7 +9,7 @@ use redirector_ebpf::{
     Action, CONSUMER_RELAY, FLAG_DOWN, Flow, MAX_CONSUMERS, MAX_RULES, PROTOCOL_TCP, RuleSet,
 };
 
-use super::resolver::Resolver;
+use super::{elsewhere::Elsewhere, resolver::Resolver};
 use crate::{
     config::{CompileError, Destination, DestinationPort, Placed, Rule, RuleName, compile},
     kernel::bypass_key,
@@ -26,17 +26,28 @@ pub(super) struct RuleState {
     pub(super) consumer: u32,
     /// For a destination with a host name.
     pub(super) resolver: Option<Resolver>,
+    /// For a destination in another namespace.
+    pub(super) elsewhere: Option<Elsewhere>,
     down: AtomicBool,
     /// Dials that failed since one succeeded.
     failures: AtomicU32,
+}
+
+/// What is known of where a rule's destination is.
+#[derive(Debug, Default)]
+pub(super) struct Whereabouts {
+    pub(super) resolver: Option<Resolver>,
+    pub(super) elsewhere: Option<Elsewhere>,
 }
 
 /// Dials in a row that fail before a rule is marked down.
 const FAILURES_UNTIL_DOWN: u32 = 3;
 
 impl RuleState {
-    pub(super) fn new(rule: Rule, index: u32, consumer: u32, resolver: Option<Resolver>) -> Self {
-        Self { rule, index, consumer, resolver, down: AtomicBool::new(false), failures: AtomicU32::new(0) }
+    pub(super) fn new(rule: Rule, index: u32, consumer: u32, whereabouts: Whereabouts) -> Self {
+        let Whereabouts { resolver, elsewhere } = whereabouts;
+        let (down, failures) = (AtomicBool::new(false), AtomicU32::new(0));
+        Self { rule, index, consumer, resolver, elsewhere, down, failures }
     }
 
     /// Whether the rule has one destination whatever the client asked for. Only then do failed dials say
@@ -44,7 +55,9 @@ impl RuleState {
     fn has_one_endpoint(&self) -> bool {
         matches!(
             self.rule.to,
-            Destination::Unix(_) | Destination::Host { port: DestinationPort::Fixed(_), .. }
+            Destination::Unix(_)
+                | Destination::Host { port: DestinationPort::Fixed(_), .. }
+                | Destination::Inside { port: DestinationPort::Fixed(_), .. }
         )
     }
 
@@ -52,7 +65,12 @@ impl RuleState {
     pub(super) fn dial_failed(&self) -> bool {
         self.has_one_endpoint()
             && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_UNTIL_DOWN
-            && !self.down.swap(true, Ordering::Relaxed)
+            && self.take_down()
+    }
+
+    /// Marks the rule down. Whether it was up.
+    pub(super) fn take_down(&self) -> bool {
+        !self.down.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn dial_succeeded(&self) {

@@ -43,6 +43,8 @@ pub struct OpenNetns {
     pub fd: OwnedFd,
     /// Which one it is, while it is open.
     pub file: NetnsFile,
+    /// By which path. It may lead to another namespace later, or nowhere.
+    pub path: PathBuf,
     /// Whether it is the daemon's own or PID 1's.
     pub host: bool,
 }
@@ -210,7 +212,7 @@ fn check(target: &Target, path: &Path, file: File) -> Result<OpenNetns, TargetEr
     let identity = NetnsFile::of(&file).map_err(syscall(target, format!("fstat `{}`", path.display())))?;
     let same = |path: &str| is_file(Path::new(path), identity);
     let host = same("/proc/self/ns/net") || same("/proc/1/ns/net");
-    Ok(OpenNetns { fd: file.into(), file: identity, host })
+    Ok(OpenNetns { fd: file.into(), file: identity, path: path.to_owned(), host })
 }
 
 /// Whether a path is this nsfs file; one that cannot be read is not.

@@ -43,6 +43,7 @@ pub struct Watch {
 enum Change {
     Add(NetnsFile),
     Remove(NetnsFile),
+    Keep(HashSet<NetnsFile>),
 }
 
 impl Watch {
@@ -80,6 +81,11 @@ impl Watch {
     /// Forgets a namespace.
     pub fn remove(&self, file: NetnsFile) {
         drop(self.changes.send(Change::Remove(file)));
+    }
+
+    /// Forgets all but these.
+    pub fn keep(&self, files: HashSet<NetnsFile>) {
+        drop(self.changes.send(Change::Keep(files)));
     }
 }
 
@@ -129,6 +135,7 @@ impl Watcher {
         match change {
             Change::Add(file) => drop(self.witnesses.insert(*file, None)),
             Change::Remove(file) => drop(self.witnesses.remove(file)),
+            Change::Keep(files) => self.witnesses.retain(|file, _| files.contains(file)),
         }
     }
 
@@ -137,8 +144,10 @@ impl Watcher {
         let mut changed = HashSet::new();
         while let Ok(change) = self.received.try_recv() {
             self.apply(&change);
-            let (Change::Add(file) | Change::Remove(file)) = change;
-            changed.insert(file);
+            match change {
+                Change::Add(file) | Change::Remove(file) => drop(changed.insert(file)),
+                Change::Keep(_) => {}
+            }
             // One that was added has not been looked for yet.
             let _woken: Result<_, _> = self.wake.try_send(());
         }
