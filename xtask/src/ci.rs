@@ -7,17 +7,18 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{cargo, setup, test, tool};
+use crate::{cargo, setup, test, tool, vm};
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("set-up", set_up),
     ("formatting", formatting),
     ("lints", lints),
     ("lints for BPF", lints_for_bpf),
     ("documentation", documentation),
     ("tests", tests),
+    ("tests in virtual machines", vm::ci),
 ];
 
 /// Stops at the first step that fails: a later one would mostly say the same again.
@@ -35,7 +36,7 @@ pub(crate) fn run() -> Result<()> {
     }
     let total: Duration = times.iter().map(|(_, time)| *time).sum();
     for (name, time) in times.into_iter().chain([("in all", total)]) {
-        tool::note(&format!("ci: {name:<14} {:>7.1} s", time.as_secs_f64()));
+        tool::note(&format!("ci: {name:<26} {:>7.1} s", time.as_secs_f64()));
     }
     result
 }

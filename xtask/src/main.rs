@@ -15,6 +15,7 @@ mod run;
 mod setup;
 mod test;
 mod tool;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,8 @@ enum Command {
     Say(demo::say::Options),
     #[command(hide = true)]
     Netfilter,
+    #[command(hide = true)]
+    VmInit(vm::init::Options),
 }
 
 fn main() -> ExitCode {
@@ -72,5 +75,6 @@ fn execute(command: Command) -> Result<()> {
         Command::Echo => demo::echo::serve(),
         Command::Say(options) => demo::say::run(&options),
         Command::Netfilter => demo::netfilter::run(),
+        Command::VmInit(options) => vm::init::run(&options),
     }
 }

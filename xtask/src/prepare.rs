@@ -18,6 +18,8 @@ pub(crate) struct Options {
 pub(crate) enum Purpose {
     Demo,
     Tests,
+    /// Virtual machines that run the tests.
+    Machines,
 }
 
 impl Purpose {
@@ -25,6 +27,7 @@ impl Purpose {
         match self {
             Self::Demo => "demo",
             Self::Tests => "tests",
+            Self::Machines => "machines",
         }
     }
 }
@@ -38,30 +41,40 @@ struct Need {
     wanted: &'static [Purpose],
 }
 
-const NEEDS: [Need; 13] = {
-    use Purpose::{Demo, Tests};
+const NEEDS: [Need; 17] = {
+    use Purpose::{Demo, Machines, Tests};
     [
-        Need { program: "ip", package: "iproute2", vital: &[Demo, Tests], wanted: &[] },
-        Need { program: "nsenter", package: "util-linux", vital: &[Demo, Tests], wanted: &[] },
-        Need { program: "ss", package: "iproute2", vital: &[], wanted: &[Tests] },
-        Need { program: "nft", package: "nftables", vital: &[], wanted: &[Tests] },
-        Need { program: "iptables", package: "iptables", vital: &[], wanted: &[Tests] },
+        Need { program: "qemu-system-x86_64", package: "qemu-system-x86", vital: &[Machines], wanted: &[] },
+        Need { program: "ip", package: "iproute2", vital: &[Demo, Tests, Machines], wanted: &[] },
+        Need { program: "nsenter", package: "util-linux", vital: &[Demo, Tests, Machines], wanted: &[] },
+        Need { program: "ss", package: "iproute2", vital: &[Machines], wanted: &[Tests] },
+        Need { program: "nft", package: "nftables", vital: &[Machines], wanted: &[Tests] },
+        Need { program: "iptables", package: "iptables", vital: &[Machines], wanted: &[Tests] },
         // Servers behind a steered namespace.
-        Need { program: "haproxy", package: "haproxy", vital: &[], wanted: &[Tests] },
-        Need { program: "nginx", package: "nginx-light", vital: &[], wanted: &[Tests] },
-        Need { program: "/usr/bin/python3", package: "python3-minimal", vital: &[], wanted: &[Tests] },
-        Need { program: "/usr/bin/pip3", package: "python3-pip", vital: &[Tests], wanted: &[] },
+        Need { program: "haproxy", package: "haproxy", vital: &[Machines], wanted: &[Tests] },
+        Need { program: "nginx", package: "nginx-light", vital: &[Machines], wanted: &[Tests] },
+        Need {
+            program: "/usr/bin/python3",
+            package: "python3-minimal",
+            vital: &[Machines],
+            wanted: &[Tests],
+        },
+        Need { program: "/usr/bin/pip3", package: "python3-pip", vital: &[Tests, Machines], wanted: &[] },
         // Shells that completions are for, and what renders manual pages.
-        Need { program: "bash", package: "bash", vital: &[], wanted: &[Tests] },
-        Need { program: "zsh", package: "zsh", vital: &[], wanted: &[Tests] },
-        Need { program: "fish", package: "fish", vital: &[], wanted: &[Tests] },
-        Need { program: "groff", package: "groff-base", vital: &[], wanted: &[Tests] },
+        Need { program: "bash", package: "bash", vital: &[Machines], wanted: &[Tests] },
+        Need { program: "zsh", package: "zsh", vital: &[Machines], wanted: &[Tests] },
+        Need { program: "fish", package: "fish", vital: &[Machines], wanted: &[Tests] },
+        Need { program: "groff", package: "groff-base", vital: &[Machines], wanted: &[Tests] },
+        // An image is made of programs and their libraries, and of packages with kernels.
+        Need { program: "strip", package: "binutils", vital: &[Machines], wanted: &[] },
+        Need { program: "ldd", package: "libc-bin", vital: &[Machines], wanted: &[] },
+        Need { program: "dpkg-deb", package: "dpkg", vital: &[Machines], wanted: &[] },
     ]
 };
 
 /// Does all of it: here when we are root, by sudo when something is missing and there is one.
 pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
-    let complete = missing(purpose).is_empty() && bpffs_is_mounted();
+    let complete = missing(purpose).is_empty() && (purpose == Purpose::Machines || bpffs_is_mounted());
     if privilege::is_root() || (!complete && !privilege::can_become_root()) {
         return run(&Options { purpose });
     }
@@ -74,7 +87,9 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
 /// The half that runs as root. Without root it says what is missing, and fails if that is vital.
 pub(crate) fn run(options: &Options) -> Result<()> {
     install(options.purpose)?;
-    mount_bpffs();
+    if options.purpose != Purpose::Machines {
+        mount_bpffs();
+    }
     Ok(())
 }
 

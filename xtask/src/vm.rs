@@ -1,0 +1,133 @@
+//! `cargo xtask test --vm`: the integration tests in virtual machines, one for each kernel.
+//!
+//! The binaries are those of a native run. A machine gets them, the programs that tests start and a kernel's
+//! modules in one image that is all its file system; it has no disk and no network. PID 1 is this xtask.
+
+mod apt;
+mod console;
+mod image;
+pub(crate) mod init;
+mod kernel;
+mod machine;
+mod modules;
+mod protocol;
+pub(crate) mod self_test;
+mod series;
+mod system;
+
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+
+use self::{
+    console::Verdict,
+    image::Image,
+    kernel::Kernel,
+    machine::{Accelerator, Limits},
+    protocol::{INIT, JOB, MODULES, REDIRECTOR, TESTS},
+    series::Series,
+};
+use crate::{
+    build, cargo,
+    prepare::{self, Purpose},
+    tool,
+};
+
+/// Runs the tests as `[VERSION…|all] [FILTER…]` says.
+pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    let (wanted, arguments) = series::split(arguments);
+    on(&wanted, arguments)
+}
+
+/// Runs the tests on the kernels of continuous integration.
+pub(crate) fn ci() -> Result<()> {
+    on(&series::CI, &[])
+}
+
+fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
+    prepare::ensure(Purpose::Machines)?;
+    let kernels = kernel::fetch(wanted)?;
+    let accelerator = Accelerator::choose(&kernels.first().context("no kernel is asked for")?.image)?;
+    let redirector = build::redirector()?;
+    let built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
+    let tests = built.into_iter().find(|executable| executable.target == "test it");
+    let tests = tests.context("cargo named no test binary `it`")?.path;
+
+    let folder = tempfile::tempdir().context("make a temporary directory")?;
+    let mut image = base(&folder)?;
+    image.copy_to(TESTS, &strip(&tests, &folder)?);
+    image.copy_to(REDIRECTOR, &strip(&redirector, &folder)?);
+    system::programs(&mut image)?;
+    system::libraries(&mut image)?;
+    image.bytes(
+        JOB,
+        words([TESTS.as_bytes()].into_iter().chain(arguments.iter().map(|word| word.as_bytes()))),
+        0o644,
+    );
+
+    let mut results = Vec::new();
+    for kernel in kernels {
+        let begin = Instant::now();
+        let verdict = test(accelerator, &kernel, &image, &folder)?;
+        results.push((kernel, verdict, begin.elapsed()));
+    }
+    summarise(&results)
+}
+
+/// A job, as PID 1 reads it.
+fn words<'a>(words: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    words.flat_map(|word| word.iter().copied().chain([0])).collect()
+}
+
+/// What every image has.
+fn base(folder: &TempDir) -> Result<Image> {
+    let mut image = system::base()?;
+    image.copy_to(INIT, &strip(&tool::myself()?, folder)?);
+    system::add_program(&mut image, "ip")?;
+    Ok(image)
+}
+
+/// Without debug information, which is most of a binary. Names for a backtrace stay.
+fn strip(binary: &Path, folder: &TempDir) -> Result<PathBuf> {
+    let name = binary.file_name().with_context(|| format!("`{}` has no name", binary.display()))?;
+    let stripped = folder.path().join(name);
+    tool::call_quietly(tool::command("strip")?.arg("--strip-debug").arg("-o").arg(&stripped).arg(binary))?;
+    Ok(stripped)
+}
+
+fn test(accelerator: Accelerator, kernel: &Kernel, image: &Image, folder: &TempDir) -> Result<Verdict> {
+    let Kernel { series, release, .. } = kernel;
+    let mut image = image.clone();
+    let modules =
+        modules::collect(&kernel.modules).with_context(|| format!("modules of kernel {release}"))?;
+    for (index, module) in modules.into_iter().enumerate() {
+        image.bytes(&format!("{MODULES}/{index:03}-{}.ko", module.name), module.image, 0o644);
+    }
+    let path = folder.path().join("image.cpio");
+    let size = image.write(&path)?;
+    tool::note(&format!(
+        "tests in a virtual machine: kernel {series} ({release}), image of {} MiB",
+        size >> 20
+    ));
+    machine::run(accelerator, &kernel.image, &path, "job", Limits::DEFAULT)
+}
+
+fn summarise(results: &[(Kernel, Verdict, Duration)]) -> Result<()> {
+    for (kernel, verdict, time) in results {
+        let Kernel { series, release, .. } = kernel;
+        tool::note(&format!("kernel {series} ({release}): {verdict}, {:.1} s", time.as_secs_f64()));
+    }
+    let failed: Vec<_> = results.iter().filter(|(_, verdict, _)| *verdict != Verdict::Passed).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<_> =
+        failed.iter().map(|(kernel, verdict, _)| format!("{}: {verdict}", kernel.series)).collect();
+    bail!("kernel {}", list.join("; kernel "))
+}
