@@ -11,6 +11,7 @@ mod doctor;
 mod elsewhere;
 mod ends;
 mod exec;
+mod features;
 mod foreign;
 mod handoff;
 mod harness;

@@ -11,6 +11,7 @@
 //! | [`kernel`] | what the running kernel is |
 //! | [`topology`] | a pod and a client, joined |
 //! | [`server`], [`client`] | who answers, and who asks |
+//! | [`features`], [`probe`] | which kernel has what, and what this one has |
 //! | [`pattern`], [`scale`] | bytes that both ends know, and how many |
 //! | [`daemon`], [`cli`], [`http`] | the daemon, its command line, its API |
 //! | [`snapshot`] | what a namespace looks like, to find residue |
@@ -27,11 +28,13 @@ pub mod daemon;
 pub mod dir;
 pub mod eventually;
 pub mod exec;
+pub mod features;
 pub mod holder;
 pub mod http;
 pub mod kernel;
 pub mod netns;
 pub mod pattern;
+pub mod probe;
 pub mod scale;
 pub mod server;
 pub mod snapshot;

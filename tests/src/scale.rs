@@ -18,3 +18,9 @@ pub fn bulk() -> u64 {
 pub fn many() -> usize {
     if is_small() { 1_000 } else { 10_000 }
 }
+
+/// How often something is changed while others use it: 100 times, small 20.
+#[must_use]
+pub fn often() -> usize {
+    if is_small() { 20 } else { 100 }
+}

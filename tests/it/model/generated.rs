@@ -9,6 +9,7 @@ use std::{
 
 use redirector::config::{Destination, OnUnavailable, Rule, compile};
 use redirector_tests::{
+    needs,
     pattern::Random,
     topology::{CLIENT_V6, at},
 };
@@ -122,6 +123,7 @@ fn expected(bench: &Bench, (rule, down): &(Rule, bool), to: SocketAddr, bypassed
 
 #[test]
 fn kernel_and_user_space_agree_with_the_model_about_generated_rules() {
+    needs!(TestRun);
     const SETS: u64 = 200;
     const FLOWS: usize = 200;
     let bench = Bench::new();

@@ -18,6 +18,7 @@ use redirector_ebpf::{
 };
 use redirector_tests::{
     eventually::eventually,
+    needs,
     netns::Netns,
     server::listen,
     topology::{CLIENT_V4, CLIENT_V6, POD_V4, POD_V6, at},
@@ -126,6 +127,7 @@ const CLIENT: SocketAddr = SocketAddr::new(CLIENT_V4, 40_000);
 
 #[test]
 fn each_action_does_what_it_says_and_counts_itself() {
+    needs!(TestRun);
     let bench = Bench::new();
     let rules = [
         (rule("steer", &["tcp:80"], "127.0.0.1:1", "reject"), false),
@@ -174,6 +176,7 @@ fn each_action_does_what_it_says_and_counts_itself() {
 
 #[test]
 fn what_is_not_tcp_is_left_alone() {
+    needs!(TestRun);
     const IPPROTO_UDP: u32 = 17;
     let bench = Bench::new();
     bench.publish(&[(rule("all", &["tcp:*"], "reject", "reject"), false)]);
@@ -186,6 +189,7 @@ fn what_is_not_tcp_is_left_alone() {
 
 #[test]
 fn a_slot_without_a_usable_socket_is_decided_by_on_unavailable_and_counted_by_errno() {
+    needs!(TestRun);
     let bench = Bench::new();
     bench.publish(&[
         (rule("reject", &["tcp:80"], "original", "reject"), false),
@@ -230,6 +234,7 @@ fn a_slot_without_a_usable_socket_is_decided_by_on_unavailable_and_counted_by_er
 
 #[test]
 fn only_our_own_connections_to_their_own_address_are_bypassed() {
+    needs!(TestRun);
     let bench = Bench::new();
     bench.publish(&[
         (rule("steer", &["tcp:*"], "original", "reject"), false),
@@ -261,6 +266,7 @@ fn only_our_own_connections_to_their_own_address_are_bypassed() {
 
 #[test]
 fn the_last_of_as_many_cells_as_there_can_be_decides() {
+    needs!(TestRun);
     let bench = Bench::new();
     let ports =
         |rule: usize| (0..32).map(|item| (1000 * (rule + 1) + 2 * item).to_string()).collect::<Vec<_>>();
@@ -283,6 +289,7 @@ fn the_last_of_as_many_cells_as_there_can_be_decides() {
 
 #[test]
 fn a_rule_set_is_replaced_as_a_whole() {
+    needs!(TestRun);
     let bench = Bench::new();
     bench.publish(&[(rule("one", &["tcp:80"], "reject", "reject"), false)]);
     assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, 80))), Verdict::Drop);
