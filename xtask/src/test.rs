@@ -45,14 +45,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut executables = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     // Cargo names them in the order in which it ended: unit tests first, they are quick.
     executables.sort_by_key(|executable| (executable.package == INTEGRATION, executable.path.clone()));
+    let executables = matching(executables, &options.arguments)?;
     let mut failed = Vec::new();
-    let mut ran = 0;
-    for executable in &executables {
-        if !options.arguments.is_empty() && !has_matching_tests(executable, &options.arguments)? {
-            continue;
-        }
-        let Executable { path, package, target } = executable;
-        ran += 1;
+    for Executable { path, package, target } in &executables {
         tool::note(&format!("tests of {package} ({target})"));
         let mut command = if package == INTEGRATION {
             let environment = [("REDIRECTOR_BIN", redirector.as_os_str()), ("ENVOY", envoy.as_os_str())];
@@ -68,14 +63,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             failed.push(format!("{package} ({target}): {status}"));
         }
     }
-    if ran == 0 {
-        bail!("no test matches {:?}", options.arguments.join(OsStr::new(" ")));
-    }
     if !failed.is_empty() {
         bail!("tests failed in {}", failed.join(", "));
     }
-    tool::note(&format!("all tests passed, in {ran} binaries"));
+    tool::note(&format!("all tests passed, in {} binaries", executables.len()));
     Ok(())
+}
+
+/// Those that have a test to run. None is no pass: a filter may be misspelt.
+pub(crate) fn matching(executables: Vec<Executable>, arguments: &[OsString]) -> Result<Vec<Executable>> {
+    let mut matching = Vec::new();
+    for executable in executables {
+        if arguments.is_empty() || has_matching_tests(&executable, arguments)? {
+            matching.push(executable);
+        }
+    }
+    if matching.is_empty() {
+        bail!("no test matches {:?}", arguments.join(OsStr::new(" ")));
+    }
+    Ok(matching)
 }
 
 /// Asks the harness itself, so that `--exact`, `--skip` and `--ignored` count as it counts them.

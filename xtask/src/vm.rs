@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use self::{
-    console::Verdict,
+    console::{Report, Verdict},
     image::Image,
     kernel::Kernel,
     machine::{Accelerator, Limits},
@@ -36,7 +36,7 @@ use self::{
 use crate::{
     build, cargo,
     prepare::{self, Purpose},
-    tool,
+    test, tool,
 };
 
 /// Runs the tests as `[VERSION…|all] [FILTER…]` says.
@@ -55,13 +55,14 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     let kernels = kernel::fetch(wanted)?;
     let accelerator = Accelerator::choose(&kernels.first().context("no kernel is asked for")?.image)?;
     let redirector = build::redirector()?;
-    let built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
-    let tests = built.into_iter().find(|executable| executable.target == "test it");
-    let tests = tests.context("cargo named no test binary `it`")?.path;
+    let mut built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
+    built.retain(|executable| executable.target == "test it");
+    let built = test::matching(built, arguments)?;
+    let tests = &built.first().context("cargo named no test binary `it`")?.path;
 
     let folder = tempfile::tempdir().context("make a temporary directory")?;
     let mut image = base(&folder)?;
-    image.copy_to(TESTS, &strip(&tests, &folder)?);
+    image.copy_to(TESTS, &strip(tests, &folder)?);
     image.copy_to(REDIRECTOR, &strip(&redirector, &folder)?);
     system::programs(&mut image)?;
     system::libraries(&mut image)?;
@@ -74,8 +75,8 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     let mut results = Vec::new();
     for kernel in kernels {
         let begin = Instant::now();
-        let verdict = test(accelerator, &kernel, &image, &folder)?;
-        results.push((kernel, verdict, begin.elapsed()));
+        let report = test(accelerator, &kernel, &image, &folder)?;
+        results.push((kernel, report, begin.elapsed()));
     }
     summarise(&results)
 }
@@ -101,7 +102,7 @@ fn strip(binary: &Path, folder: &TempDir) -> Result<PathBuf> {
     Ok(stripped)
 }
 
-fn test(accelerator: Accelerator, kernel: &Kernel, image: &Image, folder: &TempDir) -> Result<Verdict> {
+fn test(accelerator: Accelerator, kernel: &Kernel, image: &Image, folder: &TempDir) -> Result<Report> {
     let Kernel { series, release, .. } = kernel;
     let mut image = image.clone();
     let modules =
@@ -118,16 +119,16 @@ fn test(accelerator: Accelerator, kernel: &Kernel, image: &Image, folder: &TempD
     machine::run(accelerator, &kernel.image, &path, "job", Limits::DEFAULT)
 }
 
-fn summarise(results: &[(Kernel, Verdict, Duration)]) -> Result<()> {
-    for (kernel, verdict, time) in results {
+fn summarise(results: &[(Kernel, Report, Duration)]) -> Result<()> {
+    for (kernel, report, time) in results {
         let Kernel { series, release, .. } = kernel;
-        tool::note(&format!("kernel {series} ({release}): {verdict}, {:.1} s", time.as_secs_f64()));
+        tool::note(&format!("kernel {series} ({release}): {report}, {:.1} s", time.as_secs_f64()));
     }
-    let failed: Vec<_> = results.iter().filter(|(_, verdict, _)| *verdict != Verdict::Passed).collect();
+    let failed: Vec<_> = results.iter().filter(|(_, report, _)| report.verdict != Verdict::Passed).collect();
     if failed.is_empty() {
         return Ok(());
     }
     let list: Vec<_> =
-        failed.iter().map(|(kernel, verdict, _)| format!("{}: {verdict}", kernel.series)).collect();
+        failed.iter().map(|(kernel, report, _)| format!("{}: {report}", kernel.series)).collect();
     bail!("kernel {}", list.join("; kernel "))
 }

@@ -68,20 +68,49 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// A verdict, and what the tests said in sum.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) verdict: Verdict,
+    /// `… 190 passed; 1 failed; …`, of the harness.
+    pub(crate) result: Option<String>,
+    /// Tests that ended at once because the table of kernel features says that they do not apply.
+    pub(crate) skipped: usize,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verdict, result, skipped } = self;
+        write!(f, "{verdict}")?;
+        if let Some(result) = result {
+            write!(f, " ({result}; {skipped} skipped by table)")?;
+        }
+        Ok(())
+    }
+}
+
 /// Reads what comes, in pieces of any size.
 pub(crate) struct Console {
     partial: Vec<u8>,
     stage: Stage,
     said: Option<Message>,
     panic: Option<String>,
+    result: Option<String>,
+    skipped: usize,
 }
+
+/// How the harness ends.
+const RESULT: &str = "test result: ";
+
+/// `tests/src/features.rs` says so.
+const SKIPPED: &str = "skipped by table: ";
 
 /// The kernel's last words.
 const PANIC: &str = "Kernel panic - not syncing";
 
 impl Console {
     pub(crate) fn new() -> Self {
-        Self { partial: Vec::new(), stage: Stage::Boot, said: None, panic: None }
+        Self { partial: Vec::new(), stage: Stage::Boot, said: None, panic: None, result: None, skipped: 0 }
     }
 
     pub(crate) fn read(&mut self, bytes: &[u8]) {
@@ -100,6 +129,13 @@ impl Console {
         if let Some(at) = line.find(PANIC) {
             self.panic.get_or_insert_with(|| line[at..].to_owned());
         }
+        if let Some(result) = line.strip_prefix(RESULT) {
+            // `ok. 3 passed; 0 failed; 0 ignored; 0 measured; 188 filtered out; finished in 2.15s`
+            let counts = result.split("; ").take(2).collect::<Vec<_>>().join("; ");
+            self.result = Some(counts);
+        }
+        // One thread has begun the line with the name of the test.
+        self.skipped += usize::from(line.contains(SKIPPED));
         match Message::read(line) {
             None => {}
             Some(Message::Started(_)) => self.stage = self.stage.max(Stage::Preparation),
@@ -113,10 +149,15 @@ impl Console {
         self.said.is_some() || self.panic.is_some()
     }
 
-    pub(crate) fn conclude(mut self, end: End) -> Verdict {
+    pub(crate) fn conclude(mut self, end: End) -> Report {
         if !self.partial.is_empty() {
             self.read(b"\n");
         }
+        let (result, skipped) = (self.result.take(), self.skipped);
+        Report { verdict: self.verdict(end), result, skipped }
+    }
+
+    fn verdict(self, end: End) -> Verdict {
         if let Some(line) = self.panic {
             return match self.stage {
                 Stage::Boot => Verdict::NotBooted(line),

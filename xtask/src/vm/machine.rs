@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::console::{Console, End, Verdict};
+use super::console::{Console, End, Report};
 use crate::tool;
 
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
@@ -81,7 +81,7 @@ pub(crate) fn run(
     image: &Path,
     mode: &str,
     limits: Limits,
-) -> Result<Verdict> {
+) -> Result<Report> {
     let mut command = qemu(accelerator, kernel)?;
     command.arg("-initrd").arg(image);
     // An oops ends the machine too.

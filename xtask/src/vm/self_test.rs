@@ -118,6 +118,7 @@ impl Bench {
     fn boot(&self, mode: &str, job: &[u8]) -> Result<Verdict> {
         let limits = Limits { silence: SILENCE, ..Limits::DEFAULT };
         machine::run(self.accelerator, &self.kernel, &self.image(job)?, mode, limits)
+            .map(|report| report.verdict)
     }
 
     fn endless(&self) -> Result<Verdict> {
@@ -125,13 +126,14 @@ impl Bench {
             words(["/bin/sh", "-c", "while sleep 1; do echo more; done"].into_iter().map(str::as_bytes));
         let limits = Limits { silence: SILENCE, overall: SILENCE };
         machine::run(self.accelerator, &self.kernel, &self.image(&job)?, "job", limits)
+            .map(|report| report.verdict)
     }
 
     fn bogus_kernel(&self) -> Result<Verdict> {
         let kernel = self.folder.path().join("bogus");
         fs::write(&kernel, [0x55; 64 << 10]).with_context(|| format!("write `{}`", kernel.display()))?;
         let limits = Limits { silence: SILENCE, overall: SILENCE };
-        machine::run(self.accelerator, &kernel, &self.image(b"")?, "job", limits)
+        machine::run(self.accelerator, &kernel, &self.image(b"")?, "job", limits).map(|report| report.verdict)
     }
 
     fn image(&self, job: &[u8]) -> Result<PathBuf> {

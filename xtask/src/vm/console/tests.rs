@@ -26,7 +26,7 @@ fn conclude(pieces: &[&str], end: &End) -> Verdict {
     let verdicts = [1, 7, 4096].map(|size| {
         let mut console = Console::new();
         all.as_bytes().chunks(size).for_each(|piece| console.read(piece));
-        console.conclude(end.clone())
+        console.conclude(end.clone()).verdict
     });
     assert_eq!(verdicts[0], verdicts[1]);
     assert_eq!(verdicts[0], verdicts[2]);
@@ -121,4 +121,20 @@ fn only_a_pass_is_called_one() {
     let shown: std::collections::BTreeSet<_> = others.iter().map(ToString::to_string).collect();
     assert_eq!(shown.len(), others.len());
     assert!(shown.iter().all(|text| !text.contains("passed")));
+}
+
+#[test]
+fn what_the_harness_counted_and_what_did_not_apply_is_reported() {
+    let mut console = Console::new();
+    let lines = [
+        STARTED,
+        TESTING,
+        "skipped by table: model::one: needs TestRun\r\n",
+        "test model::two ... skipped by table: model::two: needs TestRun\r\n",
+        "test result: FAILED. 190 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 117.48s\r\n",
+        "\r\nredirector-vm: failed: exit status: 101\r\n",
+    ];
+    lines.iter().for_each(|line| console.read(line.as_bytes()));
+    let shown = console.conclude(exit()).to_string();
+    assert_eq!(shown, "tests failed: exit status: 101 (FAILED. 190 passed; 1 failed; 2 skipped by table)");
 }
