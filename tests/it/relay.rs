@@ -75,8 +75,9 @@ fn sixty_four_connections_at_once_all_arrive_and_cost_nothing_afterwards() {
             thread::scope(|scope| {
                 for mut conversation in open {
                     scope.spawn(move || {
-                        for number in 0..100 {
-                            conversation.echo(&format!("{number} {}", "x".repeat(number * 100))).unwrap();
+                        for number in 0..scale::often() {
+                            let text = "x".repeat(number * 10_000 / scale::often());
+                            conversation.echo(&format!("{number} {text}")).unwrap();
                         }
                         conversation.finish().unwrap();
                     });
