@@ -67,8 +67,10 @@ impl Apt {
 
     /// Downloads and unpacks everything that `release` consists of into `folder`.
     pub(crate) fn unpack(&self, release: &str, folder: &Path) -> Result<()> {
-        let pattern =
-            format!("^linux-(image|binary|modules)-{}$", release.replace('.', r"\.").replace('+', r"\+"));
+        let pattern = format!(
+            "^linux-(image|binary|modules|base)-{}$",
+            release.replace('.', r"\.").replace('+', r"\+")
+        );
         let found =
             tool::call_quietly(self.command("apt-cache")?.args(["search", "--names-only", &pattern]))?;
         let names: Vec<_> = found.lines().filter_map(|line| line.split(' ').next()).collect();
