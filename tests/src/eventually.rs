@@ -6,26 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::scale::patience;
+
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How many times the figure of the specification may pass before a test gives up.
-const PATIENCE: u32 = 10;
-
 /// Waits until `look` gives `Ok`, and prints how long that took. `what` is what must come to pass; `figure` is
-/// how long the specification gives it. A figure is no limit but a guard against hanging: ten times as much may
-/// pass. What `look` saw last is in the message when it does.
+/// how long the specification gives it. A figure is no limit but a guard against hanging: [`patience`] times as
+/// much may pass. What `look` saw last is in the message when it does.
 #[track_caller]
 pub fn eventually<T, E: Debug>(what: &str, figure: Duration, mut look: impl FnMut() -> Result<T, E>) -> T {
     let begin = Instant::now();
+    let limit = figure * patience();
     loop {
         match look() {
             Ok(value) => {
                 println!("{what}: after {:?} (figure: {figure:?})", begin.elapsed());
                 return value;
             }
-            Err(seen) if begin.elapsed() > figure * PATIENCE => {
-                panic!("not within {:?}: {what}; seen last: {seen:#?}", figure * PATIENCE)
+            Err(seen) if begin.elapsed() > limit => {
+                panic!("not within {limit:?}: {what}; seen last: {seen:#?}")
             }
             Err(_) => pause(PAUSE),
         }

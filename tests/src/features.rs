@@ -25,18 +25,27 @@ pub enum Feature {
     PeerPidfd,
 }
 
-/// The version of Linux from which on there is each, in the order of versions. Debian has backported none of them.
-pub const TABLE: [(Feature, Version); 5] = [
+/// Since when there is a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The first version of Linux with it.
+    pub version: Version,
+    /// Older long-term series that have got it since, as Debian packages them. Their first releases lack it.
+    pub backported: &'static [Version],
+}
+
+/// All of them, in the order of versions.
+pub const TABLE: [(Feature, Since); 5] = [
     // https://github.com/torvalds/linux/commit/7c32e8f8bc33
-    (Feature::TestRun, Version(5, 13)),
+    (Feature::TestRun, Since { version: Version(5, 13), backported: &[Version(5, 10)] }),
     // https://github.com/torvalds/linux/commit/e8b9eab99232
-    (Feature::NetnsCookie, Version(5, 14)),
+    (Feature::NetnsCookie, Since { version: Version(5, 14), backported: &[] }),
     // https://github.com/torvalds/linux/commit/f89315650ba3
-    (Feature::IngressIfindex, Version(5, 17)),
+    (Feature::IngressIfindex, Since { version: Version(5, 17), backported: &[] }),
     // https://github.com/torvalds/linux/commit/91d0b78c5177
-    (Feature::LocalPortRange, Version(6, 3)),
+    (Feature::LocalPortRange, Since { version: Version(6, 3), backported: &[Version(6, 1)] }),
     // https://github.com/torvalds/linux/commit/7b26952a91cf
-    (Feature::PeerPidfd, Version(6, 5)),
+    (Feature::PeerPidfd, Since { version: Version(6, 5), backported: &[] }),
 ];
 
 /// Tests, by how their path begins, of which nothing is left to be seen without a feature.
@@ -66,7 +75,7 @@ impl Version {
 impl Feature {
     /// Since when there is one.
     #[must_use]
-    pub fn since(self) -> Version {
+    pub fn since(self) -> Since {
         let row = TABLE.iter().find(|(feature, _)| *feature == self);
         row.unwrap_or_else(|| panic!("{self:?} is not in the table")).1
     }
@@ -74,7 +83,15 @@ impl Feature {
     /// Whether the table says that the running kernel has it.
     #[must_use]
     pub fn is_here(self) -> bool {
-        Version::running() >= self.since()
+        self.since().is_in(Version::running())
+    }
+}
+
+impl Since {
+    /// Whether a kernel of this version has it.
+    #[must_use]
+    pub fn is_in(self, running: Version) -> bool {
+        running >= self.version || self.backported.contains(&running)
     }
 }
 
@@ -86,26 +103,26 @@ impl Feature {
 /// assert what happens instead.
 #[must_use]
 pub fn applies(feature: Feature, test: &str) -> bool {
-    applies_on(Version::running(), feature, test)
-}
-
-/// See [`applies`], for any kernel.
-#[must_use]
-pub fn applies_on(running: Version, feature: Feature, test: &str) -> bool {
     // As the harness names it: without the crate, and without the closure that gave the name.
     let test = test.split_once("::").map_or(test, |(_, path)| path);
     let test = test.trim_end_matches("::{{closure}}");
-    if running >= feature.since() {
+    let applies = applies_on(Version::running(), feature, test);
+    if !applies {
+        // Past the harness, which keeps to itself what a test prints that passes.
+        writeln!(io::stdout(), "skipped by table: {test}: needs {feature:?}").expect("write to stdout");
+    }
+    applies
+}
+
+/// See [`applies`], for any kernel and without a line.
+#[must_use]
+pub fn applies_on(running: Version, feature: Feature, test: &str) -> bool {
+    let since = feature.since();
+    if since.is_in(running) {
         return true;
     }
     let listed = NOT_APPLICABLE.iter().any(|(path, needed)| test.starts_with(path) && *needed == feature);
-    assert!(
-        listed,
-        "{test} needs {feature:?}, which Linux has since {:?}: assert what happens without it, or list the test",
-        feature.since()
-    );
-    // Past the harness, which keeps to itself what a test prints that passes.
-    writeln!(io::stdout(), "skipped by table: {test}: needs {feature:?}").expect("write to stdout");
+    assert!(listed, "{test} needs {feature:?} ({since:?}): assert what happens without it, or list the test");
     false
 }
 

@@ -24,3 +24,10 @@ pub fn many() -> usize {
 pub fn often() -> usize {
     if is_small() { 20 } else { 100 }
 }
+
+/// How many times the figure of a specification may pass before a test gives up: 10 times, small 40. Only the
+/// machine is slower there, and a guard against hanging must not measure that.
+#[must_use]
+pub fn patience() -> u32 {
+    if is_small() { 40 } else { 10 }
+}
