@@ -8,7 +8,7 @@ mod access;
 mod daemon;
 pub(crate) mod echo;
 mod exchange;
-mod interrupt;
+pub(crate) mod interrupt;
 pub(crate) mod netfilter;
 mod network;
 pub(crate) mod say;

@@ -14,6 +14,7 @@ mod protocol;
 pub(crate) mod self_test;
 mod series;
 mod system;
+mod watch;
 
 use std::{
     ffi::OsString,
@@ -29,12 +30,14 @@ use self::{
     console::{Report, Verdict},
     image::Image,
     kernel::Kernel,
-    machine::{Accelerator, Limits},
+    machine::Accelerator,
     protocol::{INIT, JOB, MODULES, REDIRECTOR, TESTS},
     series::Series,
+    watch::Limits,
 };
 use crate::{
     build, cargo,
+    demo::interrupt::Interrupt,
     prepare::{self, Purpose},
     test, tool,
 };
@@ -45,15 +48,15 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     on(&wanted, arguments)
 }
 
-/// Runs the tests on the kernels of continuous integration.
+/// Runs the tests on the kernels of continuous integration, after having seen that what does not pass is told.
 pub(crate) fn ci() -> Result<()> {
+    self_test::run()?;
     on(&series::CI, &[])
 }
 
 fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     prepare::ensure(Purpose::Machines)?;
     let kernels = kernel::fetch(wanted)?;
-    let accelerator = Accelerator::choose(&kernels.first().context("no kernel is asked for")?.image)?;
     let redirector = build::redirector()?;
     let mut built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     built.retain(|executable| executable.target == "test it");
@@ -72,10 +75,14 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
         0o644,
     );
 
+    // From here on a signal ends machines first, and removes what was made for them.
+    let interrupt = Interrupt::install()?;
+    let accelerator =
+        Accelerator::choose(&interrupt, &kernels.first().context("no kernel is asked for")?.image)?;
     let mut results = Vec::new();
     for kernel in kernels {
         let begin = Instant::now();
-        let report = test(accelerator, &kernel, &image, &folder)?;
+        let report = test(&interrupt, accelerator, &kernel, &image, &folder)?;
         results.push((kernel, report, begin.elapsed()));
     }
     summarise(&results)
@@ -102,7 +109,13 @@ fn strip(binary: &Path, folder: &TempDir) -> Result<PathBuf> {
     Ok(stripped)
 }
 
-fn test(accelerator: Accelerator, kernel: &Kernel, image: &Image, folder: &TempDir) -> Result<Report> {
+fn test(
+    interrupt: &Interrupt,
+    accelerator: Accelerator,
+    kernel: &Kernel,
+    image: &Image,
+    folder: &TempDir,
+) -> Result<Report> {
     let Kernel { series, release, .. } = kernel;
     let mut image = image.clone();
     let modules =
@@ -116,7 +129,7 @@ fn test(accelerator: Accelerator, kernel: &Kernel, image: &Image, folder: &TempD
         "tests in a virtual machine: kernel {series} ({release}), image of {} MiB",
         size >> 20
     ));
-    machine::run(accelerator, &kernel.image, &path, "job", Limits::DEFAULT)
+    machine::run(interrupt, accelerator, &kernel.image, &path, "job", Limits::DEFAULT)
 }
 
 fn summarise(results: &[(Kernel, Report, Duration)]) -> Result<()> {

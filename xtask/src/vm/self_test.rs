@@ -16,12 +16,15 @@ use super::{
     console::{Stage, Verdict},
     image::Image,
     kernel,
-    machine::{self, Accelerator, Limits, QEMU},
+    machine::{self, Accelerator, QEMU},
     protocol::JOB,
     series::Series,
-    system, words,
+    system,
+    watch::Limits,
+    words,
 };
 use crate::{
+    demo::interrupt::Interrupt,
     prepare::{self, Purpose},
     tool,
 };
@@ -30,6 +33,7 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(25);
 
 struct Bench {
+    interrupt: Interrupt,
     accelerator: Accelerator,
     kernel: PathBuf,
     folder: TempDir,
@@ -86,9 +90,10 @@ pub(crate) fn run() -> Result<()> {
     prepare::ensure(Purpose::Machines)?;
     let kernels = kernel::fetch(&[Series::Numbered(6, 18)])?;
     let kernel = kernels.into_iter().next().context("no kernel")?.image;
-    let accelerator = Accelerator::choose(&kernel)?;
+    let interrupt = Interrupt::install()?;
+    let accelerator = Accelerator::choose(&interrupt, &kernel)?;
     let folder = tempfile::tempdir().context("make a temporary directory")?;
-    let bench = Bench { accelerator, kernel, folder };
+    let bench = Bench { interrupt, accelerator, kernel, folder };
     for (name, run, is_right) in CHECKS {
         let verdict = run(&bench).with_context(|| name.to_owned())?;
         tool::note(&format!("{name}: {verdict}"));
@@ -117,7 +122,7 @@ impl Bench {
 
     fn boot(&self, mode: &str, job: &[u8]) -> Result<Verdict> {
         let limits = Limits { silence: SILENCE, ..Limits::DEFAULT };
-        machine::run(self.accelerator, &self.kernel, &self.image(job)?, mode, limits)
+        machine::run(&self.interrupt, self.accelerator, &self.kernel, &self.image(job)?, mode, limits)
             .map(|report| report.verdict)
     }
 
@@ -125,7 +130,7 @@ impl Bench {
         let job =
             words(["/bin/sh", "-c", "while sleep 1; do echo more; done"].into_iter().map(str::as_bytes));
         let limits = Limits { silence: SILENCE, overall: SILENCE };
-        machine::run(self.accelerator, &self.kernel, &self.image(&job)?, "job", limits)
+        machine::run(&self.interrupt, self.accelerator, &self.kernel, &self.image(&job)?, "job", limits)
             .map(|report| report.verdict)
     }
 
@@ -133,7 +138,8 @@ impl Bench {
         let kernel = self.folder.path().join("bogus");
         fs::write(&kernel, [0x55; 64 << 10]).with_context(|| format!("write `{}`", kernel.display()))?;
         let limits = Limits { silence: SILENCE, overall: SILENCE };
-        machine::run(self.accelerator, &kernel, &self.image(b"")?, "job", limits).map(|report| report.verdict)
+        machine::run(&self.interrupt, self.accelerator, &kernel, &self.image(b"")?, "job", limits)
+            .map(|report| report.verdict)
     }
 
     fn image(&self, job: &[u8]) -> Result<PathBuf> {
