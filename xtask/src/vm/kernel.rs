@@ -3,7 +3,8 @@
 //! What was fetched once is not asked for again. To get newer ones, remove the cache.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -35,6 +36,11 @@ pub(crate) fn cache() -> Result<PathBuf> {
 /// The kernels of these series, fetched where they are not kept yet.
 pub(crate) fn fetch(wanted: &[Series]) -> Result<Vec<Kernel>> {
     let cache = cache()?;
+    fs::create_dir_all(&cache).with_context(|| format!("make the directory `{}`", cache.display()))?;
+    // Another run may be fetching; it ends with this function.
+    let lock = cache.join("lock");
+    let lock_file = File::create(&lock).with_context(|| format!("open `{}`", lock.display()))?;
+    lock_file.lock().with_context(|| format!("lock `{}`", lock.display()))?;
     let mut apt = None;
     let mut kernels = Vec::new();
     for series in wanted {
