@@ -1,6 +1,7 @@
 //! A destination with a short queue.
 
 use redirector_tests::{
+    HANG,
     client::at_once,
     server::{Server, echo},
     topology::{POD_V4, at},
@@ -15,7 +16,12 @@ fn a_unix_socket_whose_queue_is_full_serves_all_in_the_end() {
     let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
     listener.listen(1).unwrap();
-    world.steer("short", "tcp:80", &format!("unix:{}", path.display()));
+    // The first waits until the last has come, which takes longer than usual on a slow machine.
+    world.attach(&format!(
+        "--name short --match tcp:80 --to unix:{} --connect-timeout {}s",
+        path.display(),
+        HANG.as_secs()
+    ));
     let clients = 64;
     let answers = std::thread::scope(|scope| {
         let world = &world;
