@@ -23,6 +23,8 @@ pub enum Feature {
     LocalPortRange,
     /// The socket option `SO_PEERPIDFD`.
     PeerPidfd,
+    /// `PIDFD_THREAD`: a pidfd of any thread.
+    ThreadPidfd,
 }
 
 /// Since when there is a feature.
@@ -35,7 +37,7 @@ pub struct Since {
 }
 
 /// All of them, in the order of versions.
-pub const TABLE: [(Feature, Since); 5] = [
+pub const TABLE: [(Feature, Since); 6] = [
     // https://github.com/torvalds/linux/commit/7c32e8f8bc33
     (Feature::TestRun, Since { version: Version(5, 13), backported: &[Version(5, 10)] }),
     // https://github.com/torvalds/linux/commit/e8b9eab99232
@@ -46,6 +48,8 @@ pub const TABLE: [(Feature, Since); 5] = [
     (Feature::LocalPortRange, Since { version: Version(6, 3), backported: &[Version(6, 1)] }),
     // https://github.com/torvalds/linux/commit/7b26952a91cf
     (Feature::PeerPidfd, Since { version: Version(6, 5), backported: &[] }),
+    // https://github.com/torvalds/linux/commit/64bef697d33b
+    (Feature::ThreadPidfd, Since { version: Version(6, 9), backported: &[] }),
 ];
 
 /// Tests, by how their path begins, of which nothing is left to be seen without a feature.

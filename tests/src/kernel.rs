@@ -2,16 +2,6 @@
 
 use std::fs;
 
-/// Its version: `(6, 12)`.
-#[track_caller]
-#[must_use]
-pub fn version() -> (u32, u32) {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("read the kernel's release");
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
-    let mut number = || numbers.next()?.parse().ok();
-    number().zip(number()).unwrap_or_else(|| panic!("`{release}` is no version"))
-}
-
 /// A sysctl, by its path under /proc/sys.
 #[must_use]
 pub fn sysctl(name: &str) -> Option<String> {

@@ -61,10 +61,10 @@ const NEEDS: [Need; 17] = {
         },
         Need { program: "/usr/bin/pip3", package: "python3-pip", vital: &[Tests, Machines], wanted: &[] },
         // Shells that completions are for, and what renders manual pages.
-        Need { program: "bash", package: "bash", vital: &[Machines], wanted: &[Tests] },
-        Need { program: "zsh", package: "zsh", vital: &[Machines], wanted: &[Tests] },
-        Need { program: "fish", package: "fish", vital: &[Machines], wanted: &[Tests] },
-        Need { program: "groff", package: "groff-base", vital: &[Machines], wanted: &[Tests] },
+        Need { program: "bash", package: "bash", vital: &[], wanted: &[Tests] },
+        Need { program: "zsh", package: "zsh", vital: &[], wanted: &[Tests] },
+        Need { program: "fish", package: "fish", vital: &[], wanted: &[Tests] },
+        Need { program: "groff", package: "groff-base", vital: &[], wanted: &[Tests] },
         // An image is made of programs and their libraries, and of packages with kernels.
         Need { program: "strip", package: "binutils", vital: &[Machines], wanted: &[] },
         Need { program: "ldd", package: "libc-bin", vital: &[Machines], wanted: &[] },

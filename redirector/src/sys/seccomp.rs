@@ -58,8 +58,8 @@ pub fn ask_about_listen() -> io::Result<OwnedFd> {
     }
 }
 
-/// While the answer is being made only a fatal signal ends the wait: listen(2) never fails with `EINTR`, and programs
-/// do not expect it. Linux 5.19, include/uapi/linux/seccomp.h.
+/// From when the call has been taken only a fatal signal ends the wait: listen(2) never fails with `EINTR` else, and
+/// programs do not expect it. Linux 5.19, include/uapi/linux/seccomp.h.
 const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 
 fn install(program: &libc::sock_fprog, flags: libc::c_ulong) -> io::Result<OwnedFd> {

@@ -7,7 +7,8 @@ use redirector_tests::{
     cli::document,
     command::{self, Outcome},
     daemon::binary,
-    kernel::{has_capability, sysctl, version},
+    features::{Feature, Version},
+    kernel::{has_capability, sysctl},
     netns::Netns,
 };
 use serde_json::Value;
@@ -19,7 +20,7 @@ const CAP_SYS_RESOURCE: u32 = 24;
 
 /// Which statuses root must get in a namespace of its own, without a daemon, on this very kernel.
 pub(super) fn as_root() -> Statuses {
-    let since = |oldest: (u32, u32), otherwise| if version() >= oldest { "ok" } else { otherwise };
+    let noted = |feature: Feature| if feature.is_here() { "ok" } else { "note" };
     let if_so = |so: bool, otherwise| if so { "ok" } else { otherwise };
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     // Root of a container, or one with less than all capabilities, may not see where PID 1 is.
@@ -44,13 +45,12 @@ pub(super) fn as_root() -> Statuses {
         ("SOCKMAP", "ok"),
         ("sk_lookup program", "ok"),
         ("JIT", if_so(sysctl("net/core/bpf_jit_enable").as_deref() != Some("0"), "warning")),
-        // 5.10 has got it since, as Debian packages it.
-        ("test run", if_so(version() >= (5, 13) || version() == (5, 10), "note")),
-        ("ingress_ifindex", since((5, 17), "note")),
-        ("netns cookie", since((5, 14), "note")),
+        ("test run", noted(Feature::TestRun)),
+        ("ingress_ifindex", noted(Feature::IngressIfindex)),
+        ("netns cookie", noted(Feature::NetnsCookie)),
         ("pidfd_open", "ok"),
         ("pidfd_getfd", "ok"),
-        ("SO_PEERPIDFD", since((6, 5), "note")),
+        ("SO_PEERPIDFD", noted(Feature::PeerPidfd)),
         ("seccomp notification", "ok"),
         ("attach", "ok"),
         ("steering IPv4", "ok"),
@@ -67,7 +67,7 @@ pub(super) fn as_root() -> Statuses {
 /// Before Linux 5.11 BPF maps count, and the limit can be raised with a capability only.
 pub(super) fn locked_memory(can_be_raised: bool) -> &'static str {
     let unlimited = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap().1 == nix::libc::RLIM_INFINITY;
-    if version() >= (5, 11) || unlimited || can_be_raised { "ok" } else { "warning" }
+    if Version::running() >= Version(5, 11) || unlimited || can_be_raised { "ok" } else { "warning" }
 }
 
 /// Whether maps can be made without a capability.

@@ -22,7 +22,7 @@ use nix::{
     unistd::sync,
 };
 
-use super::protocol::{JOB, MODULES, Message, REDIRECTOR};
+use super::protocol::{ENVOY, JOB, MODULES, Message, REDIRECTOR};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -107,7 +107,7 @@ fn job() -> Result<Message> {
     let mut command = Command::new(program);
     command.args(words).env_clear().current_dir("/");
     command.envs([("PATH", PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")]);
-    command.envs([("REDIRECTOR_BIN", REDIRECTOR), ("REDIRECTOR_TEST_SCALE", "small")]);
+    command.envs([("REDIRECTOR_BIN", REDIRECTOR), ("ENVOY", ENVOY), ("REDIRECTOR_TEST_SCALE", "small")]);
     say(&Message::Testing)?;
     let status = run_to_end(&mut command)?;
     Ok(if status.success() { Message::Passed } else { Message::Failed(status.to_string()) })

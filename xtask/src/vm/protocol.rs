@@ -11,6 +11,7 @@ pub(crate) const JOB: &str = "/redirector-vm/job";
 pub(crate) const MODULES: &str = "/redirector-vm/modules";
 pub(crate) const TESTS: &str = "/redirector-vm/it";
 pub(crate) const REDIRECTOR: &str = "/redirector-vm/redirector";
+pub(crate) const ENVOY: &str = "/redirector-vm/envoy";
 
 /// A line of PID 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
