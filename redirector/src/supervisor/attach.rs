@@ -251,7 +251,7 @@ impl Supervisor {
             let sockets = bind_both(&fd, cookie, &for_error)?;
             let instance = Instance::load().map_err(|source| match source.raw_os_error() {
                 Some(nix::libc::EPERM | nix::libc::EINVAL) => error(&source)
-                    .with_hint("the daemon needs CAP_BPF, CAP_NET_ADMIN and Linux 5.14 or newer"),
+                    .with_hint("the daemon needs CAP_BPF, CAP_NET_ADMIN and Linux 5.10 or newer; `redirector doctor` tries it"),
                 _ => error(&source),
             })?;
             for rule in of_rules.rules() {

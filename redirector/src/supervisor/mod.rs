@@ -84,7 +84,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// When the daemon's own namespace or the mount table cannot be read; before Linux 5.14.
+    /// When the daemon's own namespace or the mount table cannot be read.
     pub fn start(max_connections: usize) -> io::Result<Arc<Self>> {
         let own_cookie = NetnsCookie::here().map_err(io::Error::other)?;
         let (watch, deaths) = Watch::new()?;
