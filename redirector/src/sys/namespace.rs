@@ -8,9 +8,9 @@ use std::{
 use super::owned;
 
 /// `NS_GET_NSTYPE`, include/uapi/linux/nsfs.h.
-const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 /// `SIOCGSKNS`, include/uapi/linux/sockios.h.
-const SIOCGSKNS: libc::c_ulong = 0x894c;
+const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 /// The `CLONE_NEW…` flag that says which kind of namespace an nsfs fd is. Minimum kernel 4.11.
 ///
