@@ -8,6 +8,7 @@ mod build;
 mod cargo;
 mod ci;
 mod demo;
+mod dist;
 mod prepare;
 mod privilege;
 mod pypi;
@@ -39,6 +40,10 @@ enum Command {
     Test(test::Options),
     /// Formatting, lints, documentation and all tests: what .ci/run runs
     Ci,
+    /// Build what users install: target/dist/
+    Dist(dist::Options),
+    #[command(hide = true)]
+    DistCheck(dist::check::Options),
     #[command(hide = true)]
     Prepare(prepare::Options),
     #[command(hide = true)]
@@ -70,6 +75,8 @@ fn execute(command: Command) -> Result<()> {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Ci => ci::run(),
+        Command::Dist(options) => dist::run(&options),
+        Command::DistCheck(options) => dist::check::run(&options),
         Command::Prepare(options) => prepare::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Echo => demo::echo::serve(),

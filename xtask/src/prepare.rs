@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Tests,
     /// Virtual machines that run the tests.
     Machines,
+    /// What users install.
+    Dist,
 }
 
 impl Purpose {
@@ -28,6 +30,7 @@ impl Purpose {
             Self::Demo => "demo",
             Self::Tests => "tests",
             Self::Machines => "machines",
+            Self::Dist => "dist",
         }
     }
 }
@@ -41,8 +44,8 @@ struct Need {
     wanted: &'static [Purpose],
 }
 
-const NEEDS: [Need; 17] = {
-    use Purpose::{Demo, Machines, Tests};
+const NEEDS: [Need; 22] = {
+    use Purpose::{Demo, Dist, Machines, Tests};
     [
         Need { program: "qemu-system-x86_64", package: "qemu-system-x86", vital: &[Machines], wanted: &[] },
         Need { program: "ip", package: "iproute2", vital: &[Demo, Tests, Machines], wanted: &[] },
@@ -66,9 +69,15 @@ const NEEDS: [Need; 17] = {
         Need { program: "fish", package: "fish", vital: &[], wanted: &[Tests] },
         Need { program: "groff", package: "groff-base", vital: &[], wanted: &[Tests] },
         // An image is made of programs and their libraries, and of packages with kernels.
-        Need { program: "strip", package: "binutils", vital: &[Machines], wanted: &[] },
+        Need { program: "strip", package: "binutils", vital: &[Machines, Dist], wanted: &[] },
         Need { program: "ldd", package: "libc-bin", vital: &[Machines], wanted: &[] },
         Need { program: "dpkg-deb", package: "dpkg", vital: &[Machines], wanted: &[] },
+        Need { program: "systemd-analyze", package: "systemd", vital: &[Dist], wanted: &[] },
+        Need { program: "xz", package: "xz-utils", vital: &[Dist], wanted: &[] },
+        Need { program: "lintian", package: "lintian", vital: &[], wanted: &[Dist] },
+        // A system to install on, and one that is old.
+        Need { program: "systemd-nspawn", package: "systemd-container", vital: &[], wanted: &[Dist] },
+        Need { program: "debootstrap", package: "debootstrap", vital: &[], wanted: &[Dist] },
     ]
 };
 

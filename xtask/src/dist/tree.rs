@@ -1,0 +1,74 @@
+//! The files that belong to the binary, each where it belongs below `/usr`: the tar file and the Debian package are
+//! made of the same tree.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{root, write};
+use crate::tool;
+
+const BINARY: &str = "bin/redirector";
+const UNIT: &str = "lib/systemd/system/redirector.service";
+const DOCUMENTATION: &str = "share/doc/redirector";
+const MANUAL: &str = "share/man/man1";
+
+/// Where each shell looks for completions.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "share/bash-completion/completions/redirector"),
+    ("zsh", "share/zsh/site-functions/_redirector"),
+    ("fish", "share/fish/vendor_completions.d/redirector.fish"),
+];
+
+pub(super) fn unit() -> PathBuf {
+    root().join(UNIT)
+}
+
+/// Makes the tree anew.
+pub(super) fn lay_out(binary: &Path) -> Result<()> {
+    match fs::remove_dir_all(root()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => result.with_context(|| format!("remove `{}`", root().display()))?,
+    }
+    copy(binary, BINARY)?;
+    copy(&tool::root().join("packaging/redirector.service"), UNIT)?;
+    for file in ["README.md", "LICENSE-APACHE", "LICENSE-MIT", "docs/hand-off.md"] {
+        copy(&tool::root().join(file), &format!("{DOCUMENTATION}/{file}"))?;
+    }
+    write_by_itself(binary)
+}
+
+/// What the binary writes: manual pages and completions, where it has these commands.
+fn write_by_itself(binary: &Path) -> Result<()> {
+    let help = tool::call_quietly(Command::new(binary).arg("help"))?;
+    let has = |command: &str| help.lines().any(|line| line.split_whitespace().next() == Some(command));
+    if has("man") {
+        let manual = root().join(MANUAL);
+        create_directory(&manual)?;
+        tool::call_quietly(Command::new(binary).arg("man").arg(&manual))?;
+    }
+    if has("completions") {
+        for (shell, place) in COMPLETIONS {
+            let script = tool::call_quietly(Command::new(binary).args(["completions", shell]))?;
+            let place = root().join(place);
+            create_directory(place.parent().unwrap_or(&place))?;
+            write(&place, script)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &str) -> Result<()> {
+    let to = root().join(to);
+    create_directory(to.parent().unwrap_or(&to))?;
+    let copied = fs::copy(from, &to);
+    copied.with_context(|| format!("copy `{}` to `{}`", from.display(), to.display())).map(drop)
+}
+
+fn create_directory(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("create `{}`", path.display()))
+}
