@@ -119,10 +119,10 @@ fn a_namespace_that_is_not_there_is_an_error_of_attach_and_changes_nothing() {
     for (to, part) in [
         ("self/127.0.0.1:80", "self"),
         ("netns:x/db:80", "db"),
-        ("path:/etc/hostname/127.0.0.1:80", "/etc/hostname"),
+        ("path:/etc/passwd/127.0.0.1:80", "/etc/passwd"),
     ] {
         let outcome = world.cli().run(&["attach", &target, "--match", "tcp:80", "--to", to]);
-        let code = if part == "/etc/hostname" { 1 } else { 2 };
+        let code = if part == "/etc/passwd" { 1 } else { 2 };
         assert!(error(&outcome, code).contains(part), "{outcome}");
     }
     assert_eq!(world.list()["namespaces"], json!([]));

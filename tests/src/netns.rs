@@ -15,6 +15,7 @@ use std::{
 use crate::{
     command::{self, Outcome, must},
     dir,
+    features::Feature,
     holder::Holder,
 };
 
@@ -112,16 +113,17 @@ impl Netns {
         fs::metadata(&self.path).unwrap_or_else(|error| panic!("stat {}: {error}", self.path.display())).ino()
     }
 
-    /// Its cookie, which no other namespace ever has until a reboot.
+    /// Its cookie, which no other namespace ever has until a reboot; where the kernel has none, its inode.
     #[track_caller]
     #[must_use]
     pub fn cookie(&self) -> u64 {
-        self.enter(|| {
-            let socket =
-                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
-            redirector::sys::socket::netns_cookie(&socket)
-        })
-        .expect("SO_NETNS_COOKIE")
+        let socket =
+            || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+        if Feature::NetnsCookie.is_here() {
+            self.enter(|| redirector::sys::socket::netns_cookie(socket())).expect("SO_NETNS_COOKIE")
+        } else {
+            self.inode()
+        }
     }
 
     /// Opens its nsfs file. As long as that is open the namespace lives.

@@ -31,3 +31,9 @@ pub fn often() -> usize {
 pub fn patience() -> u32 {
     if is_small() { 40 } else { 10 }
 }
+
+/// How much later something is cut off each time that it is: by 1, small by 10.
+#[must_use]
+pub fn step() -> u32 {
+    if is_small() { 10 } else { 1 }
+}

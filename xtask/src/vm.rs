@@ -51,10 +51,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     on(&wanted, arguments)
 }
 
-/// Runs the tests on the kernels of continuous integration, after having seen that what does not pass is told.
+/// Runs the tests on the default kernels, after having seen that what does not pass is told.
 pub(crate) fn ci() -> Result<()> {
     self_test::run()?;
-    on(&series::CI, &[])
+    on(&series::DEFAULT, &[])
 }
 
 fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {

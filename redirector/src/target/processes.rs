@@ -1,6 +1,6 @@
 //! Processes and their threads, from `/proc`.
 
-use std::{collections::HashSet, fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{collections::HashSet, fs, io, os::unix::fs::MetadataExt as _, path::PathBuf, sync::OnceLock};
 
 use crate::netns::NetnsFile;
 
@@ -22,6 +22,16 @@ pub(super) enum Seen {
     Hidden,
 }
 
+/// Whether a file is where our own namespace's is: on nsfs, of which there is one.
+fn is_nsfs(metadata: &fs::Metadata) -> bool {
+    static NSFS: OnceLock<u64> = OnceLock::new();
+    let own = NSFS.get().copied().or_else(|| {
+        let own = fs::metadata("/proc/self/ns/net").ok()?.dev();
+        Some(*NSFS.get_or_init(|| own))
+    });
+    own == Some(metadata.dev())
+}
+
 impl Thread {
     /// Where it is. Reading a process's namespaces needs the right to trace it (ptrace(2), "Ptrace access mode
     /// checking"), which a daemon with fewer capabilities than that process has not. Its network files need no
@@ -29,17 +39,25 @@ impl Thread {
     pub(super) fn netns(self) -> Seen {
         let Self { process, thread } = self;
         match fs::metadata(format!("/proc/{process}/task/{thread}/ns/net")) {
-            Ok(metadata) => Seen::In(NetnsFile { dev: metadata.dev(), inode: metadata.ino() }),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let devices = |of: String| Some(fs::metadata(of + "/net/dev").ok()?.ino());
-                let own = devices("/proc/self".into());
-                match devices(format!("/proc/{process}/task/{thread}")) {
-                    None => Seen::Elsewhere,
-                    theirs if theirs == own => Seen::Elsewhere,
-                    Some(_) => Seen::Hidden,
-                }
+            Ok(metadata) if is_nsfs(&metadata) => {
+                Seen::In(NetnsFile { dev: metadata.dev(), inode: metadata.ino() })
             }
+            // Linux 5.10 says nothing of a right that is missing: it stops at the link.
+            Ok(_) => self.is_elsewhere(),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.is_elsewhere(),
             Err(_) => Seen::Elsewhere,
+        }
+    }
+
+    /// Of one whose namespace may not be known.
+    fn is_elsewhere(self) -> Seen {
+        let Self { process, thread } = self;
+        let devices = |of: String| Some(fs::metadata(of + "/net/dev").ok()?.ino());
+        let own = devices("/proc/self".into());
+        match devices(format!("/proc/{process}/task/{thread}")) {
+            None => Seen::Elsewhere,
+            theirs if theirs == own => Seen::Elsewhere,
+            Some(_) => Seen::Hidden,
         }
     }
 }

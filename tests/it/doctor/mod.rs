@@ -15,6 +15,7 @@ use redirector_tests::{
     daemon::{Daemon, binary_for_everybody},
     dir::Dir,
     eventually::{at_intervals, eventually},
+    scale::step,
     snapshot::Snapshot,
 };
 
@@ -236,7 +237,7 @@ fn killed_in_the_middle_it_leaves_nothing() {
             break;
         }
         Snapshot::of(&patient.netns).assert_same_as(&before);
-        moment += 1;
+        moment += step();
     }
     assert!(moment > 0, "it was never killed");
     assert_eq!(traces(), traces_before);

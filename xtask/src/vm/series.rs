@@ -22,10 +22,6 @@ pub(crate) const ALL: [Series; 5] = [
     Series::Newest,
 ];
 
-/// What continuous integration runs beside the native tests.
-// TODO: `DEFAULT`, once redirector works without SO_NETNS_COOKIE (Linux 5.14).
-pub(crate) const CI: [Series; 1] = [Series::Numbered(6, 18)];
-
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
