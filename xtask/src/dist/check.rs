@@ -4,6 +4,7 @@
 //! All of it happens in a mount namespace of its own, and all traffic in network namespaces of its own. What was mounted
 //! and started goes away when this process ends, in whatever way.
 
+mod cgroups;
 mod confined;
 mod debian;
 mod machine;
@@ -71,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 let seconds = start.elapsed().as_secs_f64();
                 tool::note(&format!("installed, used and purged on {}: {seconds:.1} s", system.name));
             }
+            cgroups::remove()?;
         }
     }
     Ok(())

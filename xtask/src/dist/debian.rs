@@ -20,14 +20,14 @@ pub(super) fn build(epoch: u64) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// Debian's own check of a package. An error is a failure; what we do otherwise with reason is in
+/// Debian's own check of a package. An error or a warning is a failure; what we do otherwise with reason is in
 /// `packaging/debian/lintian-overrides`.
 pub(super) fn lint(package: &Path) -> Result<()> {
     if tool::find("lintian").is_none() {
         tool::note("`lintian` is missing: the package is not checked by it");
         return Ok(());
     }
-    tool::call(tool::command("lintian")?.args(["--fail-on", "error"]).arg(package))
+    tool::call(tool::command("lintian")?.args(["--fail-on", "error,warning"]).arg(package))
 }
 
 fn cargo_deb() -> Result<()> {

@@ -42,22 +42,16 @@ pub(super) fn lay_out(binary: &Path) -> Result<()> {
     write_by_itself(binary)
 }
 
-/// What the binary writes: manual pages and completions, where it has these commands.
+/// What the binary writes: manual pages and completions.
 fn write_by_itself(binary: &Path) -> Result<()> {
-    let help = tool::call_quietly(Command::new(binary).arg("help"))?;
-    let has = |command: &str| help.lines().any(|line| line.split_whitespace().next() == Some(command));
-    if has("man") {
-        let manual = root().join(MANUAL);
-        create_directory(&manual)?;
-        tool::call_quietly(Command::new(binary).arg("man").arg(&manual))?;
-    }
-    if has("completions") {
-        for (shell, place) in COMPLETIONS {
-            let script = tool::call_quietly(Command::new(binary).args(["completions", shell]))?;
-            let place = root().join(place);
-            create_directory(place.parent().unwrap_or(&place))?;
-            write(&place, script)?;
-        }
+    let manual = root().join(MANUAL);
+    create_directory(&manual)?;
+    tool::call_quietly(Command::new(binary).arg("man").arg(&manual))?;
+    for (shell, place) in COMPLETIONS {
+        let script = tool::call_quietly(Command::new(binary).args(["completions", shell]))?;
+        let place = root().join(place);
+        create_directory(place.parent().unwrap_or(&place))?;
+        write(&place, script)?;
     }
     Ok(())
 }
