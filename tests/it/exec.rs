@@ -555,8 +555,10 @@ fn rules_beside_the_one_of_exec_stay() {
     cmd.end(Signal::SIGTERM);
     stage.eventually_answers("refused");
     assert_eq!(redirector_tests::client::answer(&stage.net.client, at(POD_V4, 81)), "proxy");
-    let list = daemon.cli().json(&["list"]);
-    assert_eq!(list["namespaces"][0]["rules"].as_array().unwrap().len(), 1, "{list:#}");
+    eventually("only the rule of exec is gone", SECOND, || {
+        let list = daemon.cli().json(&["list"]);
+        if list["namespaces"][0]["rules"].as_array().unwrap().len() == 1 { Ok(()) } else { Err(list) }
+    });
     daemon.cli().json(&["detach", &target]);
 }
 
