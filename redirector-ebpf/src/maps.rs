@@ -4,14 +4,14 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SOCKMAP},
+    bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SOCKMAP, bpf_sock},
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
     macros::btf_map,
     programs::SkLookupContext,
 };
 use redirector_ebpf::{
-    BypassKey, MAX_BYPASS, MAX_RULES, NetnsCounters, RuleCounters, RuleSet, SLOTS, Unavailable,
+    BypassKey, MAX_BYPASS, MAX_RULES, NetnsCounters, PROTOCOL_TCP, RuleCounters, RuleSet, SLOTS, Unavailable,
 };
 
 const WORDS: usize = size_of::<RuleSet>() / size_of::<u64>();
@@ -78,14 +78,27 @@ impl ListenerMap {
 #[inline(always)]
 pub(crate) fn assign(ctx: &SkLookupContext, slot: u32) -> i32 {
     const ENOENT: i32 = 2;
+    const ESOCKTNOSUPPORT: i64 = 94;
+    /// `BPF_TCP_LISTEN`.
+    const TCP_LISTEN: u32 = 10;
     let map = (&raw const LISTENERS).cast_mut().cast::<c_void>();
     // SAFETY: a helper call, checked by the verifier.
     let socket = unsafe { bpf_map_lookup_elem(map, (&raw const slot).cast()) };
     if socket.is_null() {
         return -ENOENT;
     }
-    // SAFETY: `socket` is the referenced socket that the lookup gave.
-    let result = unsafe { bpf_sk_assign(ctx.as_ptr().cast(), socket, 0) };
+    let fields = socket.cast::<bpf_sock>();
+    // SAFETY: `socket` is the referenced socket that the lookup gave; the verifier checks the field.
+    let protocol = unsafe { (*fields).protocol };
+    // SAFETY: as above.
+    let state = unsafe { (*fields).state };
+    // Linux 5.10 would assign any socket but an established one, and drop what comes for it without a word.
+    let result = if protocol != PROTOCOL_TCP || state == TCP_LISTEN {
+        // SAFETY: as above.
+        unsafe { bpf_sk_assign(ctx.as_ptr().cast(), socket, 0) }
+    } else {
+        -ESOCKTNOSUPPORT
+    };
     // SAFETY: gives back the reference that the lookup took; the verifier insists.
     let _: i64 = unsafe { bpf_sk_release(socket) };
     result as i32

@@ -1,6 +1,6 @@
 //! What a network namespace is known by.
 
-use std::{fmt, os::fd::AsFd};
+use std::{fmt, fs::File, os::fd::AsFd};
 
 use socket2::{Domain, Socket, Type};
 
@@ -32,13 +32,20 @@ impl NetnsCookie {
         Ok(Self(named("fstat", NetnsFile::of(netns))?.inode))
     }
 
-    /// Of the namespace of this thread.
+    /// Of the namespace of this thread. Needs no privilege.
     ///
     /// # Errors
     ///
-    /// As socket(2), and [`Self::of`].
+    /// As socket(2), getsockopt(2) `SO_NETNS_COOKIE`; before Linux 5.14 as open(2) of `/proc/thread-self/ns/net`.
     pub fn here() -> Result<Self, SyscallError> {
-        Self::of(named("socket AF_UNIX", Socket::new(Domain::UNIX, Type::STREAM, None))?)
+        let socket = named("socket AF_UNIX", Socket::new(Domain::UNIX, Type::STREAM, None))?;
+        match socket::netns_cookie(&socket) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+                let own = File::open("/proc/thread-self/ns/net").and_then(NetnsFile::of);
+                named("open /proc/thread-self/ns/net", own).map(|file| Self(file.inode))
+            }
+            result => named("getsockopt SO_NETNS_COOKIE", result).map(Self),
+        }
     }
 }
 
@@ -51,6 +58,17 @@ impl fmt::Display for NetnsCookie {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_inode_is_the_same_from_inside_and_by_a_socket() {
+        let own = NetnsFile::of(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        match NetnsCookie::by_inode(socket) {
+            Ok(by_socket) => assert_eq!(by_socket, NetnsCookie(own.inode)),
+            // Without CAP_NET_ADMIN.
+            Err(error) => assert_eq!(error.source.kind(), std::io::ErrorKind::PermissionDenied),
+        }
+    }
 
     #[test]
     fn a_namespace_has_one_cookie_whatever_socket_is_asked() {

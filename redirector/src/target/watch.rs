@@ -23,7 +23,7 @@ use super::{
     mounts,
     witness::{Tables, Witness, find, sees_host},
 };
-use crate::{netns::NetnsFile, sys};
+use crate::{netns::NetnsFile, observe::RateLimit, sys};
 
 /// Between two looks at all witnesses.
 const TICK: Duration = Duration::from_secs(2);
@@ -67,7 +67,9 @@ impl Watch {
             }
         }
         let (wake, woken) = mpsc::channel(1);
-        let watcher = Watcher { witnesses: HashMap::new(), received, deaths, wake, woken, tables };
+        let said_hidden = RateLimit::default();
+        let watcher =
+            Watcher { witnesses: HashMap::new(), received, deaths, wake, woken, tables, said_hidden };
         let task = AbortOnDropHandle::new(tokio::spawn(watcher.run()));
         Ok((Self { changes, _task: task }, told))
     }
@@ -104,6 +106,7 @@ struct Watcher {
     wake: mpsc::Sender<()>,
     woken: mpsc::Receiver<()>,
     tables: Vec<AsyncFd<OwnedFd>>,
+    said_hidden: RateLimit,
 }
 
 impl Watcher {
@@ -205,7 +208,10 @@ impl Watcher {
         };
         if found.hidden > 0 && !wanted.iter().all(|file| found.witnesses.contains_key(file)) {
             // One of them may be what keeps it.
-            tracing::warn!(processes = found.hidden, "cannot see in which namespace these processes are");
+            if let Some(suppressed) = self.said_hidden.pass() {
+                let processes = found.hidden;
+                tracing::warn!(processes, suppressed, "cannot see in which namespace these processes are");
+            }
             wanted.clear();
         }
         for (file, witness) in found.witnesses {

@@ -104,7 +104,8 @@ async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
 
 async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>, places: &Semaphore) -> io::Result<()> {
     let credentials = getsockopt(&connection, PeerCredentials)?;
-    let pidfd = sys::socket::peer_pidfd(&connection)?;
+    // Before Linux 6.5 there is none of a process in another PID namespace.
+    let pidfd = sys::socket::peer_pidfd(&connection);
     let connection = sys::async_fd(connection, Interest::READABLE | Interest::WRITABLE)?;
     let Ok(message) = tokio::time::timeout(PATIENCE, receive(&connection)).await else {
         return Ok(());
@@ -121,7 +122,13 @@ async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>, places: &Sema
         Err(Error::new(Code::Failed, format!("user {uid} may not have listeners")))
     } else {
         match serde_json::from_slice::<LeaseRequest>(&message) {
-            Ok(request) => leases.lease(Receiver { caller, pidfd, enclosed }, request).await,
+            Ok(request) => match pidfd {
+                Ok(pidfd) => leases.lease(Receiver { caller, pidfd, enclosed }, request).await,
+                Err(error) => {
+                    let why = format!("the program cannot be seen from the daemon's PID namespace: {error}");
+                    Err(Error::new(Code::Failed, why))
+                }
+            },
             Err(error) => Err(Error::new(Code::Usage, format!("request: {error}"))),
         }
     };
