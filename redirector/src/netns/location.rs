@@ -22,7 +22,7 @@ pub struct Location {
 
 impl Location {
     /// Runs a closure inside, when it is still that namespace: a name and an inode number may be another's by now.
-    /// As [`enter`].
+    /// As [`enter()`].
     ///
     /// # Errors
     ///
