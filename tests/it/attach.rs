@@ -118,8 +118,6 @@ fn any_ip_addresses_are_steered_and_the_original_is_dialled_there() {
     let (conversation, server) = world.open(at(any, 80));
     assert_eq!(server, "proxy");
     conversation.finish().unwrap();
-    // The relayed connection has the port until it is closed.
-    world.eventually_at_rest();
     let _app = Server::inside(&world.net.pod, "app", 80);
     world.steer("any", "tcp:192.0.2.0/24:80", "original");
     let greeting = world.visit(at(any, 80));

@@ -147,6 +147,21 @@ fn connections_that_are_made_with_syn_cookies_neither_break_nor_loop() {
 }
 
 #[test]
+fn an_application_starts_and_restarts_while_steered_connections_to_its_port_are_open() {
+    let (world, proxy) = (World::new(), Server::here("proxy"));
+    world.steer("elsewhere", "tcp:80", &proxy.destination());
+    let _open = [POD_V4, POD_V6].map(|pod| world.open(at(pod, 80)));
+    let app = Server::inside(&world.net.pod, "app", 80);
+    world.steer("elsewhere", "tcp:80", "original");
+    let _open = [POD_V4, POD_V6].map(|pod| world.open(at(pod, 80)));
+    drop(app);
+    let _again = Server::inside(&world.net.pod, "again", 80);
+    for pod in [POD_V4, POD_V6] {
+        assert_eq!(world.answer(at(pod, 80)), "again");
+    }
+}
+
+#[test]
 fn a_port_that_the_relay_used_before_is_steered_when_a_client_uses_it() {
     // The bypass is for the relay's own connections, as long as they are open.
     let world = World::new();
