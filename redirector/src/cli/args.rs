@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     config::{Destination, Match, OnUnavailable, RuleName, Span, Target},
     control::DEFAULT_SOCKET,
+    target::{EngineSockets, Engines, Opener},
 };
 
 /// The version, the last commit that changed what this binary is made of, and which kernel objects it takes.
@@ -57,6 +58,8 @@ TARGET is one of
   path:/ABS   an nsfs file, as /proc/PID/ns/net
   pid:N       a process of the daemon's PID namespace
   self        the namespace of this command
+  docker:NAME, podman:NAME
+              a running container, by its name or id
   cookie:N    a namespace that is steered already, by its netns cookie";
 
 #[derive(Debug, clap::Args)]
@@ -69,6 +72,29 @@ pub(super) struct Run {
     /// as many as the limit of open files allows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: Option<u32>,
+
+    #[command(flatten)]
+    pub(super) engines: EngineOptions,
+}
+
+/// Where container engines listen.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct EngineOptions {
+    /// Where Docker listens
+    #[arg(long, value_name = "PATH", env = "REDIRECTOR_DOCKER_SOCKET", default_value = EngineSockets::DOCKER)]
+    docker_socket: PathBuf,
+
+    /// Where Podman listens; a user's own is at /run/user/UID/podman/podman.sock
+    #[arg(long, value_name = "PATH", env = "REDIRECTOR_PODMAN_SOCKET", default_value = EngineSockets::PODMAN)]
+    podman_socket: PathBuf,
+}
+
+impl EngineOptions {
+    /// What finds containers there.
+    pub(super) fn opener(&self) -> Opener {
+        let Self { docker_socket: docker, podman_socket: podman } = self.clone();
+        Opener::new(Engines::new(EngineSockets { docker, podman }))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,6 +139,11 @@ pub(super) struct Attach {
     /// Until a connection without a byte in either direction is reset; 0s is never
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub(super) idle_timeout: Span,
+
+    /// Of a container: the rule goes with it when it is restarted, or another one gets its name, and waits while none
+    /// runs; without it the rule ends with the namespace
+    #[arg(long)]
+    pub(super) follow: bool,
 
     /// Allow the host's own namespace as target
     #[arg(long)]
@@ -184,6 +215,10 @@ pub(super) struct Exec {
     #[arg(long)]
     pub(super) host_netns: bool,
 
+    /// Used when no daemon answers
+    #[command(flatten)]
+    pub(super) engines: EngineOptions,
+
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<String>,
@@ -249,6 +284,9 @@ With TARGET it says which sk_lookup programs of others are attached there, and r
 pub(super) struct Cleanup {
     /// Only what belongs to this namespace
     pub(super) target: Option<Target>,
+
+    #[command(flatten)]
+    pub(super) engines: EngineOptions,
 
     /// Print a JSON document
     #[arg(long)]

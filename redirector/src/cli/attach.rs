@@ -7,7 +7,7 @@ use std::{
 
 use super::{args, exit::Failure};
 use crate::{
-    config::RuleSpec,
+    config::{RuleSpec, Target},
     control::{self, AttachRequest, AttachResult, Attached},
 };
 
@@ -20,6 +20,7 @@ pub(super) async fn attach(socket: &Path, command: args::Attach) -> Result<(), F
         on_unavailable,
         connect_timeout,
         idle_timeout,
+        follow,
         host_netns,
         dry_run,
         json,
@@ -27,7 +28,10 @@ pub(super) async fn attach(socket: &Path, command: args::Attach) -> Result<(), F
     let rule = RuleSpec { name, matches, to, on_unavailable, connect_timeout, idle_timeout };
     // The daemon checks it as well; this way a mistake is found without one.
     rule.validate().map_err(|error| Failure::usage(error.to_string()))?;
-    let request = AttachRequest { target, rule, dry_run, host_netns };
+    if follow && !matches!(target, Target::Container(_)) {
+        return Err(Failure::usage(format!("--follow: target `{target}`: only a container can be followed")));
+    }
+    let request = AttachRequest { target, rule, dry_run, host_netns, follow };
     let answer: Attached = control::call(socket, "/v1/attach", &request).await?;
     let mut out = io::stdout().lock();
     if json {
@@ -50,6 +54,9 @@ fn print(out: &mut impl io::Write, answer: &Attached) -> io::Result<()> {
         AttachResult::Attached => "attached",
         AttachResult::Changed => "changed",
         AttachResult::Unchanged => "unchanged",
+        AttachResult::Waiting => {
+            return writeln!(out, "waiting: rule {rule} until {target} runs");
+        }
     };
     let target = target.to_string();
     writeln!(out, "{would}{what}: rule {rule} in {} (cookie {cookie})", target.escape_debug())?;

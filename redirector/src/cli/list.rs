@@ -11,7 +11,7 @@ use comfy_table::{Table, presets};
 use super::{args, exit::Failure};
 use crate::{
     config::Target,
-    control::{self, Draining, Listing, NamespaceView},
+    control::{self, Draining, Listing, NamespaceView, WaitingView},
 };
 
 pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failure> {
@@ -44,8 +44,8 @@ fn percent_encode(text: &str) -> String {
 }
 
 fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
-    let Listing { schema: _, namespaces, draining } = listing;
-    if namespaces.is_empty() {
+    let Listing { schema: _, namespaces, waiting, draining } = listing;
+    if namespaces.is_empty() && waiting.is_empty() {
         writeln!(out, "no namespace is steered")?;
     }
     for (index, netns) in namespaces.iter().enumerate() {
@@ -53,6 +53,9 @@ fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
             writeln!(out)?;
         }
         print_namespace(out, netns)?;
+    }
+    for waiting in waiting {
+        print_waiting(out, waiting)?;
     }
     for Draining { target, cookie, connections } in draining {
         writeln!(
@@ -64,13 +67,33 @@ fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
     Ok(())
 }
 
+fn print_waiting(out: &mut impl io::Write, waiting: &WaitingView) -> io::Result<()> {
+    let WaitingView { target, container, why, rules } = waiting;
+    writeln!(out, "\n{} (container {}): waiting: {}", shown(target), short(container), why.escape_debug())?;
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["RULE", "MATCH", "TO"]);
+    for rule in rules {
+        let name = rule.name.as_ref().map(ToString::to_string).unwrap_or_default();
+        table.add_row([name, joined(&rule.matches), joined(&rule.to)]);
+    }
+    table.lines().try_for_each(|line| writeln!(out, " {}", line.trim_end()))
+}
+
+/// An id as engines show it.
+fn short(container: &str) -> &str {
+    container.get(..12).unwrap_or(container)
+}
+
 fn shown(target: &Target) -> String {
     target.to_string().escape_debug().to_string()
 }
 
 fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Result<()> {
     let connections = &netns.connections;
-    writeln!(out, "{} (cookie {}): {}", shown(&netns.target), netns.cookie, netns.state)?;
+    let container = netns.container.as_deref();
+    let container = container.map(|id| format!(", container {}", short(id))).unwrap_or_default();
+    writeln!(out, "{} (cookie {}{container}): {}", shown(&netns.target), netns.cookie, netns.state)?;
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
@@ -90,7 +113,7 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
             rule.name.to_string(),
             joined(&rule.matches),
             joined(&rule.to),
-            rule.state.clone(),
+            if rule.follows.is_some() { format!("{}, follows", rule.state) } else { rule.state.clone() },
             counters.steered.to_string(),
             counters.passed.to_string(),
             counters.rejected.to_string(),

@@ -47,7 +47,7 @@ async fn serve(socket: &Path, command: &args::Run, max_connections: usize) -> Re
     let (file, listener) = bind(socket, Type::STREAM)?;
     let (handoff_file, handoff) = bind(&handoff_path(socket), Type::SEQPACKET)?;
     let listener = UnixListener::from_std(listener.into())?;
-    let supervisor = Supervisor::start(max_connections)?;
+    let supervisor = Supervisor::start(max_connections, command.engines.opener())?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = Arc::clone(&supervisor);
     let server = tokio::spawn(control::serve(listener, api, async {

@@ -5,6 +5,7 @@
 //! up.
 
 mod compile;
+mod container;
 mod destination;
 mod matching;
 mod ports;
@@ -12,6 +13,7 @@ mod rule;
 mod target;
 
 pub use compile::{CompileError, Placed, compile};
+pub use container::{Container, Engine};
 pub use destination::{Destination, DestinationPort, Host};
 pub use matching::Match;
 pub use ports::PortSet;

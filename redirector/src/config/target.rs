@@ -2,9 +2,10 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use super::ParseError;
+use super::{Container, Engine, ParseError};
 
-/// A namespace as the user names it: `netns:NAME`, `path:/ABS`, `pid:N`, `self` or `cookie:N`.
+/// A namespace as the user names it: `netns:NAME`, `path:/ABS`, `pid:N`, `self`, `docker:NAME`, `podman:NAME` or
+/// `cookie:N`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A name that `ip netns` knows.
@@ -15,11 +16,13 @@ pub enum Target {
     Pid(u32),
     /// The namespace of the process that asks.
     Caller,
+    /// That of a running container.
+    Container(Container),
     /// A namespace that is steered already, by its netns cookie.
     Cookie(u64),
 }
 
-const FORMS: &str = "`netns:NAME`, `path:/ABS`, `pid:N`, `self` or `cookie:N`";
+const FORMS: &str = "`netns:NAME`, `path:/ABS`, `pid:N`, `self`, `docker:NAME`, `podman:NAME` or `cookie:N`";
 
 /// Words that begin a target, now or in a later version, so that they are not taken for host names.
 pub(super) const KEYWORDS: [&str; 12] = [
@@ -46,8 +49,7 @@ impl FromStr for Target {
             return Ok(Self::Caller);
         }
         let Some((kind, rest)) = text.split_once(':') else {
-            let name = if text.is_empty() { "NAME" } else { text };
-            return error(format!("needs a kind, as in `netns:{}`: {FORMS}", name.escape_debug()));
+            return error(format!("needs a kind: {}", readings(text)));
         };
         match kind {
             "netns" => match rest {
@@ -70,6 +72,12 @@ impl FromStr for Target {
                 Ok(pid) if pid > 0 && i32::try_from(pid).is_ok() => Ok(Self::Pid(pid)),
                 _ => error(format!("`{}` is not a process id", rest.escape_debug())),
             },
+            "docker" => Container::parse(Engine::Docker, rest)
+                .map(Self::Container)
+                .or_else(|ParseError(why)| error(why)),
+            "podman" => Container::parse(Engine::Podman, rest)
+                .map(Self::Container)
+                .or_else(|ParseError(why)| error(why)),
             "cookie" => match rest.parse::<u64>() {
                 Ok(cookie) if cookie > 0 => Ok(Self::Cookie(cookie)),
                 _ => error(format!("`{}` is not a netns cookie", rest.escape_debug())),
@@ -80,6 +88,23 @@ impl FromStr for Target {
     }
 }
 
+/// What a word without a kind could have meant.
+fn readings(word: &str) -> String {
+    let kinds = if word.starts_with('/') {
+        &["path"][..]
+    } else if word.is_empty() {
+        return FORMS.to_owned();
+    } else if word.bytes().all(|byte| byte.is_ascii_digit()) {
+        &["pid", "docker", "podman", "netns"][..]
+    } else {
+        &["docker", "podman", "netns"]
+    };
+    let readings: Vec<_> = kinds.iter().map(|kind| format!("{kind}:{word}")).collect();
+    let readings = readings.iter().filter(|reading| reading.parse::<Target>().is_ok());
+    let readings: Vec<_> = readings.map(|reading| format!("`{}`", reading.escape_debug())).collect();
+    if readings.is_empty() { FORMS.to_owned() } else { format!("did you mean {}?", readings.join(" or ")) }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -87,6 +112,7 @@ impl fmt::Display for Target {
             Self::Path(path) => write!(f, "path:{}", path.display()),
             Self::Pid(pid) => write!(f, "pid:{pid}"),
             Self::Caller => f.write_str("self"),
+            Self::Container(container) => container.fmt(f),
             Self::Cookie(cookie) => write!(f, "cookie:{cookie}"),
         }
     }
@@ -98,9 +124,17 @@ mod tests {
 
     #[test]
     fn text_forms_round_trip() {
-        for text in
-            ["netns:ns1", "netns:a b", "path:/proc/1/ns/net", "pid:1", "self", "cookie:18446744073709551615"]
-        {
+        for text in [
+            "netns:ns1",
+            "netns:a b",
+            "path:/proc/1/ns/net",
+            "pid:1",
+            "self",
+            "cookie:18446744073709551615",
+            "docker:web",
+            "podman:my_web.1-a",
+            "docker:0a1b",
+        ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
     }
@@ -109,7 +143,10 @@ mod tests {
     fn bad_targets_are_refused_by_name() {
         for (text, part) in [
             ("", "needs a kind"),
-            ("ns1", "`netns:ns1`"),
+            ("ns1", "did you mean `docker:ns1` or `podman:ns1` or `netns:ns1`?"),
+            ("12", "`pid:12` or `docker:12`"),
+            ("/run/netns/a", "did you mean `path:/run/netns/a`?"),
+            ("a\nb", "did you mean `netns:a\\nb`?"),
             ("netns:", "empty"),
             ("netns:a/b", "no `/`"),
             ("netns:..", "not a name"),
@@ -119,7 +156,12 @@ mod tests {
             ("pid:99999999999", "not a process id"),
             ("cookie:0", "not a netns cookie"),
             ("self:1", "nothing after it"),
-            ("docker:web", "unknown kind `docker`"),
+            ("docker:", "empty"),
+            ("docker:/web", "`docker:web`"),
+            ("docker:library/web", "is an image"),
+            ("podman:-web", "does not begin with"),
+            ("podman:we b", "holds no ` `"),
+            ("containerd:web", "unknown kind `containerd`"),
         ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

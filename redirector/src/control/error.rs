@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::target::TargetError;
+
 /// What kind of error, which decides the HTTP status and the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +48,17 @@ impl Error {
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+impl From<TargetError> for Error {
+    fn from(error: TargetError) -> Self {
+        let code = if error.is_not_found() { Code::NotFound } else { Code::Failed };
+        let described = Self::chain(code, &error);
+        match error.hint() {
+            Some(hint) => described.with_hint(hint),
+            None => described,
+        }
     }
 }
 

@@ -29,5 +29,5 @@ pub use stale::{Stale, remove_stale};
 pub use types::{
     AttachRequest, AttachResult, Attached, ConnectionCounts, DetachRequest, Detached, Draining, Drift,
     ErrorBody, ErrorDetail, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView,
-    RuleCounts, RuleView, SCHEMA,
+    RuleCounts, RuleView, SCHEMA, WaitingView,
 };

@@ -28,6 +28,9 @@ pub struct AttachRequest {
     /// Without it the host's own namespace is refused.
     #[serde(default)]
     pub host_netns: bool,
+    /// For a container: the rule goes where the container goes, and waits while it is not running.
+    #[serde(default)]
+    pub follow: bool,
 }
 
 /// What an attach did.
@@ -40,6 +43,8 @@ pub enum AttachResult {
     Changed,
     /// It was there like this.
     Unchanged,
+    /// It will be put into force when the container runs.
+    Waiting,
 }
 
 /// Answer to `POST /v1/attach`.
@@ -53,7 +58,7 @@ pub struct Attached {
     pub dry_run: bool,
     /// As the user named it.
     pub target: Target,
-    /// The netns cookie.
+    /// The netns cookie; 0 while the rule waits.
     pub cookie: u64,
     /// The rule's name.
     pub rule: RuleName,
@@ -85,7 +90,7 @@ pub struct Detached {
     pub result: String,
     /// As it was named when it was attached.
     pub target: Target,
-    /// The netns cookie.
+    /// The netns cookie; 0 where rules waited for a container.
     pub cookie: u64,
     /// The rules that are gone.
     pub rules: Vec<RuleName>,
@@ -102,6 +107,9 @@ pub struct Listing {
     pub schema: u32,
     /// Those that are steered, by target.
     pub namespaces: Vec<NamespaceView>,
+    /// Containers that are followed and not running, by target.
+    #[serde(default)]
+    pub waiting: Vec<WaitingView>,
     /// Those that are not steered any more, with connections that go on to their end.
     pub draining: Vec<Draining>,
 }
@@ -115,6 +123,9 @@ pub struct NamespaceView {
     pub cookie: u64,
     /// Inode of its nsfs file.
     pub inode: u64,
+    /// The id of the container that it was found by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// `steered`, or `detached` when the kernel says that our link is gone.
     pub state: String,
     /// The relay's listeners inside.
@@ -131,6 +142,19 @@ pub struct NamespaceView {
     pub connections: ConnectionCounts,
     /// What was found amiss and mended.
     pub drift: Drift,
+}
+
+/// A container whose rules wait for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WaitingView {
+    /// As it was named when it was attached.
+    pub target: Target,
+    /// The id of the container that had that name last.
+    pub container: String,
+    /// What keeps them waiting, a sentence.
+    pub why: String,
+    /// As they will be put into force.
+    pub rules: Vec<RuleSpec>,
 }
 
 /// One listener.
@@ -175,6 +199,9 @@ pub struct RuleView {
     pub state: String,
     /// From the kernel.
     pub counters: RuleCounts,
+    /// The container that it goes with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Target>,
     /// Of a lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseView>,

@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Supervisor, Table, blocking, failed, namespace::Namespace, not_steered, rules::RuleTable};
+use super::{Supervisor, Table, blocking, namespace::Namespace, rules::RuleTable};
 use crate::{
-    config::{RuleName, Target},
+    config::RuleName,
     control::{Caller, Code, DetachRequest, Detached, Error, SCHEMA},
-    netns::{self, NetnsCookie},
 };
 
 impl Supervisor {
@@ -16,12 +15,20 @@ impl Supervisor {
         request: DetachRequest,
     ) -> Result<Detached, Error> {
         let DetachRequest { target, rule } = request;
+        let sought = self.seek(&target, caller).await;
         let mut table = self.table.lock().await;
-        let netns = self.find(&table, &target, caller).await?;
+        let netns = match sought.find(&table) {
+            Ok(netns) => netns,
+            Err(error) => return self.stop_waiting(&target, rule.as_ref()).ok_or(error),
+        };
         let current = Arc::clone(&netns.published.load().current);
         let names: Vec<RuleName> = current.rules().iter().map(|state| state.rule.name.clone()).collect();
         let gone = match rule {
-            None => names.clone(),
+            None => {
+                // Those that could not follow it here too.
+                self.stop_waiting(&target, None);
+                names.clone()
+            }
             Some(name) if names.contains(&name) => vec![name],
             Some(name) => {
                 return Err(Error::new(
@@ -51,6 +58,7 @@ impl Supervisor {
         gone: &[RuleName],
     ) -> Result<bool, Error> {
         let current = Arc::clone(&netns.published.load().current);
+        self.follows.forget(netns.cookie, gone);
         let rest: Vec<_> =
             current.rules().iter().filter(|state| !gone.contains(&state.rule.name)).cloned().collect();
         if rest.is_empty() {
@@ -72,34 +80,5 @@ impl Supervisor {
         netns.detach().await;
         self.steered.remove(netns.cookie);
         self.draining.push(netns);
-    }
-
-    /// The steered namespace that a target names: by what it opens now, or, when there is nothing any more, by
-    /// the text that it was attached with.
-    pub(super) async fn find(
-        &self,
-        table: &Table,
-        target: &Target,
-        caller: Caller,
-    ) -> Result<Arc<Namespace>, Error> {
-        if let Target::Cookie(cookie) = target {
-            return table.get(&NetnsCookie(*cookie)).cloned().ok_or_else(|| not_steered(target));
-        }
-        match self.open(target.clone(), caller).await {
-            Ok(opened) => {
-                let named = target.clone();
-                let cookie = blocking(move || {
-                    let look = || netns::enter(&opened.fd, NetnsCookie::here);
-                    let entered = look().map_err(|error| failed("enter", &named, &error))?;
-                    entered.map_err(|error| failed("look at", &named, &error))
-                })
-                .await?;
-                table.get(&cookie).cloned().ok_or_else(|| not_steered(target))
-            }
-            Err(error) => {
-                let by_text = table.values().find(|netns| netns.target == *target);
-                by_text.cloned().ok_or(error)
-            }
-        }
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Target,
     netns::{Location, NetnsCookie, NetnsFile, SocketFactory, enter},
-    target::{self, Caller, OpenNetns, Watch},
+    target::{Caller, OpenNetns, Opener, Watch},
 };
 
 /// A namespace that destinations lie in, as it was found.
@@ -28,7 +28,7 @@ pub(super) struct Remote {
 impl Remote {
     /// Goes into an open namespace to learn which one it is. Blocks.
     pub(super) fn location(opened: OpenNetns) -> io::Result<Location> {
-        let OpenNetns { fd, file, path, host: _ } = opened;
+        let OpenNetns { fd, file, path, .. } = opened;
         let cookie = enter(&fd, NetnsCookie::here)?.map_err(io::Error::other)?;
         Ok(Location { path, file, cookie })
     }
@@ -95,6 +95,7 @@ impl Remotes {
 #[derive(Debug)]
 pub(super) struct Elsewhere {
     target: Target,
+    opener: Opener,
     remotes: Arc<Remotes>,
     current: ArcSwapOption<Remote>,
     /// One look at a time.
@@ -103,9 +104,9 @@ pub(super) struct Elsewhere {
 
 impl Elsewhere {
     /// Of a namespace that has been found.
-    pub(super) fn new(target: Target, remotes: &Arc<Remotes>, location: Location) -> Self {
+    pub(super) fn new(target: Target, opener: Opener, remotes: &Arc<Remotes>, location: Location) -> Self {
         let current = ArcSwapOption::new(Some(remotes.add(location)));
-        Self { target, remotes: Arc::clone(remotes), current, looking: tokio::sync::Mutex::default() }
+        Self { target, opener, remotes: Arc::clone(remotes), current, looking: tokio::sync::Mutex::default() }
     }
 
     /// Which namespace it is now. Looks for it only when the one before is gone.
@@ -122,13 +123,11 @@ impl Elsewhere {
             let why = format!("the namespace of process {pid} is gone");
             return Err(io::Error::new(io::ErrorKind::NotFound, why));
         }
-        let target = self.target.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            // Only `pid:` and `self` ask for a caller.
-            let opened = target::open(&target, Caller { pid: None, uid: 0 });
-            let not_found = |error| io::Error::new(io::ErrorKind::NotFound, crate::control::chain(&error));
-            Remote::location(opened.map_err(not_found)?)
-        });
+        // Only `pid:` and `self` ask for a caller.
+        let opened = self.opener.open(self.target.clone(), Caller { pid: None, uid: 0 }).await;
+        let not_found = |error| io::Error::new(io::ErrorKind::NotFound, crate::control::chain(&error));
+        let opened = opened.map_err(not_found)?;
+        let found = tokio::task::spawn_blocking(move || Remote::location(opened));
         let remote = self.remotes.add(found.await.map_err(io::Error::other)??);
         self.current.store(Some(Arc::clone(&remote)));
         tracing::info!(target = %self.target, cookie = %remote.location.cookie, "found the namespace of a destination again");

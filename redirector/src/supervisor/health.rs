@@ -51,6 +51,9 @@ impl Supervisor {
         dead.iter().for_each(|netns| netns.stop_steering(Life::Aborted));
         for netns in &dead {
             self.steered.remove(netns.cookie);
+            for container in self.follows.bury(netns.cookie) {
+                tracing::info!(target = %container, "its rules wait until the container runs again");
+            }
         }
         if self.remotes.bury(file) {
             tracing::info!(

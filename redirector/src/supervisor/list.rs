@@ -4,14 +4,14 @@ use std::{
     collections::BTreeMap,
     os::fd::AsFd as _,
     sync::{
-        PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use redirector_ebpf::{CONSUMER_RELAY, RuleCounters, Unavailable, slot};
 
-use super::{Supervisor, lease::LeasedSocket, namespace::Namespace, rules::RuleState};
+use super::{Supervisor, follow::Follows, lease::LeasedSocket, namespace::Namespace, rules::RuleState};
 use crate::{
     config::Target,
     control::{
@@ -24,27 +24,36 @@ use crate::{
 
 impl Supervisor {
     pub(super) async fn listing(&self, caller: Caller, target: Option<Target>) -> Result<Listing, Error> {
-        let table = self.table.lock().await;
-        let (wanted, draining) = match &target {
-            Some(target) => (vec![self.find(&table, target, caller).await?], Vec::new()),
-            None => (table.values().cloned().collect(), self.draining.view()),
+        let sought = match &target {
+            Some(target) => Some(self.seek(target, caller).await),
+            None => None,
         };
-        let namespaces = wanted.iter().map(|netns| view(netns)).collect::<Result<Vec<_>, _>>();
+        let table = self.table.lock().await;
+        let waiting = self.waiting(&table, target.as_ref());
+        let (wanted, draining) = match sought.map(|sought| sought.find(&table)) {
+            None => (table.values().cloned().collect(), self.draining.view()),
+            Some(Ok(netns)) => (vec![netns], Vec::new()),
+            Some(Err(error)) if waiting.is_empty() => return Err(error),
+            Some(Err(_)) => (Vec::new(), Vec::new()),
+        };
+        let view = |netns: &Arc<Namespace>| view(netns, &self.follows);
+        let namespaces = wanted.iter().map(view).collect::<Result<Vec<_>, _>>();
         let mut namespaces = namespaces.map_err(|error| Error::chain(Code::Failed, &error))?;
         namespaces.sort_by_key(|one| (one.target.to_string(), one.cookie));
-        Ok(Listing { schema: SCHEMA, namespaces, draining })
+        Ok(Listing { schema: SCHEMA, namespaces, waiting, draining })
     }
 }
 
-fn view(netns: &Namespace) -> Result<NamespaceView, SyscallError> {
+fn view(netns: &Namespace, follows: &Follows) -> Result<NamespaceView, SyscallError> {
     let link = netns.link_info().transpose()?;
     let attached = link.is_some_and(|link| link.netns_inode != 0);
     let published = netns.published.load();
-    let rules = published.current.rules().iter().map(|state| rule(netns, state));
+    let rules = published.current.rules().iter().map(|state| rule(netns, state, follows));
     Ok(NamespaceView {
         target: netns.target.clone(),
         cookie: netns.cookie.0,
         inode: netns.file.inode,
+        container: netns.container.as_ref().map(ToString::to_string),
         state: if attached { "steered" } else { "detached" }.into(),
         listeners: netns.listeners().iter().map(|one| listener(netns, one)).collect(),
         program: ProgramView { id: netns.instance.program_id()?, link: link.map_or(0, |link| link.id) },
@@ -82,7 +91,7 @@ pub(super) fn is_in_slot(netns: &Namespace, listener: &Listener) -> bool {
     cookie.is_some() && netns.instance.listener_cookie(slot).ok().flatten() == cookie
 }
 
-fn rule(netns: &Namespace, state: &RuleState) -> Result<RuleView, SyscallError> {
+fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleView, SyscallError> {
     let RuleCounters { steered, passed, rejected, bypassed, unavailable } =
         netns.instance.counters.rule(state.index)?;
     let unavailable_reasons: BTreeMap<String, u64> = Unavailable::ALL
@@ -108,6 +117,7 @@ fn rule(netns: &Namespace, state: &RuleState) -> Result<RuleView, SyscallError> 
             unavailable: unavailable.iter().sum(),
             unavailable_reasons,
         },
+        follows: follows.container_of(netns.cookie, &state.rule.name).map(Target::Container),
         lease: lease(netns, state),
     })
 }

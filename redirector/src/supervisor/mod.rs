@@ -9,12 +9,14 @@ mod detach;
 mod dial;
 mod draining;
 mod elsewhere;
+mod follow;
 mod health;
 mod lease;
 mod limits;
 mod list;
 mod namespace;
 mod onward;
+mod opening;
 mod outgoing;
 mod resolver;
 mod rules;
@@ -39,15 +41,16 @@ use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 use self::{
     draining::Draining,
     elsewhere::Remotes,
+    follow::Follows,
     namespace::{Life, Limits, Namespace, WentDown},
     outgoing::Outgoing,
     steered::Steered,
 };
 use crate::{
-    config::Target,
+    config::{Engine, Target},
     control::{Api, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error, Listing, chain},
     netns::{NetnsCookie, NetnsFile},
-    target::Watch,
+    target::{Opener, Watch},
 };
 
 type Table = HashMap<NetnsCookie, Arc<Namespace>>;
@@ -66,6 +69,8 @@ pub struct Supervisor {
     steered: Arc<Steered>,
     remotes: Arc<Remotes>,
     outgoing: Arc<Outgoing>,
+    opener: Opener,
+    follows: Follows,
     own_cookie: NetnsCookie,
     ending: AtomicBool,
     /// A lease has ended: somebody has to look who holds its listeners.
@@ -80,12 +85,13 @@ struct Events {
 }
 
 impl Supervisor {
-    /// Begins with nothing steered. `max_connections` bounds what all namespaces together have at once.
+    /// Begins with nothing steered. `max_connections` bounds what all namespaces together have at once; `opener`
+    /// finds containers.
     ///
     /// # Errors
     ///
     /// When the daemon's own namespace or the mount table cannot be read.
-    pub fn start(max_connections: usize) -> io::Result<Arc<Self>> {
+    pub fn start(max_connections: usize, opener: Opener) -> io::Result<Arc<Self>> {
         let own_cookie = NetnsCookie::here().map_err(io::Error::other)?;
         let (watch, deaths) = Watch::new()?;
         let (went_down, went_down_events) = mpsc::unbounded_channel();
@@ -103,11 +109,16 @@ impl Supervisor {
             went_down,
             steered: Arc::default(),
             outgoing: Arc::default(),
+            opener,
+            follows: Follows::default(),
             own_cookie,
             ending: AtomicBool::new(false),
             leases_ended: Notify::new(),
         });
         tokio::spawn(Arc::clone(&supervisor).sweep_leases());
+        for engine in [Engine::Docker, Engine::Podman] {
+            tokio::spawn(Arc::clone(&supervisor).follow(engine));
+        }
         tokio::spawn(Arc::clone(&supervisor).tend(Events { deaths, went_down: went_down_events }));
         Ok(supervisor)
     }

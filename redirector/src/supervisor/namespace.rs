@@ -27,6 +27,7 @@ use crate::{
     netns::{NetnsCookie, NetnsFile},
     observe::{Connections, NotDelivered, RateLimit},
     sys::SyscallError,
+    target::ContainerId,
 };
 
 /// Where a namespace is in its life with us. Only ever goes forward.
@@ -68,6 +69,8 @@ pub(super) struct Namespace {
     pub(super) target: Target,
     pub(super) cookie: NetnsCookie,
     pub(super) file: NetnsFile,
+    /// That it was first found by.
+    pub(super) container: Option<ContainerId>,
     pub(super) limits: Arc<Limits>,
     pub(super) instance: Instance,
     pub(super) dialer: Dialer,
@@ -95,6 +98,7 @@ pub(super) struct Parts {
     pub(super) target: Target,
     pub(super) cookie: NetnsCookie,
     pub(super) file: NetnsFile,
+    pub(super) container: Option<ContainerId>,
     pub(super) limits: Arc<Limits>,
     pub(super) instance: Instance,
     pub(super) dialer: Dialer,
@@ -110,6 +114,7 @@ impl Namespace {
             target,
             cookie,
             file,
+            container,
             limits,
             instance,
             dialer,
@@ -122,6 +127,7 @@ impl Namespace {
             target,
             cookie,
             file,
+            container,
             limits,
             instance,
             dialer,

@@ -3,12 +3,16 @@
 //! A target is opened once, and what was opened is what is meant from then on. No fd of it is kept: our
 //! listeners would keep the namespace alive all the same, so [`Watch`] looks whether anybody else still does.
 
+mod engines;
 mod mounts;
 mod open;
+mod opener;
 mod processes;
 mod watch;
 mod witness;
 
+pub use engines::{ContainerId, EngineError, EngineSockets, Engines, Events, Happened};
 pub use open::{Caller, OpenNetns, TargetError, open};
+pub use opener::Opener;
 pub use watch::Watch;
 pub use witness::{Found, Witness, find, sees_host};

@@ -15,6 +15,7 @@ use nix::{
     sys::statfs::{FsType, fstatfs},
 };
 
+use super::engines::{ContainerId, EngineError};
 use crate::{
     config::Target,
     netns::NetnsFile,
@@ -45,8 +46,10 @@ pub struct OpenNetns {
     pub file: NetnsFile,
     /// By which path. It may lead to another namespace later, or nowhere.
     pub path: PathBuf,
-    /// Whether it is the daemon's own or PID 1's.
+    /// Whether it is the daemon's own or PID 1's, or that of a container engine.
     pub host: bool,
+    /// Which container it was found by.
+    pub container: Option<ContainerId>,
 }
 
 /// Why a target is no namespace.
@@ -81,6 +84,35 @@ pub enum TargetError {
         /// What it is.
         what: &'static str,
     },
+    /// The container is there, and has no namespace now.
+    #[error("target `{target}`: the container is not running: its state is `{}`", status.escape_debug())]
+    NotRunning {
+        /// As the user wrote it.
+        target: Target,
+        /// Which container.
+        id: ContainerId,
+        /// As the engine calls it.
+        status: String,
+    },
+    /// The engine says nothing of use about a container.
+    #[error("target `{target}`")]
+    Engine {
+        /// As the user wrote it.
+        target: Target,
+        /// What it said.
+        #[source]
+        source: EngineError,
+    },
+    /// The engine knows the container's process, and that number means another one here.
+    #[error(
+        "target `{target}`: its process is {pid} for the engine, and the daemon is in a PID namespace of its own"
+    )]
+    OtherPidNamespaceOfEngine {
+        /// As the user wrote it.
+        target: Target,
+        /// In the engine's PID namespace.
+        pid: i32,
+    },
     /// `pid:` and `self` are of the daemon's PID namespace.
     #[error("target `{target}`: the caller is in another PID namespace than the daemon")]
     OtherPidNamespace {
@@ -93,7 +125,7 @@ impl TargetError {
     /// Whether nothing of that name exists.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::NotFound { .. })
+        matches!(self, Self::NotFound { .. } | Self::NotRunning { .. })
     }
 
     /// A known mend.
@@ -116,6 +148,10 @@ impl TargetError {
             Self::NotANetns { what: OTHER_FILE, .. } => {
                 Some("a network namespace is a file like /run/netns/NAME or /proc/PID/ns/net".into())
             }
+            Self::Engine { source, .. } => source.hint(),
+            Self::NotRunning { .. } => {
+                Some("start it; with `attach --follow` the rule waits until it runs".into())
+            }
             Self::OtherPidNamespace { .. } => Some("name the namespace by `netns:` or `path:`".into()),
             _ => None,
         }
@@ -125,7 +161,8 @@ impl TargetError {
 const OTHER_FILE: &str = "another kind of file";
 const OTHER_NAMESPACE: &str = "a namespace of another kind";
 
-/// Opens a target. [`Target::Cookie`] is not for here: a cookie cannot be opened, only looked up.
+/// Opens a target. [`Target::Cookie`] is not for here: a cookie cannot be opened, only looked up. Nor is
+/// [`Target::Container`]: [`super::Opener`] asks the engine first.
 ///
 /// # Errors
 ///
@@ -142,6 +179,9 @@ pub fn open(target: &Target, caller: Caller) -> Result<OpenNetns, TargetError> {
             Some(pid) => open_process(target, pid),
             None => Err(TargetError::OtherPidNamespace { target: target.clone() }),
         },
+        Target::Container(_) => {
+            Err(TargetError::NotFound { target: target.clone(), what: "no engine was asked".into() })
+        }
         Target::Cookie(_) => Err(TargetError::NotFound {
             target: target.clone(),
             what: "this namespace is not steered".into(),
@@ -153,7 +193,7 @@ fn syscall(target: &Target, call: String) -> impl FnOnce(io::Error) -> TargetErr
     move |source| TargetError::Syscall { target: target.clone(), call, source }
 }
 
-fn open_path(target: &Target, path: &Path) -> Result<OpenNetns, TargetError> {
+pub(super) fn open_path(target: &Target, path: &Path) -> Result<OpenNetns, TargetError> {
     // Without O_NONBLOCK a FIFO would hold the daemon for as long as nobody writes to it.
     let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
     let file = opened.map_err(|source| {
@@ -168,7 +208,7 @@ fn open_path(target: &Target, path: &Path) -> Result<OpenNetns, TargetError> {
 }
 
 /// Opens a process's namespace: the pidfd before and after says that it was that process's.
-fn open_process(target: &Target, pid: i32) -> Result<OpenNetns, TargetError> {
+pub(super) fn open_process(target: &Target, pid: i32) -> Result<OpenNetns, TargetError> {
     let gone =
         || TargetError::NotFound { target: target.clone(), what: format!("there is no process {pid}") };
     let pidfd = pidfd_open(pid).map_err(|source| match source.raw_os_error() {
@@ -212,7 +252,7 @@ fn check(target: &Target, path: &Path, file: File) -> Result<OpenNetns, TargetEr
     let identity = NetnsFile::of(&file).map_err(syscall(target, format!("fstat `{}`", path.display())))?;
     let same = |path: &str| is_file(Path::new(path), identity);
     let host = same("/proc/self/ns/net") || same("/proc/1/ns/net");
-    Ok(OpenNetns { fd: file.into(), file: identity, path: path.to_owned(), host })
+    Ok(OpenNetns { fd: file.into(), file: identity, path: path.to_owned(), host, container: None })
 }
 
 /// Whether a path is this nsfs file; one that cannot be read is not.

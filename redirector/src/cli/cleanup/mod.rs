@@ -20,10 +20,10 @@ use self::holders::Holder;
 use super::{args, exit::Failure};
 use crate::{
     config::Target,
-    control::{Code, Error, SCHEMA, Stale, handoff_path, remove_stale},
+    control::{Error, SCHEMA, Stale, handoff_path, remove_stale},
     kernel::{self, AttachedProgram},
     observe::escaped,
-    target::{self, Caller, TargetError},
+    target::{Caller, Opener},
 };
 
 /// The document of `redirector cleanup --json`.
@@ -64,7 +64,7 @@ const FILLED: &str = "there are files in it that redirector did not make";
 pub(super) fn cleanup(socket: &Path, command: &args::Cleanup) -> Result<(), Failure> {
     let mut cleaned = Cleaned { schema: SCHEMA, removed: Vec::new(), kept: Vec::new(), programs: Vec::new() };
     match &command.target {
-        Some(target) => cleaned.programs = programs(target)?,
+        Some(target) => cleaned.programs = programs(target, &command.engines.opener())?,
         None => {
             for (path, kind) in [(socket.to_owned(), Type::STREAM), (handoff_path(socket), Type::SEQPACKET)] {
                 match remove_stale(&path, kind).map_err(|error| Failure::failed(&error))? {
@@ -87,9 +87,10 @@ pub(super) fn cleanup(socket: &Path, command: &args::Cleanup) -> Result<(), Fail
 }
 
 /// What steers a namespace and is not a running redirector's. There are no files that belong to one namespace.
-fn programs(target: &Target) -> Result<Vec<Program>, Failure> {
+fn programs(target: &Target, opener: &Opener) -> Result<Vec<Program>, Failure> {
     let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: nix::unistd::geteuid().as_raw() };
-    let netns = target::open(target, caller).map_err(|error| refusal(&error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let netns = runtime.block_on(opener.open(target.clone(), caller)).map_err(Error::from)?;
     let attached = kernel::attached_programs(netns.fd.as_fd())
         .map_err(|error| io::Error::new(error.kind(), format!("bpf BPF_PROG_QUERY `{target}`: {error}")))?;
     if attached.is_empty() {
@@ -101,15 +102,6 @@ fn programs(target: &Target) -> Result<Vec<Program>, Failure> {
         Program { program, held_by }
     });
     Ok(programs.filter(|program| !program.held_by.iter().any(Holder::is_redirector)).collect())
-}
-
-fn refusal(error: &TargetError) -> Failure {
-    let code = if error.is_not_found() { Code::NotFound } else { Code::Failed };
-    let refused = Error::chain(code, error);
-    match error.hint() {
-        Some(hint) => refused.with_hint(hint).into(),
-        None => refused.into(),
-    }
 }
 
 fn print(out: &mut impl io::Write, cleaned: &Cleaned) -> io::Result<()> {

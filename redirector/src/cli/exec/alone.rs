@@ -48,7 +48,7 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
     let control = directory.path().join("control.sock");
     let (_file, listener) = SocketFile::bind(&handoff_path(&control), Type::SEQPACKET)
         .map_err(|error| Failure::failed(&error))?;
-    let supervisor = Supervisor::start(1)?;
+    let supervisor = Supervisor::start(1, command.engines.opener())?;
     let handoffs = tokio::spawn(control::serve_handoff(listener, Arc::clone(&supervisor)));
     // Before there is a child: a signal that ended only this process would leave it without a daemon.
     let signals = FORWARDED
@@ -76,6 +76,7 @@ fn again(command: &args::Exec) -> Vec<String> {
         env,
         render,
         host_netns,
+        engines: _,
         command,
     } = command;
     let mut arguments = vec!["exec".into(), target.to_string()];

@@ -1,0 +1,143 @@
+//! Everything that a namespace needs which is not steered yet.
+
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
+
+use redirector_ebpf::slot;
+
+use super::survey::Found;
+use crate::{
+    config::Target,
+    control::{Code, Error},
+    kernel::{AttachedProgram, Instance},
+    listener::{self, Listener},
+    netns::{self, Family, NetnsCookie, SocketFactory},
+    supervisor::{
+        Supervisor, blocking,
+        dial::Itself,
+        failed,
+        namespace::{Namespace, Parts},
+        onward::Dialer,
+        rules::RuleTable,
+        source_ports::SourcePorts,
+        steering,
+    },
+};
+
+/// Listeners of one consumer.
+pub(in crate::supervisor) type Bound = Vec<(Family, socket2::Socket)>;
+
+impl Supervisor {
+    /// Makes everything for a namespace that is not steered yet; the link, last of all, is what counts.
+    pub(super) async fn begin(
+        &self,
+        target: &Target,
+        found: Found,
+        rules: RuleTable,
+        foreign_programs: Vec<AttachedProgram>,
+        handed_off: (u32, &Bound),
+    ) -> Result<Arc<Namespace>, Error> {
+        let Found { fd, file, cookie, survey, container, .. } = found;
+        let rules = Arc::new(rules);
+        let of_rules = Arc::clone(&rules);
+        let for_error = target.clone();
+        let (fd, sockets, instance) = blocking(move || {
+            let error = |error: &(dyn std::error::Error + 'static)| failed("attach", &for_error, error);
+            let sockets = bind_both(&fd, cookie, &for_error)?;
+            let instance = Instance::load().map_err(|source| match source.raw_os_error() {
+                Some(nix::libc::EPERM | nix::libc::EINVAL) => error(&source)
+                    .with_hint("the daemon needs CAP_BPF, CAP_NET_ADMIN and Linux 5.10 or newer; `redirector doctor` tries it"),
+                _ => error(&source),
+            })?;
+            for rule in of_rules.rules() {
+                instance.counters.reset_rule(rule.index).map_err(|source| error(&source))?;
+            }
+            instance.publish(&of_rules.set).map_err(|source| error(&source))?;
+            Ok((fd, sockets, instance))
+        })
+        .await?;
+        let mut listeners = Vec::new();
+        for (family, socket) in sockets {
+            let listener =
+                Listener::new(family, socket).map_err(|source| failed("attach", target, &source))?;
+            listeners.push(Arc::new(listener));
+        }
+        let inside = Arc::new(Itself {
+            bypass: Arc::clone(&instance.bypass),
+            ports: SourcePorts::outside(survey.local_ports),
+        });
+        let dialer = Dialer {
+            factory: SocketFactory::new(self.limits.stock()),
+            inside: Arc::clone(&inside),
+            steered: Arc::clone(&self.steered),
+            own: self.own_cookie,
+            outgoing: Arc::clone(&self.outgoing),
+        };
+        // `self` would be another namespace for everyone who reads it.
+        let known_as = if *target == Target::Caller { Target::Cookie(cookie.0) } else { target.clone() };
+        let netns = Namespace::new(Parts {
+            target: known_as,
+            cookie,
+            file,
+            container,
+            limits: Arc::clone(&self.limits),
+            instance,
+            dialer,
+            table: rules,
+            listeners,
+            foreign_programs,
+            went_down: self.went_down.clone(),
+        });
+        netns.fill_slots().map_err(|source| failed("attach", target, &source))?;
+        let (consumer, handed_off) = handed_off;
+        fill_consumer(&netns.instance, consumer, handed_off, target)?;
+        for listener in netns.listeners() {
+            netns.acceptors.spawn(steering::accept(Arc::clone(&netns), listener));
+        }
+        // Before the link: a namespace that dies from here on is noticed, and what we dial there passes.
+        self.watch.add(file);
+        self.steered.insert(cookie, &inside);
+        match netns.instance.attach(fd.as_fd()) {
+            Ok(link) => netns.set_link(link),
+            Err(source) => {
+                // Whether it is watched for another reason is found out where that is done for all.
+                self.steered.remove(cookie);
+                netns.abort().await;
+                return Err(failed("attach", target, &source));
+            }
+        }
+        Ok(netns)
+    }
+}
+
+/// Puts listeners into a consumer's slots. No rule names them yet; dropping the sockets empties the slots.
+pub(super) fn fill_consumer(
+    instance: &Instance,
+    consumer: u32,
+    listeners: &Bound,
+    target: &Target,
+) -> Result<(), Error> {
+    listeners.iter().try_for_each(|(family, socket)| {
+        let filled = instance.set_listener(slot(consumer, family.bit()), socket.as_fd());
+        filled.map_err(|source| failed("attach", target, &source))
+    })
+}
+
+/// One listener for each family that the kernel has, in this namespace and in no other.
+pub(super) fn bind_both(fd: &OwnedFd, netns: NetnsCookie, target: &Target) -> Result<Bound, Error> {
+    let error = |error: &(dyn std::error::Error + 'static)| failed("attach", target, error);
+    let made = netns::enter(fd, listener::bind_pair);
+    let sockets = made.map_err(|source| error(&source))?.map_err(|source| error(&source))?;
+    for (_, socket) in &sockets {
+        // The kernel would take a listener of another namespace, and no handshake would ever complete.
+        let (_, cookie) = listener::cookies(socket.as_fd()).map_err(|source| error(&source))?;
+        if cookie != netns {
+            let message =
+                format!("attach `{target}`: a listener came up in namespace {cookie} instead of {netns}");
+            return Err(Error::new(Code::Failed, message));
+        }
+    }
+    Ok(sockets)
+}

@@ -1,0 +1,263 @@
+//! `attach`: validate, make, publish. Whatever fails, the state before is the state after.
+
+mod begin;
+mod plan;
+mod survey;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
+
+use redirector_ebpf::slot;
+
+pub(super) use self::begin::Bound;
+use self::{
+    begin::{bind_both, fill_consumer},
+    plan::{Plan, plan, with},
+    survey::{Found, find_out, warnings},
+};
+use super::{
+    Supervisor, Table, blocking, failed,
+    follow::Follow,
+    namespace::Namespace,
+    rules::{RuleState, RuleTable},
+};
+use crate::{
+    config::{Destination, RuleSpec, Target},
+    control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
+    netns::{Family, NetnsCookie},
+    target::{OpenNetns, TargetError},
+};
+
+/// A rule to be put into force.
+pub(super) struct Wanted {
+    pub(super) target: Target,
+    pub(super) spec: RuleSpec,
+    pub(super) host_netns: HostNetns,
+    pub(super) how: How,
+}
+
+/// Whether the host's own namespace may be meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HostNetns {
+    Refused,
+    Allowed,
+}
+
+/// What is done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Say what would be done.
+    DryRun,
+    /// A rule that stays until it is detached.
+    Rule(Follow),
+    /// A rule with listeners of its own, which the receiver gets.
+    Lease(Delivery),
+}
+
+/// When the receiver of a lease gets its listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// With the answer.
+    AtOnce,
+    /// When it listens.
+    OnDemand,
+}
+
+impl How {
+    fn is_lease(self) -> bool {
+        matches!(self, Self::Lease(_))
+    }
+}
+
+/// A rule that was put into force.
+pub(super) struct Put {
+    pub(super) answer: Attached,
+    /// Where; `None` after a dry run.
+    pub(super) netns: Option<Arc<Namespace>>,
+    /// Of a lease: in force already, and to be given away.
+    pub(super) listeners: Bound,
+    pub(super) state: Arc<RuleState>,
+}
+
+impl Supervisor {
+    pub(super) async fn attach_rule(
+        &self,
+        caller: Caller,
+        request: AttachRequest,
+    ) -> Result<Attached, Error> {
+        let AttachRequest { target, rule: spec, dry_run, host_netns, follow } = request;
+        spec.validate().map_err(|error| Error::new(Code::Usage, error.to_string()))?;
+        let host_netns = if host_netns { HostNetns::Allowed } else { HostNetns::Refused };
+        let how = match (&target, follow, dry_run) {
+            (Target::Container(_), _, true) | (_, false, true) => How::DryRun,
+            (_, false, false) => How::Rule(Follow::Not),
+            (Target::Container(container), true, false) => {
+                if let Err(error @ TargetError::NotRunning { .. }) = self.open(target.clone(), caller).await {
+                    // Whatever is wrong with its destination is wrong now.
+                    self.whereabouts(&spec, caller).await?;
+                    let TargetError::NotRunning { id, .. } = &error else { return Err(error.into()) };
+                    return Ok(self
+                        .wait_for(container, id.clone(), error.to_string(), (spec, host_netns))
+                        .await);
+                }
+                How::Rule(Follow::Begin)
+            }
+            (_, true, _) => {
+                let message = format!("target `{target}`: only a container can be followed");
+                return Err(Error::new(Code::Usage, message));
+            }
+        };
+        Ok(self.put(caller, Wanted { target, spec, host_netns, how }).await?.answer)
+    }
+
+    /// Puts a rule into force.
+    pub(super) async fn put(&self, caller: Caller, wanted: Wanted) -> Result<Put, Error> {
+        let Wanted { target, spec, host_netns, how } = wanted;
+        let whereabouts = self.whereabouts(&spec, caller).await?;
+        let opened = match target {
+            Target::Cookie(_) => None,
+            _ => Some(self.open(target.clone(), caller).await?),
+        };
+        // One change at a time; the data path takes no part in this lock.
+        let mut table = self.table.lock().await;
+        if self.is_ending() {
+            return Err(Error::new(Code::Failed, "the daemon is stopping"));
+        }
+        if let How::Rule(follow) = how {
+            self.may_be_put(&target, &spec, follow)?;
+        }
+        let opened = match opened {
+            Some(opened) => opened,
+            None => open_again(&table, &target)?,
+        };
+        if opened.host && host_netns == HostNetns::Refused {
+            return Err(is_the_hosts(&target, &opened));
+        }
+        let found = find_out(opened, &target, &spec).await?;
+        if spec.to == [Destination::Original] && !found.survey.loopback_up {
+            let message =
+                format!("target `{target}`: the loopback device `lo` is down there, `original` needs it");
+            return Err(
+                Error::new(Code::Failed, message).with_hint("`ip link set lo up` inside the namespace")
+            );
+        }
+        let existing = table.get(&found.cookie).cloned();
+        let followed = spec.clone();
+        let Plan { result, rule, index, consumer } = plan(existing.as_deref(), spec, how)?;
+        let warnings = warnings(existing.as_deref(), &rule, &found);
+        let ours: Vec<u32> = existing.iter().filter_map(|netns| netns.instance.program_id().ok()).collect();
+        let foreign: Vec<_> = found.programs.iter().filter(|one| !ours.contains(&one.id)).cloned().collect();
+        let mut answer = Attached {
+            schema: SCHEMA,
+            result,
+            dry_run: how == How::DryRun,
+            target: target.clone(),
+            cookie: found.cookie.0,
+            rule: rule.name.clone(),
+            warnings,
+            foreign_programs: foreign.clone(),
+            existing_connections: found.existing_connections,
+        };
+        let state = Arc::new(RuleState::new(rule, index, consumer, whereabouts));
+        let rules = with(existing.as_deref(), Arc::clone(&state))?;
+        if how == How::DryRun {
+            return Ok(Put { answer, netns: existing, listeners: Vec::new(), state });
+        }
+        let container = found.container.clone();
+        let (netns, listeners) = match existing {
+            Some(netns) if result == AttachResult::Unchanged => (netns, Vec::new()),
+            existing => {
+                let listeners = own_listeners(&found, &target, how).await?;
+                let netns = match existing {
+                    Some(netns) => {
+                        change(&netns, rules, &state, &listeners, result).await?;
+                        *netns.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner) = foreign;
+                        netns
+                    }
+                    None => {
+                        let netns =
+                            self.begin(&target, found, rules, foreign, (consumer, &listeners)).await?;
+                        table.insert(netns.cookie, Arc::clone(&netns));
+                        netns
+                    }
+                };
+                (netns, listeners)
+            }
+        };
+        if let How::Rule(follow) = how {
+            let name = answer.rule.clone();
+            let rule = (name.clone(), RuleSpec { name: Some(name), ..followed }, host_netns);
+            let changed = self.keep_following(&mut table, follow, (&target, container), &netns, rule).await;
+            if changed && answer.result == AttachResult::Unchanged {
+                answer.result = AttachResult::Changed;
+            }
+        }
+        tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
+        Ok(Put { answer, netns: Some(netns), listeners, state })
+    }
+}
+
+/// Opens a namespace that is steered.
+fn open_again(table: &Table, target: &Target) -> Result<OpenNetns, Error> {
+    let known = match target {
+        Target::Cookie(cookie) => table.get(&NetnsCookie(*cookie)),
+        _ => None,
+    };
+    let known = known.ok_or_else(|| super::not_steered(target))?;
+    let fd = known.open().map_err(|error| failed("open", target, &error))?;
+    Ok(OpenNetns {
+        fd,
+        file: known.file,
+        path: PathBuf::new(),
+        host: false,
+        container: known.container.clone(),
+    })
+}
+
+fn is_the_hosts(target: &Target, opened: &OpenNetns) -> Error {
+    let message = match &opened.container {
+        None => format!("target `{target}`: that is the host's own network namespace"),
+        Some(_) => format!("target `{target}`: that container uses the host's own network namespace"),
+    };
+    Error::new(Code::Failed, message)
+        .with_hint("steering it takes traffic of the whole host; if you mean it, add `--host-netns`")
+}
+
+/// The listeners that a receiver gets with the answer.
+async fn own_listeners(found: &Found, target: &Target, how: How) -> Result<Bound, Error> {
+    if how != How::Lease(Delivery::AtOnce) {
+        return Ok(Vec::new());
+    }
+    let fd = found.fd.try_clone().map_err(|error| failed("attach", target, &error))?;
+    let (cookie, target) = (found.cookie, target.clone());
+    blocking(move || bind_both(&fd, cookie, &target)).await
+}
+
+/// Publishes other rules in a namespace that is steered already: `state` is new among them, or has changed.
+async fn change(
+    netns: &Arc<Namespace>,
+    rules: RuleTable,
+    state: &RuleState,
+    listeners: &Bound,
+    result: AttachResult,
+) -> Result<(), Error> {
+    let (consumer, index) = (state.consumer, state.index);
+    if state.is_lease() {
+        // Somebody may still hold listeners that had this consumer's number before.
+        for family in [Family::Ipv4, Family::Ipv6] {
+            netns.instance.clear_listener(slot(consumer, family.bit()));
+        }
+    }
+    fill_consumer(&netns.instance, consumer, listeners, &netns.target)?;
+    let netns = Arc::clone(netns);
+    blocking(move || {
+        let error = |source: &(dyn std::error::Error + 'static)| failed("attach", &netns.target, source);
+        if result == AttachResult::Attached {
+            netns.instance.counters.reset_rule(index).map_err(|source| error(&source))?;
+        }
+        netns.publish(&Arc::new(rules)).map_err(|source| error(&source))
+    })
+    .await
+}

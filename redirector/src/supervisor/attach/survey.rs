@@ -1,0 +1,88 @@
+//! What is found out about a namespace before anything is changed there, and what of it may surprise.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
+
+use crate::{
+    config::{Rule, RuleSpec, Target},
+    control::Error,
+    kernel::{self, AttachedProgram},
+    netns::{self, NetnsCookie, NetnsFile, Survey},
+    supervisor::{blocking, failed, namespace::Namespace},
+    target::{ContainerId, OpenNetns},
+};
+
+/// What was found out about a namespace, before anything is changed there.
+pub(super) struct Found {
+    pub(super) fd: OwnedFd,
+    pub(super) file: NetnsFile,
+    pub(super) cookie: NetnsCookie,
+    pub(super) survey: Survey,
+    pub(super) programs: Vec<AttachedProgram>,
+    pub(super) existing_connections: u64,
+    pub(super) container: Option<ContainerId>,
+}
+
+/// Goes and looks, and changes nothing.
+pub(super) async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec) -> Result<Found, Error> {
+    let OpenNetns { fd, file, container, .. } = opened;
+    let matches = spec.matches.clone();
+    let target = target.clone();
+    blocking(move || {
+        let accepts = |local: SocketAddr| {
+            matches.iter().any(|one| {
+                one.ports.contains(local.port()) && one.prefix.is_none_or(|net| net.contains(&local.ip()))
+            })
+        };
+        let error = |error: &(dyn std::error::Error + 'static)| failed("look at", &target, error);
+        let look = || {
+            let cookie = NetnsCookie::here().map_err(std::io::Error::other)?;
+            std::io::Result::Ok((cookie, netns::survey()?, netns::established(accepts)?))
+        };
+        let (cookie, survey, existing_connections) =
+            netns::enter(&fd, look).and_then(|result| result).map_err(|source| error(&source))?;
+        let programs = kernel::attached_programs(fd.as_fd()).map_err(|source| error(&source))?;
+        Ok(Found { fd, file, cookie, survey, programs, existing_connections, container })
+    })
+    .await
+}
+
+/// What may surprise the user.
+pub(super) fn warnings(existing: Option<&Namespace>, rule: &Rule, found: &Found) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for matching in &rule.matches {
+        if let Some(prefix) = &matching.prefix
+            && !found.survey.is_local(prefix)
+        {
+            warnings.push(format!(
+                "match `{matching}`: no address of `{prefix}` is local there; only traffic that is delivered locally is steered"
+            ));
+        }
+    }
+    if found.survey.somaxconn < 128 {
+        warnings.push(format!(
+            "net.core.somaxconn is {} there: that few connections wait at once to be accepted, more must retry",
+            found.survey.somaxconn
+        ));
+    }
+    if let Some(netns) = existing {
+        let current = Arc::clone(&netns.published.load().current);
+        let twin = current.rules().iter().find(|state| {
+            state.rule.name != rule.name && state.rule.matches.iter().any(|one| rule.matches.contains(one))
+        });
+        if let Some(state) = twin {
+            let (first, second) = if state.rule.name < rule.name {
+                (&state.rule.name, &rule.name)
+            } else {
+                (&rule.name, &state.rule.name)
+            };
+            warnings.push(format!(
+                "rules `{first}` and `{second}` have a match in common, which `{first}` takes; to change a rule name it by `--name`"
+            ));
+        }
+    }
+    warnings
+}

@@ -1,0 +1,143 @@
+//! Looks where followed containers are, when their engine says that something happened to them.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::BackoffBuilder as _;
+
+use super::{Follow, Supervisor};
+use crate::{
+    config::{Container, Engine, Target},
+    control::{Caller, Code},
+    supervisor::attach::{How, Wanted},
+    target::EngineError,
+};
+
+/// Between two looks at all containers, whatever the engine has told.
+const TICK: Duration = Duration::from_secs(30);
+
+/// Until a rule that could not be put is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Between tries to reach an engine: first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How listening to an engine ended.
+enum Ended {
+    /// No rule follows a container of it.
+    NotNeeded,
+    /// It is gone, or was not there.
+    Lost(Option<EngineError>),
+}
+
+impl Supervisor {
+    /// Follows the containers of one engine until the daemon ends.
+    pub(in crate::supervisor) async fn follow(self: Arc<Self>, engine: Engine) {
+        let pauses = || {
+            let (first, most) = PAUSES;
+            let pauses = backon::ExponentialBuilder::default().with_min_delay(first).with_max_delay(most);
+            pauses.without_max_times().with_jitter().build()
+        };
+        let mut news = self.follows.news.subscribe();
+        let mut pause = pauses();
+        let mut was_lost = false;
+        loop {
+            while self.follows.of(engine, None).is_empty() {
+                if news.changed().await.is_err() {
+                    return;
+                }
+            }
+            let mut heard = false;
+            match self.listen(engine, &mut heard).await {
+                Ended::NotNeeded => continue,
+                Ended::Lost(error) => {
+                    let why = error.map_or_else(|| format!("{engine} has ended"), |error| error.to_string());
+                    if heard || !was_lost {
+                        tracing::warn!(why, "not told what happens to containers; trying again");
+                    }
+                    for container in self.follows.of(engine, None) {
+                        self.follows.waits(&container, why.clone());
+                    }
+                    if heard {
+                        pause = pauses();
+                    }
+                    was_lost = true;
+                }
+            }
+            tokio::time::sleep(pause.next().unwrap_or(PAUSES.1)).await;
+        }
+    }
+
+    /// Acts on what an engine tells. `heard` is set when it has answered.
+    async fn listen(&self, engine: Engine, heard: &mut bool) -> Ended {
+        let mut events = match self.opener.engines().events(engine).await {
+            Ok(events) => events,
+            Err(error) => return Ended::Lost(Some(error)),
+        };
+        *heard = true;
+        let mut news = self.follows.news.subscribe();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let concerned = tokio::select! {
+                event = events.next() => match event {
+                    None => return Ended::Lost(None),
+                    Some(Err(error)) => return Ended::Lost(Some(error)),
+                    Some(Ok(happened)) => self.follows.of(engine, Some(&happened)),
+                },
+                _ = tick.tick() => self.follows.of(engine, None),
+                changed = news.changed() => {
+                    if changed.is_err() || self.follows.of(engine, None).is_empty() {
+                        return Ended::NotNeeded;
+                    }
+                    self.waiting_of(engine).await
+                }
+            };
+            for container in concerned {
+                if !self.catch_up(&container).await {
+                    // By way of the news: other containers must not wait for this one.
+                    let news = self.follows.news.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(RETRY).await;
+                        news.send_replace(());
+                    });
+                }
+            }
+        }
+    }
+
+    /// The containers of an engine that have rules which wait.
+    async fn waiting_of(&self, engine: Engine) -> Vec<Container> {
+        let table = self.table.lock().await;
+        let containers = self.waiting(&table, None).into_iter().filter_map(|view| match view.target {
+            Target::Container(container) if container.engine == engine => Some(container),
+            _ => None,
+        });
+        containers.collect()
+    }
+
+    /// Puts the rules that follow a container where it is now. Gives whether all are in force, or wait for it.
+    async fn catch_up(&self, container: &Container) -> bool {
+        let Some(followed) = self.follows.get(container) else { return true };
+        for rule in followed.rules.into_values() {
+            let wanted = Wanted {
+                target: Target::Container(container.clone()),
+                spec: rule.spec,
+                host_netns: rule.host_netns,
+                how: How::Rule(Follow::Still),
+            };
+            // Only `pid:` and `self` ask for a caller.
+            if let Err(error) = self.put(Caller { pid: None, uid: Some(0) }, wanted).await {
+                self.follows.waits(container, error.message.clone());
+                if error.code == Code::NotFound {
+                    return true;
+                }
+                if let Some(suppressed) = self.follows.said_stuck.pass() {
+                    let error = error.message;
+                    tracing::warn!(target = %container, error, suppressed, "a rule cannot follow its container");
+                }
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,82 @@
+//! What an engine says of one container.
+
+use std::{fmt, path::PathBuf};
+
+use super::{EngineError, Engines, error::Failure};
+use crate::config::Container;
+
+/// What an engine calls a container for as long as it exists: 64 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// From an engine.
+    pub(super) fn new(id: String) -> Option<Self> {
+        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_id.then_some(Self(id))
+    }
+
+    /// Whether it begins so.
+    #[must_use]
+    pub fn starts_with(&self, prefix: &str) -> bool {
+        self.0.starts_with(prefix)
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A container at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::target) struct Inspected {
+    /// Which one.
+    pub(in crate::target) id: ContainerId,
+    /// `running`, `paused`, `exited` and so on.
+    pub(in crate::target) status: String,
+    /// Its first process, in the engine's PID namespace, while it runs.
+    pub(in crate::target) pid: Option<i32>,
+    /// When that began, as the engine writes it.
+    started_at: String,
+    /// Where the engine keeps its namespace, in the engine's mount namespace.
+    pub(in crate::target) sandbox: Option<PathBuf>,
+    /// Whether it has the namespace of the engine itself.
+    pub(in crate::target) is_in_host_network: bool,
+}
+
+impl Engines {
+    /// Looks at a container.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`]: it has none of that name or id, or several; it does not answer.
+    pub(in crate::target) async fn inspect(&self, container: &Container) -> Result<Inspected, EngineError> {
+        self.ask(container.engine, async |engine| {
+            let answer = engine.inspect_container(&container.name, None).await?;
+            let id = answer.id.and_then(ContainerId::new);
+            let id = id.ok_or_else(|| Failure::Garbage("a container without an id".into()))?;
+            let name = answer.name.unwrap_or_default();
+            if name.trim_start_matches('/') != container.name && !id.starts_with(&container.name) {
+                return Err(Failure::Garbage(format!(
+                    "asked for `{}`, it speaks of another",
+                    container.name
+                )));
+            }
+            let state = answer.state.unwrap_or_default();
+            let settings = answer.network_settings.unwrap_or_default();
+            let mode = answer.host_config.and_then(|config| config.network_mode);
+            let pid = state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+            Ok(Inspected {
+                id,
+                status: state.status.map(|status| status.to_string()).unwrap_or_default(),
+                pid,
+                started_at: state.started_at.unwrap_or_default(),
+                sandbox: settings.sandbox_key.filter(|key| key.starts_with('/')).map(PathBuf::from),
+                is_in_host_network: mode.as_deref() == Some("host"),
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,88 @@
+//! Container engines: what they say of a container, and what happens to containers. By the API that Docker and
+//! Podman share, over their sockets (Docker Engine API 1.24 or later).
+//!
+//! What an engine says is believed about containers only: a namespace is opened, and looked at, as any other.
+
+mod error;
+mod events;
+mod inspect;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+
+pub use error::EngineError;
+use error::Failure;
+pub use events::{Events, Happened};
+pub use inspect::ContainerId;
+pub(super) use inspect::Inspected;
+
+use crate::config::Engine;
+
+/// Until an engine that does not answer is given up, for each request.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Where engines listen.
+#[derive(Clone, Debug)]
+pub struct EngineSockets {
+    /// Docker's.
+    pub docker: PathBuf,
+    /// Podman's, of the system or of a user.
+    pub podman: PathBuf,
+}
+
+impl EngineSockets {
+    /// Docker's default.
+    pub const DOCKER: &str = "/var/run/docker.sock";
+    /// Podman's default for root (podman-system-service(1)).
+    pub const PODMAN: &str = "/run/podman/podman.sock";
+
+    fn of(&self, engine: Engine) -> &Path {
+        match engine {
+            Engine::Docker => &self.docker,
+            Engine::Podman => &self.podman,
+        }
+    }
+}
+
+impl Default for EngineSockets {
+    fn default() -> Self {
+        Self { docker: Self::DOCKER.into(), podman: Self::PODMAN.into() }
+    }
+}
+
+/// The engines of this host. Nothing is kept between requests.
+#[derive(Clone, Debug, Default)]
+pub struct Engines(EngineSockets);
+
+impl Engines {
+    /// Of engines that listen there.
+    #[must_use]
+    pub fn new(sockets: EngineSockets) -> Self {
+        Self(sockets)
+    }
+
+    /// A client that speaks a version of the API that the engine knows.
+    async fn connect(&self, engine: Engine) -> Result<Docker, Failure> {
+        let socket = self.0.of(engine).to_str().ok_or(Failure::NotText)?;
+        let client = Docker::connect_with_unix(socket, ANSWER.as_secs(), API_DEFAULT_VERSION)?;
+        client.negotiate_version().await.map_err(|error| match Failure::from(error) {
+            Failure::NoSuchContainer(page) => Failure::Garbage(page),
+            failure => failure,
+        })
+    }
+
+    /// Talks with an engine, for so long and no longer.
+    async fn ask<T>(
+        &self,
+        engine: Engine,
+        talk: impl AsyncFnOnce(Docker) -> Result<T, Failure>,
+    ) -> Result<T, EngineError> {
+        let talk = async { talk(self.connect(engine).await?).await };
+        let answer = tokio::time::timeout(ANSWER, talk).await.unwrap_or(Err(Failure::Late));
+        answer.map_err(|failure| EngineError { engine, socket: self.0.of(engine).to_owned(), failure })
+    }
+}

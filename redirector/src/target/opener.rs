@@ -1,0 +1,105 @@
+//! Opening whatever a target is, containers included.
+
+use super::{
+    Caller, OpenNetns, TargetError,
+    engines::{EngineError, Engines, Inspected},
+    open,
+    open::{open_path, open_process},
+    witness::is_in_initial_pid_namespace,
+};
+use crate::config::{Container, Target};
+
+/// Looks at a container before it is given up that two in a row say the same: it may be restarting.
+const LOOKS: usize = 5;
+
+/// Finds namespaces.
+#[derive(Clone, Debug, Default)]
+pub struct Opener {
+    engines: Engines,
+}
+
+impl Opener {
+    /// Finds containers by these engines.
+    #[must_use]
+    pub fn new(engines: Engines) -> Self {
+        Self { engines }
+    }
+
+    /// Who is asked about containers.
+    #[must_use]
+    pub fn engines(&self) -> &Engines {
+        &self.engines
+    }
+
+    /// As [`open()`], off this thread, and for containers.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError`].
+    pub async fn open(&self, target: Target, caller: Caller) -> Result<OpenNetns, TargetError> {
+        match &target {
+            Target::Container(container) => self.open_container(&target, container).await,
+            _ => blocking(move || open(&target, caller)).await,
+        }
+    }
+
+    /// Opens a container's namespace when the engine says the same of the container before and after: the process
+    /// that was looked at was the container's then.
+    async fn open_container(&self, target: &Target, container: &Container) -> Result<OpenNetns, TargetError> {
+        let inspect = async || {
+            let seen = self.engines.inspect(container).await;
+            seen.map_err(|source| refusal(target, source))
+        };
+        let mut seen = inspect().await?;
+        let mut result = Err(TargetError::NotFound {
+            target: target.clone(),
+            what: "the container starts again and again".into(),
+        });
+        for _ in 0..LOOKS {
+            let (named, before) = (target.clone(), seen.clone());
+            let opened = blocking(move || open_inspected(&named, &before)).await;
+            let again = inspect().await?;
+            if again == seen {
+                return opened;
+            }
+            seen = again;
+            if opened.is_err() {
+                result = opened;
+            }
+        }
+        result
+    }
+}
+
+async fn blocking(
+    work: impl FnOnce() -> Result<OpenNetns, TargetError> + Send + 'static,
+) -> Result<OpenNetns, TargetError> {
+    tokio::task::spawn_blocking(work).await.expect("it does not panic and is not cancelled")
+}
+
+fn refusal(target: &Target, source: EngineError) -> TargetError {
+    let target = target.clone();
+    if source.is_no_such_container() {
+        return TargetError::NotFound { target, what: format!("no such container: {source}") };
+    }
+    TargetError::Engine { target, source }
+}
+
+/// Opens what the engine keeps, where that is there; else what the container's first process is in.
+fn open_inspected(target: &Target, seen: &Inspected) -> Result<OpenNetns, TargetError> {
+    let Some(pid) = seen.pid else {
+        let (target, id, status) = (target.clone(), seen.id.clone(), seen.status.clone());
+        return Err(TargetError::NotRunning { target, id, status });
+    };
+    let kept = seen.sandbox.as_deref().map(|path| open_path(target, path));
+    let opened = match kept {
+        Some(Ok(opened)) => opened,
+        // What the engine of another user keeps cannot be seen by its path, and a container that has the namespace
+        // of another one has nothing there.
+        _ if !is_in_initial_pid_namespace() => {
+            return Err(TargetError::OtherPidNamespaceOfEngine { target: target.clone(), pid });
+        }
+        _ => open_process(target, pid)?,
+    };
+    Ok(OpenNetns { host: opened.host || seen.is_in_host_network, container: Some(seen.id.clone()), ..opened })
+}
