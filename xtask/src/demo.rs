@@ -5,6 +5,7 @@
 //! but SIGKILL leaves nothing behind.
 
 mod access;
+mod containers;
 mod daemon;
 pub(crate) mod echo;
 mod exchange;
@@ -14,8 +15,9 @@ mod network;
 pub(crate) mod say;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, Write},
     path::PathBuf,
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -28,7 +30,11 @@ use self::{
     interrupt::Interrupt,
     network::{CLIENT, Network, SERVER},
 };
-use crate::prepare::{self, Purpose};
+use crate::{
+    engine::Kind,
+    prepare::{self, Purpose},
+    tool,
+};
 
 const PORT: u16 = 8080;
 const MESSAGE: &str = "Hello from ns2";
@@ -39,16 +45,22 @@ pub(crate) struct Options {
     pub(crate) redirector: PathBuf,
     #[arg(long)]
     pub(crate) once: bool,
+    /// With containers of this engine instead of bare namespaces.
+    #[arg(long)]
+    pub(crate) engine: Option<Kind>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut interrupt = Interrupt::install()?;
+    if let Some(kind) = options.engine {
+        return containers::run(&mut interrupt, options, kind);
+    }
     refuse_taken_names()?;
     prepare::ensure(Purpose::Demo)?;
     // Dropped in the reverse order: the daemon, the service, the namespaces.
     let mut network = Network::create(&interrupt)?;
     let echo = Echo::start(&interrupt)?;
-    let mut daemon = Daemon::start(&interrupt, &options.redirector)?;
+    let mut daemon = Daemon::start(&interrupt, &options.redirector, &[])?;
     show(&interrupt, &echo, &daemon)?;
     if !options.once {
         daemon.show_connections();
@@ -81,28 +93,45 @@ fn show(interrupt: &Interrupt, echo: &Echo, daemon: &Daemon) -> Result<()> {
         sent += 1;
     }
 
-    let counters = counters(interrupt, daemon, &target, &rule)?;
+    check_counters(out, interrupt, daemon, (&target, &rule), sent)?;
+    check_netfilter(out, interrupt, SERVER.name, SERVER.command(&tool::myself()?)?)?;
+    out.flush().context("write to stdout")
+}
+
+/// Shows a rule's counters, which have to say that it steered each connection that was made.
+fn check_counters(
+    out: &mut impl Write,
+    interrupt: &Interrupt,
+    daemon: &Daemon,
+    (target, rule): (&str, &str),
+    made: u64,
+) -> Result<()> {
+    let counters = counters(interrupt, daemon, target, rule)?;
     let Counters { steered, passed, rejected, unavailable } = counters;
     writeln!(
         out,
-        "counters of {rule} in {SERVER}: \
+        "counters of {rule} in {target}: \
          steered {steered}, passed {passed}, rejected {rejected}, unavailable {unavailable}"
     )?;
-    let expected = Counters { steered: sent, passed: 0, rejected: 0, unavailable: 0 };
-    ensure!(counters == expected, "{sent} connections were made, the counters should be {expected:?}");
+    let expected = Counters { steered: made, passed: 0, rejected: 0, unavailable: 0 };
+    ensure!(counters == expected, "{made} connections were made, the counters should be {expected:?}");
+    Ok(())
+}
 
-    let counted = netfilter::count(interrupt, SERVER)?;
+/// Shows what netfilter holds where `inside` runs, which has to be nothing.
+fn check_netfilter(out: &mut impl Write, interrupt: &Interrupt, name: &str, inside: Command) -> Result<()> {
+    let counted = netfilter::count(interrupt, inside)?;
     let netfilter::Netfilter { nftables_tables, nftables_rules, iptables_tables } = counted;
     writeln!(
         out,
-        "nftables rules in {SERVER}: {nftables_rules}, iptables tables in {SERVER}: {iptables_tables}"
+        "nftables rules in {name}: {nftables_rules}, iptables tables in {name}: {iptables_tables}"
     )?;
     if nftables_tables + nftables_rules + iptables_tables != 0 {
         bail!(
-            "netfilter is not empty in {SERVER}: {nftables_tables} nftables tables, {nftables_rules} nftables rules, {iptables_tables} iptables tables"
+            "netfilter is not empty in {name}: {nftables_tables} nftables tables, {nftables_rules} nftables rules, {iptables_tables} iptables tables"
         );
     }
-    out.flush().context("write to stdout")
+    Ok(())
 }
 
 fn counters(interrupt: &Interrupt, daemon: &Daemon, target: &str, rule: &str) -> Result<Counters> {

@@ -9,6 +9,7 @@ mod cargo;
 mod ci;
 mod demo;
 mod dist;
+mod engine;
 mod prepare;
 mod privilege;
 mod pypi;
@@ -49,6 +50,8 @@ enum Command {
     #[command(hide = true)]
     Demo(demo::Options),
     #[command(hide = true)]
+    Engine(engine::serve::Options),
+    #[command(hide = true)]
     Echo,
     #[command(hide = true)]
     Say(demo::say::Options),
@@ -79,6 +82,7 @@ fn execute(command: Command) -> Result<()> {
         Command::DistCheck(options) => dist::check::run(&options),
         Command::Prepare(options) => prepare::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Engine(options) => engine::serve::run(&options),
         Command::Echo => demo::echo::serve(),
         Command::Say(options) => demo::say::run(&options),
         Command::Netfilter => demo::netfilter::run(),

@@ -18,6 +18,8 @@ pub(crate) struct Options {
 pub(crate) enum Purpose {
     Demo,
     Tests,
+    /// Container engines of our own.
+    Engines,
     /// Virtual machines that run the tests.
     Machines,
     /// What users install.
@@ -29,6 +31,7 @@ impl Purpose {
         match self {
             Self::Demo => "demo",
             Self::Tests => "tests",
+            Self::Engines => "engines",
             Self::Machines => "machines",
             Self::Dist => "dist",
         }
@@ -44,15 +47,33 @@ struct Need {
     wanted: &'static [Purpose],
 }
 
-const NEEDS: [Need; 22] = {
-    use Purpose::{Demo, Dist, Machines, Tests};
+const NEEDS: [Need; 29] = {
+    use Purpose::{Demo, Dist, Engines, Machines, Tests};
     [
         Need { program: "qemu-system-x86_64", package: "qemu-system-x86", vital: &[Machines], wanted: &[] },
-        Need { program: "ip", package: "iproute2", vital: &[Demo, Tests, Machines], wanted: &[] },
-        Need { program: "nsenter", package: "util-linux", vital: &[Demo, Tests, Machines], wanted: &[] },
+        Need { program: "ip", package: "iproute2", vital: &[Demo, Tests, Machines, Engines], wanted: &[] },
+        Need {
+            program: "nsenter",
+            package: "util-linux",
+            vital: &[Demo, Tests, Machines, Engines],
+            wanted: &[],
+        },
+        // Docker's client is both engines'.
+        Need { program: "docker", package: "docker.io", vital: &[Engines], wanted: &[] },
+        Need { program: "dockerd", package: "docker.io", vital: &[Engines], wanted: &[] },
+        Need { program: "podman", package: "podman", vital: &[Engines], wanted: &[] },
+        Need { program: "runc", package: "runc", vital: &[Engines], wanted: &[] },
+        Need { program: "/usr/lib/podman/netavark", package: "netavark", vital: &[Engines], wanted: &[] },
+        Need {
+            program: "/usr/lib/podman/aardvark-dns",
+            package: "aardvark-dns",
+            vital: &[Engines],
+            wanted: &[],
+        },
+        Need { program: "/bin/busybox", package: "busybox-static", vital: &[Engines], wanted: &[] },
         Need { program: "ss", package: "iproute2", vital: &[Machines], wanted: &[Tests] },
         Need { program: "nft", package: "nftables", vital: &[Machines], wanted: &[Tests] },
-        Need { program: "iptables", package: "iptables", vital: &[Machines], wanted: &[Tests] },
+        Need { program: "iptables", package: "iptables", vital: &[Machines, Engines], wanted: &[Tests] },
         // Servers behind a steered namespace.
         Need { program: "haproxy", package: "haproxy", vital: &[Machines], wanted: &[Tests] },
         Need { program: "nginx", package: "nginx-light", vital: &[Machines], wanted: &[Tests] },

@@ -123,11 +123,11 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program` as a daemon and waits until it answers.
-    pub(crate) fn start(interrupt: &Interrupt, program: &Path) -> Result<Self> {
+    /// Starts `program` as a daemon, with these options, and waits until it answers.
+    pub(crate) fn start(interrupt: &Interrupt, program: &Path, options: &[&str]) -> Result<Self> {
         let directory = Directory::create()?;
         let mut command = Command::new(program);
-        command.arg("run").arg("--socket").arg(directory.0.join(SOCKET));
+        command.arg("run").arg("--socket").arg(directory.0.join(SOCKET)).args(options);
         command.env("RUST_LOG", "warn,redirector::access=debug").env("NO_COLOR", "1");
         command.env_remove("REDIRECTOR_SOCKET").stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = interrupt::spawn(&mut command)?;

@@ -1,6 +1,6 @@
 //! Counts what netfilter holds in a namespace: nftables by netlink, legacy iptables by /proc.
 
-use std::{fs, io};
+use std::{fs, io, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 use netlink_packet_core::{
@@ -15,8 +15,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{interrupt::Interrupt, network::Namespace};
-use crate::tool;
+use super::interrupt::Interrupt;
 
 /// Names of the tables of legacy iptables, one a line. Absent while the kernel has no such table anywhere.
 const LEGACY_TABLES: [&str; 3] =
@@ -30,10 +29,9 @@ pub(crate) struct Netfilter {
     pub(crate) iptables_tables: usize,
 }
 
-/// Counts inside `namespace`.
-pub(crate) fn count(interrupt: &Interrupt, namespace: Namespace) -> Result<Netfilter> {
-    let mut command = namespace.command(&tool::myself()?)?;
-    let counted = interrupt.call(command.arg("netfilter"), std::time::Duration::from_secs(10))?;
+/// Counts where `inside` runs, a command of this program without arguments.
+pub(crate) fn count(interrupt: &Interrupt, mut inside: Command) -> Result<Netfilter> {
+    let counted = interrupt.call(inside.arg("netfilter"), std::time::Duration::from_secs(10))?;
     serde_json::from_str(&counted).with_context(|| format!("parse the netfilter counts: {counted:?}"))
 }
 

@@ -1,0 +1,236 @@
+//! A container engine of our own, for the demo and the tests: its data, its socket and its network namespace are
+//! nobody else's, and all of it goes when it ends.
+//!
+//! Both are spoken to by Docker's client, which Podman's service understands.
+
+mod image;
+mod process;
+pub(crate) mod serve;
+
+use std::{
+    ffi::OsStr,
+    fmt, fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::mount::{MntFlags, umount2};
+use tempfile::TempDir;
+
+use self::process::Process;
+use crate::{demo::interrupt::Interrupt, tool};
+
+pub(crate) use self::image::IMAGE;
+
+/// Until an engine answers, and until a command of its client has ended.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    Docker,
+    Podman,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        })
+    }
+}
+
+/// A running engine. The order of the fields is the order of the end.
+pub(crate) struct Engine {
+    pub(crate) kind: Kind,
+    process: Option<Process>,
+    netns: Netns,
+    directory: TempDir,
+}
+
+impl Engine {
+    pub(crate) fn start(interrupt: &Interrupt, kind: Kind) -> Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("rd-engine-").tempdir().context("make a directory")?;
+        let netns = Netns::create(&format!("rd-{kind}-{}", std::process::id()))?;
+        let mut engine = Self { kind, process: None, netns, directory };
+        engine.start_process(interrupt)?;
+        image::import(interrupt, &engine)?;
+        Ok(engine)
+    }
+
+    /// Starts the engine's process again, on what it had before.
+    pub(crate) fn start_process(&mut self, interrupt: &Interrupt) -> Result<()> {
+        let mut command = self.netns.command()?;
+        match self.kind {
+            Kind::Docker => {
+                self.wait_for_containerd(interrupt)?;
+                command.arg(tool::find("dockerd").context("`dockerd` is not installed")?);
+                command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
+                command.arg("--pidfile").arg(self.path("pid")).args(["--log-level", "error"]);
+                command.arg("--host").arg(self.host());
+            }
+            Kind::Podman => {
+                self.configure_podman()?;
+                command.arg(tool::find("podman").context("`podman` is not installed")?);
+                command.arg("--root").arg(self.path("data")).arg("--runroot").arg(self.path("exec"));
+                command.arg("--tmpdir").arg(self.path("tmp"));
+                command.env("CONTAINERS_CONF", self.path("containers.conf"));
+                command.args(["system", "service", "--time", "0"]).arg(self.host());
+            }
+        }
+        self.process = Some(Process::start(&mut command, &self.path("log"))?);
+        interrupt.poll("start of the container engine", LIMIT, || {
+            if let Some(status) = self.process.as_mut().map(Process::ended).transpose()?.flatten() {
+                let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+                bail!("{} ended by itself: {status}: {log}", self.kind);
+            }
+            let mut version = self.client()?;
+            version.args(["version", "--format", "{{.Server.Version}}"]);
+            Ok(interrupt.output(&mut version, LIMIT)?.status.success().then_some(()))
+        })
+    }
+
+    /// Ends the engine's process; `how` is how it is told.
+    pub(crate) fn stop_process(&mut self, how: nix::sys::signal::Signal) -> Result<()> {
+        match self.process.take() {
+            Some(process) => process.end(how),
+            None => Ok(()),
+        }
+    }
+
+    /// A dockerd that was killed leaves the id of its containerd, and the next one takes even a zombie for a
+    /// containerd that is starting.
+    fn wait_for_containerd(&self, interrupt: &Interrupt) -> Result<()> {
+        let Ok(before) = fs::read_to_string(self.path("exec/containerd/containerd.pid")) else {
+            return Ok(());
+        };
+        let process = Path::new("/proc").join(before.trim());
+        let gone = || Ok((!process.exists()).then_some(()));
+        interrupt.poll("end of the containerd before", LIMIT, gone)
+    }
+
+    /// As root of a machine whose limits cannot be raised, with what an exec session leaves ended at once.
+    fn configure_podman(&self) -> Result<()> {
+        let networks = self.path("networks");
+        fs::create_dir_all(&networks).context("make a directory for networks")?;
+        let text = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=20000:20000\"]\n\
+             [engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"file\"\n\
+             exit_command_delay = 0\nstop_timeout = 0\n\
+             [network]\nnetwork_config_dir = {:?}\n",
+            networks.display()
+        );
+        fs::write(self.path("containers.conf"), text).context("write containers.conf")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("engine.sock")
+    }
+
+    /// As `DOCKER_HOST` has it.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// The namespace that the engine is in, and its bridge.
+    pub(crate) fn netns(&self) -> &Path {
+        &self.netns.path
+    }
+
+    pub(crate) fn netns_inode(&self) -> Result<u64> {
+        Ok(fs::metadata(&self.netns.path).context("stat the namespace of the engine")?.ino())
+    }
+
+    /// A command that runs in the engine's namespace.
+    pub(crate) fn inside(&self, program: &OsStr) -> Result<Command> {
+        let mut command = self.netns.command()?;
+        command.arg(program);
+        Ok(command)
+    }
+
+    /// Docker's client for this engine.
+    pub(crate) fn client(&self) -> Result<Command> {
+        let mut command = tool::command("docker")?;
+        command.env("DOCKER_HOST", self.host()).env("DOCKER_CONFIG", self.directory.path());
+        Ok(command)
+    }
+
+    /// What the client says.
+    pub(crate) fn call(&self, interrupt: &Interrupt, arguments: &[&str]) -> Result<String> {
+        let said = interrupt.call(self.client()?.args(arguments), LIMIT)?;
+        Ok(said.trim().to_owned())
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            let containers = tool::call_quietly(self.client()?.args(["ps", "--all", "--quiet"]))?;
+            for container in containers.split_whitespace() {
+                tool::call_quietly(self.client()?.args(["rm", "--force", "--volumes", container]))?;
+            }
+        }
+        self.stop_process(nix::sys::signal::Signal::SIGTERM)
+    }
+
+    /// What is mounted below our directory would keep it from being removed.
+    fn unmount(&self) -> Result<()> {
+        let table = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+        let ours = self.directory.path();
+        let mounts = table.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+        let mut mounts: Vec<_> = mounts.filter(|path| path.starts_with(ours)).collect();
+        mounts.sort_unstable();
+        for path in mounts.into_iter().rev() {
+            umount2(path, MntFlags::MNT_DETACH).with_context(|| format!("unmount `{}`", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for result in [self.remove(), self.unmount()] {
+            if let Err(error) = result {
+                tool::note(&format!("{}: {error:#}", self.kind));
+            }
+        }
+    }
+}
+
+/// A network namespace with a name that is deleted in the end.
+struct Netns {
+    name: String,
+    path: PathBuf,
+}
+
+impl Netns {
+    fn create(name: &str) -> Result<Self> {
+        tool::call_quietly(tool::command("ip")?.args(["netns", "add", name]))?;
+        let netns = Self { name: name.to_owned(), path: Path::new("/run/netns").join(name) };
+        tool::call_quietly(tool::command("ip")?.args(["-n", name, "link", "set", "lo", "up"]))?;
+        Ok(netns)
+    }
+
+    /// A command that takes the program and its arguments. Mounts are ours: `ip netns exec` would hide /sys.
+    fn command(&self) -> Result<Command> {
+        let mut command = tool::command("nsenter")?;
+        command.arg(format!("--net={}", self.path.display())).arg("--");
+        Ok(command)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let delete = tool::command("ip")
+            .and_then(|mut ip| tool::call_quietly(ip.args(["netns", "delete", &self.name])));
+        if let Err(error) = delete {
+            tool::note(&format!("{error:#}"));
+        }
+    }
+}
