@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`command`] | a program that is run to its end, with what it said |
 //! | [`holder`] | a process that holds something |
+//! | [`engine`] | a container engine |
 //! | [`exec`] | `redirector exec`, and programs for it to run |
 //! | [`dir`] | a directory of one's own, removed afterwards |
 //! | [`eventually`] | the only place that waits by looking again |
@@ -26,6 +27,7 @@ pub mod client;
 pub mod command;
 pub mod daemon;
 pub mod dir;
+pub mod engine;
 pub mod eventually;
 pub mod exec;
 pub mod features;

@@ -33,7 +33,7 @@ enum Keeper {
     Name(String),
     /// A process, and nothing else.
     Process(Holder),
-    /// Nothing any more.
+    /// Nobody any more, or somebody else.
     Nobody,
 }
 
@@ -62,6 +62,12 @@ impl Netns {
             path: format!("/proc/{}/ns/net", holder.pid()).into(),
             keeper: Mutex::new(Keeper::Process(holder)),
         }
+    }
+
+    /// A namespace that is not ours to keep.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), keeper: Mutex::new(Keeper::Nobody) }
     }
 
     /// Its nsfs file.

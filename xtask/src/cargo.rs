@@ -21,10 +21,24 @@ pub(crate) struct Executable {
     pub(crate) target: String,
 }
 
+/// What an executable's tests need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Needs {
+    /// Nothing: they run as the user.
+    Nothing,
+    /// Root, and namespaces of their own; a virtual machine will do.
+    Root,
+    /// Root and container engines.
+    Engines,
+}
+
 impl Executable {
-    /// Whether it makes namespaces. All others of the tests run as the user.
-    pub(crate) fn needs_root(&self) -> bool {
-        self.target == "test it"
+    pub(crate) fn needs(&self) -> Needs {
+        match &*self.target {
+            "test it" => Needs::Root,
+            "test engines" => Needs::Engines,
+            _ => Needs::Nothing,
+        }
     }
 }
 

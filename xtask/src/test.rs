@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build,
-    cargo::{self, Executable},
+    cargo::{self, Executable, Needs},
     prepare::{self, Purpose},
     privilege, pypi, tool, vm,
 };
@@ -39,28 +39,45 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     prepare::ensure(Purpose::Tests)?;
     let redirector = build::redirector()?;
     let envoy = pypi::envoy()?;
-    let environment = [("REDIRECTOR_BIN", redirector.as_os_str()), ("ENVOY", envoy.as_os_str())];
+    let xtask = tool::myself()?;
+    let environment = [
+        ("REDIRECTOR_BIN", redirector.as_os_str()),
+        ("ENVOY", envoy.as_os_str()),
+        ("XTASK", xtask.as_os_str()),
+    ];
     let mut executables = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     // Cargo names them in the order in which it ended. What takes long comes last.
-    executables.sort_by_key(|executable| (executable.needs_root(), executable.path.clone()));
+    executables.sort_by_key(|executable| (executable.needs(), executable.path.clone()));
     let executables = matching(executables, &options.arguments)?;
     let has_root = privilege::can_become_root();
-    let mut failed = Vec::new();
+    let (mut failed, mut left_out) = (Vec::new(), Vec::new());
     for executable in &executables {
         let Executable { path, package, target } = executable;
         tool::note(&format!("tests of {package} ({target})"));
-        let mut command = if !executable.needs_root() {
-            let mut command = Command::new(path);
-            command.envs(environment);
-            command
-        } else if has_root {
-            privilege::command(path, &environment)?
-        } else {
-            tool::note("they need root, and there is no `sudo` for this user: in virtual machines");
-            if let Err(error) = vm::by_default(&options.arguments) {
-                failed.push(format!("{package} ({target}): {error:#}"));
+        let mut command = match executable.needs() {
+            Needs::Nothing => {
+                let mut command = Command::new(path);
+                command.envs(environment);
+                command
             }
-            continue;
+            needs if has_root => {
+                if needs == Needs::Engines {
+                    prepare::ensure(Purpose::Engines)?;
+                }
+                privilege::command(path, &environment)?
+            }
+            Needs::Root => {
+                tool::note("they need root, and there is no `sudo` for this user: in virtual machines");
+                if let Err(error) = vm::by_default(&options.arguments) {
+                    failed.push(format!("{package} ({target}): {error:#}"));
+                }
+                continue;
+            }
+            Needs::Engines => {
+                tool::note("they need root and container engines: not run");
+                left_out.push(format!("{package} ({target})"));
+                continue;
+            }
         };
         // As cargo would run it. Ours is xtask's.
         let directory = tool::root().join(package);
@@ -73,7 +90,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !failed.is_empty() {
         bail!("tests failed in {}", failed.join(", "));
     }
-    tool::note(&format!("all tests passed, in {} binaries", executables.len()));
+    let run = executables.len() - left_out.len();
+    let not_run =
+        if left_out.is_empty() { String::new() } else { format!("; not run: {}", left_out.join(", ")) };
+    tool::note(&format!("all tests passed, in {run} binaries{not_run}"));
     Ok(())
 }
 

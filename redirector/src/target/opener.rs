@@ -43,8 +43,8 @@ impl Opener {
         }
     }
 
-    /// Opens a container's namespace when the engine says the same of the container before and after: the process
-    /// that was looked at was the container's then.
+    /// Opens a container's namespace. By its process only when the engine says the same of the container before and
+    /// after: the process that was looked at was the container's then.
     async fn open_container(&self, target: &Target, container: &Container) -> Result<OpenNetns, TargetError> {
         let inspect = async || {
             let seen = self.engines.inspect(container).await;
@@ -57,14 +57,19 @@ impl Opener {
         });
         for _ in 0..LOOKS {
             let (named, before) = (target.clone(), seen.clone());
-            let opened = blocking(move || open_inspected(&named, &before)).await;
-            let again = inspect().await?;
-            if again == seen {
-                return opened;
-            }
-            seen = again;
-            if opened.is_err() {
-                result = opened;
+            match blocking(move || open_inspected(&named, &before)).await {
+                // No two sandboxes have the same path.
+                Ok(opened) if seen.sandbox.as_ref() == Some(&opened.path) => return Ok(opened),
+                opened => {
+                    let again = inspect().await?;
+                    if again == seen {
+                        return opened;
+                    }
+                    seen = again;
+                    if opened.is_err() {
+                        result = opened;
+                    }
+                }
             }
         }
         result
@@ -80,7 +85,7 @@ async fn blocking(
 fn refusal(target: &Target, source: EngineError) -> TargetError {
     let target = target.clone();
     if source.is_no_such_container() {
-        return TargetError::NotFound { target, what: format!("no such container: {source}") };
+        return TargetError::NotFound { target, what: source.to_string() };
     }
     TargetError::Engine { target, source }
 }

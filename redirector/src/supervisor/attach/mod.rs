@@ -194,7 +194,9 @@ impl Supervisor {
                 answer.result = AttachResult::Changed;
             }
         }
-        tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
+        if how != How::Rule(Follow::Still) || answer.result != AttachResult::Unchanged {
+            tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
+        }
         Ok(Put { answer, netns: Some(netns), listeners, state })
     }
 }

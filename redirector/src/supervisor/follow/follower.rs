@@ -1,8 +1,9 @@
 //! Looks where followed containers are, when their engine says that something happened to them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use backon::BackoffBuilder as _;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
 use super::{Follow, Supervisor};
 use crate::{
@@ -17,6 +18,9 @@ const TICK: Duration = Duration::from_secs(30);
 
 /// Until a rule that could not be put is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Containers that are looked at at once.
+const LOOKS: usize = 8;
 
 /// Between tries to reach an engine: first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -77,42 +81,39 @@ impl Supervisor {
         let mut news = self.follows.news.subscribe();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut looks, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
         loop {
-            let concerned = tokio::select! {
+            tokio::select! {
                 event = events.next() => match event {
                     None => return Ended::Lost(None),
                     Some(Err(error)) => return Ended::Lost(Some(error)),
-                    Some(Ok(happened)) => self.follows.of(engine, Some(&happened)),
+                    Some(Ok(happened)) => self.follows.look_at(self.follows.of(engine, Some(&happened))),
                 },
-                _ = tick.tick() => self.follows.of(engine, None),
+                _ = tick.tick() => self.follows.look_at(self.follows.of(engine, None)),
                 changed = news.changed() => {
                     if changed.is_err() || self.follows.of(engine, None).is_empty() {
                         return Ended::NotNeeded;
                     }
-                    self.waiting_of(engine).await
                 }
-            };
-            for container in concerned {
-                if !self.catch_up(&container).await {
-                    // By way of the news: other containers must not wait for this one.
-                    let news = self.follows.news.clone();
-                    tokio::spawn(async move {
-                        tokio::time::sleep(RETRY).await;
-                        news.send_replace(());
-                    });
-                }
+                Some(container) = looks.next(), if !looks.is_empty() => drop(busy.remove(&container)),
+            }
+            // What happens meanwhile is heard: an engine does not wait for a listener that is slow.
+            while looks.len() < LOOKS
+                && let Some(container) = self.follows.next_due(engine, &busy)
+            {
+                busy.insert(container.clone());
+                looks.push(self.look(container));
             }
         }
     }
 
-    /// The containers of an engine that have rules which wait.
-    async fn waiting_of(&self, engine: Engine) -> Vec<Container> {
-        let table = self.table.lock().await;
-        let containers = self.waiting(&table, None).into_iter().filter_map(|view| match view.target {
-            Target::Container(container) if container.engine == engine => Some(container),
-            _ => None,
-        });
-        containers.collect()
+    /// Puts the rules of a container where it is, and has it looked at again when that does not go well.
+    async fn look(&self, container: Container) -> Container {
+        if !self.catch_up(&container).await {
+            tokio::time::sleep(RETRY).await;
+            self.follows.look_at([container.clone()]);
+        }
+        container
     }
 
     /// Puts the rules that follow a container where it is now. Gives whether all are in force, or wait for it.

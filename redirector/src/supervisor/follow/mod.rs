@@ -7,7 +7,7 @@
 mod follower;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -56,14 +56,17 @@ struct Followed {
 #[derive(Debug)]
 pub(super) struct Follows {
     list: Mutex<BTreeMap<Container, Followed>>,
-    /// Tells the followers to look again.
+    /// Containers that a follower has to look at.
+    due: Mutex<BTreeSet<Container>>,
+    /// Tells the followers that something of this has changed.
     news: watch::Sender<()>,
     said_stuck: RateLimit,
 }
 
 impl Default for Follows {
     fn default() -> Self {
-        Self { list: Mutex::default(), news: watch::Sender::new(()), said_stuck: RateLimit::default() }
+        let (list, due) = (Mutex::default(), Mutex::default());
+        Self { list, due, news: watch::Sender::new(()), said_stuck: RateLimit::default() }
     }
 }
 
@@ -77,6 +80,19 @@ struct Moved {
 impl Follows {
     fn list(&self) -> MutexGuard<'_, BTreeMap<Container, Followed>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a follower look at these.
+    fn look_at(&self, containers: impl IntoIterator<Item = Container>) {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).extend(containers);
+        self.news.send_replace(());
+    }
+
+    /// A container of this engine that has to be looked at, and is not being looked at.
+    fn next_due(&self, engine: Engine, busy: &BTreeSet<Container>) -> Option<Container> {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = due.iter().find(|one| one.engine == engine && !busy.contains(one))?.clone();
+        due.take(&next)
     }
 
     fn get(&self, container: &Container) -> Option<Followed> {
@@ -115,8 +131,6 @@ impl Follows {
         });
         let (name, rule) = rule;
         let is_new = followed.rules.insert(name, rule.clone()).is_none_or(|before| before != rule);
-        drop(list);
-        self.news.send_replace(());
         (is_new, moved)
     }
 
@@ -131,6 +145,10 @@ impl Follows {
             }
             !followed.rules.is_empty()
         });
+        if !forgotten.is_empty() {
+            // An engine that nobody is followed of need not be listened to.
+            self.news.send_replace(());
+        }
         forgotten
     }
 
@@ -142,7 +160,7 @@ impl Follows {
             followed.why = "its namespace has ended".into();
             waiting.push(container.clone());
         }
-        self.news.send_replace(());
+        self.look_at(waiting.iter().cloned());
         waiting
     }
 
@@ -197,6 +215,10 @@ impl Supervisor {
         };
         let rule = FollowedRule { spec, host_netns };
         let (is_new, moved) = self.follows.keep(container, &id, Some(netns.cookie), (name, rule));
+        if is_new {
+            // From now on its engine has to be listened to.
+            self.follows.news.send_replace(());
+        }
         if let Some(before) = moved
             && before.id != id
         {
@@ -229,6 +251,8 @@ impl Supervisor {
         let spec = RuleSpec { name: Some(name.clone()), ..spec };
         self.follows.keep(container, &id, None, (name.clone(), FollowedRule { spec, host_netns }));
         self.follows.waits(container, why);
+        // It may run by now.
+        self.follows.look_at([container.clone()]);
         tracing::info!(target = %container, rule = %name, "the rule waits until the container runs");
         Attached {
             schema: SCHEMA,
@@ -253,6 +277,7 @@ impl Supervisor {
         if followed.rules.is_empty() {
             list.remove(container);
         }
+        self.follows.news.send_replace(());
         (!gone.is_empty()).then(|| Detached {
             schema: SCHEMA,
             result: "detached".into(),

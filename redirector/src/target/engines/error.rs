@@ -63,7 +63,10 @@ impl From<bollard::errors::Error> for Failure {
         match error {
             Error::SocketNotFoundError(_) => Self::Unreachable("there is no such socket".into()),
             Error::RequestTimeoutError => Self::Late,
-            Error::DockerResponseServerError { status_code: 404, message } => {
+            // Podman says 404 of several, too; Docker does not.
+            Error::DockerResponseServerError { status_code: 404, message }
+                if !message.starts_with("more than one result") =>
+            {
                 Self::NoSuchContainer(one_line(&message))
             }
             Error::DockerResponseServerError { status_code, message } if message.is_empty() => {

@@ -1,0 +1,229 @@
+//! `--follow`: a rule goes where its container goes.
+
+use std::thread;
+
+use redirector_tests::eventually::eventually;
+use serde_json::json;
+
+use crate::{
+    AT_ONCE, for_each_engine,
+    setting::{PORT, Setting, cookie},
+};
+
+for_each_engine!(
+    a_rule_follows_its_container_when_it_is_restarted,
+    a_rule_waits_for_a_container_that_is_stopped,
+    a_rule_follows_a_name_to_another_container_and_says_so,
+    a_name_that_moves_to_another_container_takes_the_rule_along,
+    a_paused_container_and_one_without_network_stay_steered,
+    a_container_that_was_only_created_is_steered_when_it_starts,
+    a_detached_rule_does_not_come_back,
+    attach_without_follow_ends_following,
+    a_restart_of_the_engine_is_survived,
+    many_containers_start_and_go_at_once,
+);
+
+fn a_rule_follows_its_container_when_it_is_restarted(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    let mut cookie = cookie(&setting.steer("web", &["--follow"]));
+    for _ in 0..3 {
+        let _open = setting.open("web");
+        setting.engine.client(&["restart", "--time", "0", "web"]);
+        cookie = setting.eventually_steered("web", cookie);
+        assert_eq!(setting.visit("web").server, "proxy");
+    }
+    let list = setting.eventually("only the new namespace is steered", |list| {
+        list["namespaces"].as_array().is_some_and(|all| all.len() == 1)
+    });
+    let rule = &list["namespaces"][0]["rules"][0];
+    assert_eq!((&rule["name"], &rule["follows"]), (&json!("web"), &json!(setting.engine.target("web"))));
+    assert_eq!(setting.daemon.log_with(&["another container"]), Vec::<String>::new());
+}
+
+fn a_rule_waits_for_a_container_that_is_stopped(kind: &'static str) {
+    let setting = Setting::new(kind);
+    let id = setting.engine.run("web", &[]);
+    let before = cookie(&setting.steer("web", &["--follow"]));
+    setting.engine.client(&["stop", "--time", "0", "web"]);
+    setting.eventually_waiting("web");
+    let list = setting.eventually("it says why", |list| {
+        list["waiting"][0]["why"]
+            .as_str()
+            .is_some_and(|why| why.contains("not running: its state is `exited`"))
+    });
+    let waiting = &list["waiting"][0];
+    assert_eq!(
+        (&waiting["container"], &waiting["rules"][0]["name"]),
+        (&json!(id), &json!("web")),
+        "{list:#}"
+    );
+    // Its name still names it.
+    assert_eq!(setting.cli().json(&["list", &setting.engine.target("web")])["waiting"], list["waiting"]);
+    let text = setting.cli().run(&["list"]).success().stdout;
+    assert!(text.contains(": waiting: ") && text.contains(&id[..12]), "{text}");
+    setting.engine.client(&["start", "web"]);
+    setting.eventually_steered("web", before);
+    assert_eq!(setting.visit("web").server, "proxy");
+}
+
+fn a_rule_follows_a_name_to_another_container_and_says_so(kind: &'static str) {
+    let setting = Setting::new(kind);
+    let first = setting.engine.run("web", &[]);
+    let before = cookie(&setting.steer("web", &["--follow"]));
+    setting.engine.client(&["rm", "--force", "web"]);
+    setting.eventually_waiting("web");
+    let second = setting.engine.run("web", &[]);
+    setting.eventually_steered("web", before);
+    assert_eq!(setting.visit("web").server, "proxy");
+    assert_eq!(setting.list()["namespaces"][0]["container"], second);
+    let said = setting.daemon.log_with(&["another container", &first, &second]);
+    assert_eq!(said.len(), 1, "{said:#?}");
+}
+
+fn a_name_that_moves_to_another_container_takes_the_rule_along(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    let before = cookie(&setting.steer("web", &["--follow"]));
+    setting.engine.client(&["rename", "web", "old"]);
+    // It is the same namespace, and nobody else has the name.
+    assert_eq!(setting.visit("old").server, "proxy");
+    let mut open = setting.open("old");
+    setting.engine.run("web", &[]);
+    setting.eventually_steered("web", before);
+    assert_eq!(setting.visit("web").server, "proxy");
+    eventually("the other container is left alone", AT_ONCE, || {
+        let answer = setting.answer("old");
+        if answer == "refused" { Ok(()) } else { Err(answer) }
+    });
+    open.echo("still here").expect("what was relayed goes on");
+    open.finish().expect("to its end");
+}
+
+fn a_paused_container_and_one_without_network_stay_steered(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    setting.engine.client(&["pause", "web"]);
+    let before = cookie(&setting.steer("web", &["--follow"]));
+    assert_eq!(setting.visit("web").server, "proxy", "nobody of the container is needed");
+    setting.engine.client(&["unpause", "web"]);
+    assert_eq!(setting.visit("web").server, "proxy");
+
+    setting.engine.client(&["network", "create", "other"]);
+    setting.engine.run("two", &["--network", "other"]);
+    setting.steer("two", &["--follow"]);
+    let inside = setting.engine.netns_of("two");
+    setting.engine.client(&["network", "disconnect", "other", "two"]);
+    let loopback = redirector_tests::topology::at(std::net::Ipv4Addr::LOCALHOST.into(), PORT);
+    assert_eq!(redirector_tests::client::answer(&inside, loopback), "proxy");
+    setting.engine.client(&["network", "connect", "other", "two"]);
+    assert_eq!(setting.visit("two").server, "proxy");
+    assert_eq!(cookie(&setting.steer("web", &["--follow"])), before);
+    setting.engine.client(&["rm", "--force", "two"]);
+    setting.engine.client(&["network", "rm", "other"]);
+}
+
+fn a_container_that_was_only_created_is_steered_when_it_starts(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.client(&["create", "--name", "web", setting.engine.image()]);
+    let answer = setting.steer("web", &["--follow"]);
+    assert_eq!((&answer["result"], cookie(&answer)), (&json!("waiting"), 0));
+    let dry =
+        setting.cli().run(&["attach", &setting.engine.target("web"), "--match", "tcp:1", "--to", "pass"]);
+    assert_eq!(dry.code(), 3, "{dry}");
+    assert!(dry.stderr.contains("its state is `created`") && dry.stderr.contains("--follow"), "{dry}");
+    setting.engine.client(&["start", "web"]);
+    setting.eventually_steered("web", 0);
+    assert_eq!(setting.visit("web").server, "proxy");
+}
+
+fn a_detached_rule_does_not_come_back(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    setting.steer("web", &["--follow"]);
+    let target = setting.engine.target("web");
+    setting.cli().json(&["detach", &target]);
+    setting.engine.client(&["restart", "--time", "0", "web"]);
+    assert_eq!(setting.answer("web"), "refused");
+    setting.steer("web", &["--follow"]);
+    setting.engine.client(&["stop", "--time", "0", "web"]);
+    setting.eventually_waiting("web");
+    let missing = setting.cli().run(&["detach", &target, "--rule", "other"]);
+    assert_eq!(missing.code(), 3, "{missing}");
+    let detached = setting.cli().json(&["detach", &target, "--rule", "web"]);
+    assert_eq!(detached["rules"], json!(["web"]), "{detached:#}");
+    setting.eventually_nothing();
+    setting.engine.client(&["start", "web"]);
+    assert_eq!(setting.answer("web"), "refused");
+    setting.eventually_nothing();
+}
+
+fn attach_without_follow_ends_following(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    setting.steer("web", &["--follow"]);
+    assert_eq!(setting.steer("web", &["--follow"])["result"], "unchanged");
+    assert_eq!(setting.steer("web", &[])["result"], "changed");
+    assert_eq!(setting.list()["namespaces"][0]["rules"][0].get("follows"), None);
+    setting.engine.client(&["restart", "--time", "0", "web"]);
+    setting.eventually_nothing();
+    assert_eq!(setting.answer("web"), "refused");
+}
+
+fn a_restart_of_the_engine_is_survived(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    let mut before = cookie(&setting.steer("web", &["--follow"]));
+    for how in ["stop", "kill"] {
+        setting.engine.tell(how);
+        eventually("it is told that the engine is gone", AT_ONCE, || {
+            let log = setting.daemon.log_with(&["not told what happens to containers"]);
+            if log.is_empty() { Err(setting.daemon.log()) } else { Ok(()) }
+        });
+        setting.engine.tell("start");
+        // Docker ends its containers with itself, Podman does not.
+        if kind == "docker" {
+            setting.engine.client(&["start", "web"]);
+            before = setting.eventually_steered("web", before);
+        }
+        assert_eq!(setting.visit("web").server, "proxy");
+    }
+    // It hears again what happens.
+    setting.engine.client(&["restart", "--time", "0", "web"]);
+    setting.eventually_steered("web", before);
+    assert_eq!(setting.visit("web").server, "proxy");
+}
+
+fn many_containers_start_and_go_at_once(kind: &'static str) {
+    const CONTAINERS: usize = 50;
+    let setting = Setting::new(kind);
+    let names: Vec<_> = (0..CONTAINERS).map(|number| format!("web{number}")).collect();
+    let fds = setting.daemon.fds_at_rest();
+    for name in &names {
+        setting.engine.client(&["create", "--name", name, setting.engine.image()]);
+        assert_eq!(setting.steer(name, &["--follow"])["result"], "waiting");
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let (engine, names) = (&setting.engine, &names);
+    let at_once = |command: &[&str]| {
+        thread::scope(|scope| {
+            for half in names.chunks(CONTAINERS / 2) {
+                let arguments = [command, half].concat();
+                scope.spawn(move || engine.client(&arguments));
+            }
+        });
+    };
+    at_once(&["start"]);
+    setting.eventually("every container is steered", |list| {
+        list["namespaces"].as_array().is_some_and(|all| all.len() == CONTAINERS)
+    });
+    assert_eq!(setting.visit("web0").server, "proxy");
+    at_once(&["rm", "--force"]);
+    let list = setting.eventually("every rule waits", |list| list["namespaces"] == json!([]));
+    assert_eq!(list["waiting"].as_array().map(Vec::len), Some(CONTAINERS));
+    for name in names {
+        setting.cli().json(&["detach", &setting.engine.target(name)]);
+    }
+    setting.eventually_nothing();
+    setting.daemon.eventually_has_fds(fds);
+}

@@ -1,0 +1,111 @@
+//! Containers as targets.
+
+use redirector_tests::{client::answer, topology::at};
+use serde_json::json;
+
+use crate::{
+    for_each_engine,
+    setting::{PORT, Setting, cookie},
+};
+
+for_each_engine!(
+    a_container_is_found_by_name_by_id_and_by_the_beginning_of_its_id,
+    containers_that_share_a_namespace_are_one_namespace,
+    a_container_without_an_address_is_found,
+    what_comes_through_a_published_port_is_steered,
+    without_follow_death_ends_the_rule_and_an_inode_that_is_used_again_steers_nobody,
+    exec_takes_a_container,
+);
+
+fn a_container_is_found_by_name_by_id_and_by_the_beginning_of_its_id(kind: &'static str) {
+    let setting = Setting::new(kind);
+    let id = setting.engine.run("web", &[]);
+    assert_eq!(setting.answer("web"), "refused");
+    let attached = setting.steer("web", &[]);
+    assert_eq!(attached["target"], setting.engine.target("web"));
+    let greeting = setting.visit("web");
+    assert_eq!(greeting.server, "proxy");
+    for name in [&*id, &id[..12], &id[..5]] {
+        let again = setting.steer(name, &[]);
+        assert_eq!((&again["result"], cookie(&again)), (&json!("unchanged"), cookie(&attached)), "{name}");
+        let list = setting.cli().json(&["list", &setting.engine.target(name)]);
+        assert_eq!(list["namespaces"][0]["container"], id, "{list:#}");
+    }
+    let path = format!("path:{}", setting.engine.netns_of("web").path().display());
+    assert_eq!(setting.cli().json(&["list", &path])["namespaces"][0]["cookie"], attached["cookie"]);
+    let detached = setting.cli().json(&["detach", &setting.engine.target(&id[..12])]);
+    assert_eq!(detached["rules"], json!(["web"]));
+    assert_eq!(setting.answer("web"), "refused");
+    setting.eventually_nothing();
+}
+
+fn containers_that_share_a_namespace_are_one_namespace(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("pod", &[]);
+    setting.engine.run("web", &["--network", "container:pod"]);
+    let (pod, web) = (setting.steer("pod", &[]), setting.steer("web", &[]));
+    assert_eq!(cookie(&pod), cookie(&web));
+    assert_eq!(web["result"], "unchanged");
+    assert_eq!(setting.targets().0, [setting.engine.target("pod")]);
+    // It lives as long as one of them.
+    let address = setting.engine.socket_of("pod", PORT);
+    setting.cli().json(&["detach", &setting.engine.target("web")]);
+    assert_eq!(answer(setting.engine.netns(), address), "refused");
+}
+
+fn a_container_without_an_address_is_found(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("none", &["--network", "none"]);
+    setting.engine.client(&["network", "create", "other"]);
+    setting.engine.run("user", &["--network", "other"]);
+    setting.steer("none", &[]);
+    setting.steer("user", &[]);
+    let inside = setting.engine.netns_of("none");
+    assert_eq!(answer(&inside, at(std::net::Ipv4Addr::LOCALHOST.into(), PORT)), "proxy");
+    assert_eq!(setting.visit("user").server, "proxy");
+    setting.engine.client(&["rm", "--force", "none", "user"]);
+    setting.eventually_nothing();
+    setting.engine.client(&["network", "rm", "other"]);
+}
+
+fn what_comes_through_a_published_port_is_steered(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &["--publish", "127.0.0.1:18080:8080"]);
+    setting.steer("web", &[]);
+    let published = at(std::net::Ipv4Addr::LOCALHOST.into(), 18080);
+    assert_eq!(answer(setting.engine.netns(), published), "proxy");
+}
+
+fn without_follow_death_ends_the_rule_and_an_inode_that_is_used_again_steers_nobody(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    let inode = |container: &str| setting.engine.netns_of(container).inode();
+    let before = inode("web");
+    setting.steer("web", &[]);
+    let _open = setting.open("web");
+    // Inodes of namespaces are given out anew, the lowest first.
+    for _ in 0..5 {
+        setting.engine.client(&["restart", "--time", "0", "web"]);
+        setting.eventually_nothing();
+        assert_eq!(setting.answer("web"), "refused");
+        if inode("web") == before {
+            return;
+        }
+    }
+    println!("the inode was not used again");
+}
+
+fn exec_takes_a_container(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    let target = setting.engine.target("web");
+    let show = ["exec", &target, "--match", "tcp:8080", "--", "sh", "-c", "echo $LISTEN_FDNAMES"];
+    let shown = setting.cli().run(&show).success().stdout;
+    assert!(shown.starts_with(&format!("{kind}=web/rule-1/ipv4")), "{shown}");
+    setting.eventually_nothing();
+    // And without a daemon.
+    let alone = redirector_tests::cli::Cli::new(std::path::Path::new("/nowhere/control.sock"));
+    let option = setting.engine.option();
+    let shown = alone.run(&[&["exec", &option], &show[1..]].concat()).success().stdout;
+    assert!(shown.starts_with(&format!("{kind}=web/rule-1/ipv4")), "{shown}");
+}
