@@ -31,7 +31,7 @@ const ATTACH: [(&str, i32, &str); 55] = [
     ("pid:one --match tcp:80 --to reject", 2, "one"),
     ("self:1 --match tcp:80 --to reject", 2, "self:1"),
     ("cookie:0 --match tcp:80 --to reject", 2, "cookie:0"),
-    ("docker:web --match tcp:80 --to reject", 2, "docker"),
+    ("docker:we/b --match tcp:80 --to reject", 2, "we/b"),
     // Targets that are not there.
     ("netns:rdt-none --match tcp:80 --to reject", 3, "rdt-none"),
     ("path:{dir}/none --match tcp:80 --to reject", 3, "{dir}/none"),

@@ -10,6 +10,7 @@ mod destinations;
 mod doctor;
 mod elsewhere;
 mod ends;
+mod engine_answers;
 mod exec;
 mod features;
 mod foreign;
