@@ -32,7 +32,7 @@ fn refusing() -> (Socket, SocketAddr) {
 }
 
 /// A port of 127.0.0.1 that does not answer: its accept queue is full. With the sockets that fill it.
-fn silent() -> (SocketAddr, Vec<Socket>) {
+pub(crate) fn silent() -> (SocketAddr, Vec<Socket>) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.bind(&HERE.into()).unwrap();
     listener.listen(0).unwrap();

@@ -21,6 +21,7 @@ mod inputs;
 mod last_words;
 mod listen_as;
 mod loops;
+mod lost;
 mod model;
 mod original;
 mod patience;

@@ -127,13 +127,14 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
     let failed: u64 = connections.failed.values().sum();
     writeln!(
         out,
-        "  connections: {} active, {} accepted, {} relayed, {} failed; {} bytes in, {} bytes out",
+        "  connections: {} active, {} accepted, {} relayed, {} failed; {} bytes in, {} bytes out, {} bytes lost",
         connections.active,
         connections.accepted,
         connections.relayed,
         with_reasons(failed, &connections.failed),
         connections.bytes_in,
         connections.bytes_out,
+        connections.bytes_lost,
     )?;
     for listener in netns.listeners.iter().filter(|listener| !listener.healthy) {
         writeln!(out, "  listener {} {} is being revived", listener.family, listener.address)?;

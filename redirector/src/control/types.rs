@@ -256,6 +256,10 @@ pub struct ConnectionCounts {
     pub bytes_in: u64,
     /// Bytes from destinations.
     pub bytes_out: u64,
+    /// Bytes that clients' TCP knows to have arrived, and that no destination's TCP has acknowledged: of connections
+    /// that failed, or ended otherwise than by FIN from both sides.
+    #[serde(default)]
+    pub bytes_lost: u64,
     /// accept(2) found no fd or no memory.
     pub accept_exhausted: u64,
     /// Did not reach their destination, by reason.

@@ -94,6 +94,8 @@ pub struct Connections {
     pub bytes_in: AtomicU64,
     /// Bytes from destinations.
     pub bytes_out: AtomicU64,
+    /// Bytes that clients' TCP knows to have arrived, and that did not get to a destination.
+    pub bytes_lost: AtomicU64,
     /// accept(2) found no fd or no memory.
     pub accept_exhausted: AtomicU64,
     not_delivered: [AtomicU64; NotDelivered::ALL.len()],

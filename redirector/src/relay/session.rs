@@ -31,11 +31,32 @@ pub struct Traffic<'a> {
     pub from_client: AtomicU64,
     /// From the destination.
     pub from_destination: AtomicU64,
+    /// Those from the client that the destination's socket has taken.
+    to_destination: AtomicU64,
+    /// Whether the client's FIN was passed on: it counts as a byte until it is acknowledged.
+    fin_to_destination: AtomicBool,
     /// Where the same bytes are counted too: from clients, from destinations.
     pub totals: Option<(&'a AtomicU64, &'a AtomicU64)>,
 }
 
-impl Traffic<'_> {
+impl<'a> Traffic<'a> {
+    /// Where the same bytes are counted too: from clients, from destinations.
+    #[must_use]
+    pub fn of(totals: (&'a AtomicU64, &'a AtomicU64)) -> Self {
+        Self { totals: Some(totals), ..Self::default() }
+    }
+
+    /// Bytes that the client's TCP knows to have arrived, and that the destination's TCP has not acknowledged. Both
+    /// streams are as the relay has left them.
+    #[must_use]
+    pub fn lost(&self, client: &Stream, destination: &Stream) -> u64 {
+        let read = self.from_client.load(Ordering::Relaxed);
+        let taken = self.to_destination.load(Ordering::Relaxed);
+        let fin = u64::from(self.fin_to_destination.load(Ordering::Relaxed));
+        let missing = u64::from(destination.unacknowledged()).saturating_sub(fin);
+        (read - taken) + missing.min(taken) + u64::from(client.unread())
+    }
+
     fn add_from_client(&self, bytes: u64) {
         self.from_client.fetch_add(bytes, Ordering::Relaxed);
         if let Some((total, _)) = self.totals {
@@ -59,9 +80,13 @@ impl Traffic<'_> {
 pub async fn relay(client: &Stream, destination: &Stream, idle: Duration, traffic: &Traffic<'_>) -> End {
     let clock = Clock::start();
     let broken = AtomicBool::new(false);
-    let mut forth = pin!(pump(client, destination, &broken, &clock, |bytes| traffic.add_from_client(bytes)));
-    let mut back =
-        pin!(pump(destination, client, &broken, &clock, |bytes| traffic.add_from_destination(bytes)));
+    let taken = |bytes| {
+        traffic.to_destination.fetch_add(bytes, Ordering::Relaxed);
+    };
+    let forth = pump(client, destination, &broken, &clock, (|bytes| traffic.add_from_client(bytes), taken));
+    let counted = (|bytes| traffic.add_from_destination(bytes), |_| {});
+    let back = pump(destination, client, &broken, &clock, counted);
+    let (mut forth, mut back) = (pin!(forth), pin!(back));
     let mut idle = pin!(clock.idle_for(idle, client, destination));
     let (mut forth_ended, mut back_ended) = (false, false);
     let failed = loop {
@@ -69,6 +94,7 @@ pub async fn relay(client: &Stream, destination: &Stream, idle: Duration, traffi
             biased;
             result = &mut forth, if !forth_ended => {
                 forth_ended = true;
+                traffic.fin_to_destination.store(result.is_ok(), Ordering::Relaxed);
                 result.err().map(|side| side.end(End::ClientFailed, End::DestinationFailed))
             }
             result = &mut back, if !back_ended => {
@@ -161,13 +187,14 @@ impl Side {
     }
 }
 
-/// Copies one way until the FIN, and passes it on, unless the connection is `broken` by then: it was no FIN.
+/// Copies one way until the FIN, and passes it on, unless the connection is `broken` by then: it was no FIN. Counts what
+/// is read, and what is written.
 async fn pump(
     from: &Stream,
     to: &Stream,
     broken: &AtomicBool,
     clock: &Clock,
-    count: impl Fn(u64),
+    (read, written): (impl Fn(u64), impl Fn(u64)),
 ) -> Result<(), Side> {
     loop {
         from.readable().await.map_err(|_| Side::From)?;
@@ -185,20 +212,21 @@ async fn pump(
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return Err(Side::From),
             };
-            count(length as u64);
-            write_all(to, &buffer.bytes()[..length], clock).await.map_err(|_| Side::To)?;
+            read(length as u64);
+            write_all(to, &buffer.bytes()[..length], clock, &written).await.map_err(|_| Side::To)?;
             // A fast sender must not keep this thread from the other connections.
             tokio::task::consume_budget().await;
         }
     }
 }
 
-async fn write_all(to: &Stream, mut bytes: &[u8], clock: &Clock) -> io::Result<()> {
+async fn write_all(to: &Stream, mut bytes: &[u8], clock: &Clock, count: impl Fn(u64)) -> io::Result<()> {
     clock.touch();
     while !bytes.is_empty() {
         match to.try_write(bytes) {
             Ok(written) => {
                 bytes = &bytes[written..];
+                count(written as u64);
                 clock.touch();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,

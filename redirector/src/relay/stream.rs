@@ -68,6 +68,11 @@ impl Stream {
         }
     }
 
+    /// Bytes that its peer has sent, that the kernel has taken, and that nobody has read.
+    pub fn unread(&self) -> u32 {
+        crate::sys::socket::unread(self).unwrap_or(0)
+    }
+
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match SockRef::from(self).shutdown(Shutdown::Write) {
             // The peer has reset the connection meanwhile; reading or writing says so too.

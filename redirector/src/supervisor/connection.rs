@@ -2,10 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use tokio::{io::Interest, net::TcpStream, sync::OwnedSemaphorePermit};
@@ -81,10 +78,17 @@ impl Drop for Active {
     }
 }
 
+/// RST, and the counters: what the client has said is lost.
+fn reset_undelivered(netns: &Namespace, stream: TcpStream, reason: NotDelivered) {
+    let stream = Stream::Tcp(stream);
+    netns.connections.bytes_lost.fetch_add(stream.unread().into(), Ordering::Relaxed);
+    netns.connections.count_not_delivered(reason);
+    relay::reset(stream);
+}
+
 /// RST, a counter, one line.
 fn refuse(netns: &Namespace, stream: TcpStream, client: Client, original: OriginalDst, reason: NotDelivered) {
-    relay::reset(Stream::Tcp(stream));
-    netns.connections.count_not_delivered(reason);
+    reset_undelivered(netns, stream, reason);
     if let Some(suppressed) = netns.log_limit(reason).pass() {
         tracing::warn!(
             netns = %netns.target, %client, original_destination = %original, reason = reason.name(), suppressed,
@@ -132,8 +136,7 @@ fn not_dialled(
     original: OriginalDst,
 ) {
     let DialError { reason, endpoint, source } = error;
-    relay::reset(Stream::Tcp(stream));
-    netns.connections.count_not_delivered(*reason);
+    reset_undelivered(netns, stream, *reason);
     netns.dial_failed(state, *reason);
     if let Some(suppressed) = netns.log_limit(*reason).pass() {
         tracing::warn!(
@@ -157,11 +160,7 @@ async fn carry(
     connections.relayed.fetch_add(1, Ordering::Relaxed);
     let Onward { stream: destination, endpoint, place, guards } = onward;
     let first = Stream::Tcp(stream);
-    let traffic = Traffic {
-        from_client: AtomicU64::new(0),
-        from_destination: AtomicU64::new(0),
-        totals: Some((&connections.bytes_in, &connections.bytes_out)),
-    };
+    let traffic = Traffic::of((&connections.bytes_in, &connections.bytes_out));
     let ended = {
         tokio::select! {
             biased;
@@ -176,6 +175,9 @@ async fn carry(
         }
     };
     connections.count_ended(ended);
+    if ended != Ended::Finished {
+        connections.bytes_lost.fetch_add(traffic.lost(&first, &destination), Ordering::Relaxed);
+    }
     log_access(&netns, state, client, original, &endpoint, &traffic, ended);
     let _permit = active.end();
     match ended {

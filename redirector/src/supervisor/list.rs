@@ -142,6 +142,7 @@ fn connections(netns: &Namespace) -> ConnectionCounts {
         relayed: read(&counters.relayed),
         bytes_in: read(&counters.bytes_in),
         bytes_out: read(&counters.bytes_out),
+        bytes_lost: read(&counters.bytes_lost),
         accept_exhausted: read(&counters.accept_exhausted),
         failed: counters.not_delivered(),
         ended: counters.ended(),

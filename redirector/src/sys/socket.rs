@@ -7,9 +7,10 @@ use std::{
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
-/// `SIOCOUTQ`, include/uapi/linux/sockios.h; the same number as `TIOCOUTQ`.
+/// `SIOCOUTQ` and `SIOCINQ`, include/uapi/linux/sockios.h; the same numbers as `TIOCOUTQ` and `FIONREAD`.
 mod request {
     nix::ioctl_read_bad!(output_queue, nix::libc::TIOCOUTQ, nix::libc::c_int);
+    nix::ioctl_read_bad!(input_queue, nix::libc::FIONREAD, nix::libc::c_int);
 }
 
 /// Bytes, and a FIN as one more, that the peer has not acknowledged.
@@ -21,6 +22,18 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
     let mut count = 0;
     // SAFETY: the kernel writes one int, for which there is room.
     unsafe { request::output_queue(socket.as_fd().as_raw_fd(), &raw mut count) }?;
+    Ok(u32::try_from(count).unwrap_or(0))
+}
+
+/// Bytes that the peer has sent and nobody has read, a FIN not counted.
+///
+/// # Errors
+///
+/// As ioctl(2) `SIOCINQ`; `EINVAL` for a listener.
+pub fn unread(socket: impl AsFd) -> io::Result<u32> {
+    let mut count = 0;
+    // SAFETY: the kernel writes one int, for which there is room.
+    unsafe { request::input_queue(socket.as_fd().as_raw_fd(), &raw mut count) }?;
     Ok(u32::try_from(count).unwrap_or(0))
 }
 
