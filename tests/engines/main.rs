@@ -1,6 +1,7 @@
 //! Tests with real containers: Docker's and Podman's, each test with an engine of its own.
 
 mod bad_input;
+mod collector;
 mod destinations;
 mod follow;
 mod setting;

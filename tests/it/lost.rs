@@ -1,14 +1,14 @@
 //! Bytes that a client's TCP knows to have arrived, and that no destination got: they are counted.
 
-use std::{io::Write as _, process::Command, sync::mpsc, time::Duration};
+use std::{io::Write as _, sync::mpsc, time::Duration};
 
 use redirector_tests::{
     HANG,
     client::Conversation,
-    command::must,
     eventually::eventually,
     netns::Netns,
     server::{Server, listen},
+    tcp,
     topology::{POD_V4, POD_V6, at},
     world::World,
 };
@@ -22,19 +22,9 @@ const SENT: usize = 200_000;
 #[track_caller]
 fn eventually_acknowledged(client: &Netns) {
     eventually("all is acknowledged", SECOND, || {
-        let shown = client.must("ss", &["-Htn", "state", "established", "dport = :80"]).stdout;
-        let queues: Vec<_> = shown.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
-        if queues == ["0"] { Ok(()) } else { Err(shown) }
+        let unacknowledged = client.enter(|| tcp::unacknowledged("dport = :80"));
+        if unacknowledged == [0] { Ok(()) } else { Err(unacknowledged) }
     });
-}
-
-/// What a server here has acknowledged of the one connection to it.
-fn acknowledged(port: u16) -> Option<u64> {
-    let shown =
-        must(Command::new("ss").args(["-Htin", "state", "established", &format!("dport = :{port}")])).stdout;
-    let shown = shown.split_whitespace().find_map(|word| word.strip_prefix("bytes_acked:"))?;
-    // The SYN is one of them.
-    shown.parse::<u64>().ok()?.checked_sub(1)
 }
 
 #[test]
@@ -61,8 +51,8 @@ fn what_a_destination_that_resets_has_not_acknowledged_is_counted() {
         go.send(()).expect("the server waits");
         let arrived = arrived.recv_timeout(HANG).expect("what arrived");
         eventually("that is acknowledged", SECOND, || {
-            let acknowledged = acknowledged(server.addresses()[0].port());
-            if acknowledged == Some(arrived) { Ok(()) } else { Err((acknowledged, arrived)) }
+            let acknowledged = tcp::acknowledged(&format!("dport = :{}", server.addresses()[0].port()));
+            if acknowledged == [arrived] { Ok(()) } else { Err((acknowledged, arrived)) }
         });
         go.send(()).expect("the server waits");
         let pod =

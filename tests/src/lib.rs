@@ -10,6 +10,7 @@
 //! | [`eventually`] | the only place that waits by looking again |
 //! | [`netns`] | a network namespace, by name or held by a process |
 //! | [`kernel`] | what the running kernel is |
+//! | [`tcp`] | what the kernel says of connections |
 //! | [`topology`] | a pod and a client, joined |
 //! | [`server`], [`client`] | who answers, and who asks |
 //! | [`features`], [`probe`] | which kernel has what, and what this one has |
@@ -40,6 +41,7 @@ pub mod probe;
 pub mod scale;
 pub mod server;
 pub mod snapshot;
+pub mod tcp;
 pub mod topology;
 pub mod world;
 

@@ -47,7 +47,7 @@ struct Need {
     wanted: &'static [Purpose],
 }
 
-const NEEDS: [Need; 29] = {
+const NEEDS: [Need; 30] = {
     use Purpose::{Demo, Dist, Engines, Machines, Tests};
     [
         Need { program: "qemu-system-x86_64", package: "qemu-system-x86", vital: &[Machines], wanted: &[] },
@@ -70,6 +70,8 @@ const NEEDS: [Need; 29] = {
             vital: &[Engines],
             wanted: &[],
         },
+        // A collector of logs, in a container.
+        Need { program: "rsyslogd", package: "rsyslog", vital: &[], wanted: &[Tests] },
         Need { program: "/bin/busybox", package: "busybox-static", vital: &[Engines], wanted: &[] },
         Need { program: "ss", package: "iproute2", vital: &[Machines], wanted: &[Tests] },
         Need { program: "nft", package: "nftables", vital: &[Machines], wanted: &[Tests] },

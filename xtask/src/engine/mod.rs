@@ -13,7 +13,8 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -113,14 +114,15 @@ impl Engine {
         interrupt.poll("end of the containerd before", LIMIT, gone)
     }
 
-    /// As root of a machine whose limits cannot be raised, with what an exec session leaves ended at once.
+    /// As root of a machine whose limits cannot be raised, with what an exec session leaves ended soon: at once would
+    /// be before Podman has told how the session ended.
     fn configure_podman(&self) -> Result<()> {
         let networks = self.path("networks");
         fs::create_dir_all(&networks).context("make a directory for networks")?;
         let text = format!(
             "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=20000:20000\"]\n\
              [engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"file\"\n\
-             exit_command_delay = 0\nstop_timeout = 0\n\
+             exit_command_delay = 1\nstop_timeout = 0\n\
              [network]\nnetwork_config_dir = {:?}\n",
             networks.display()
         );
@@ -171,12 +173,47 @@ impl Engine {
 
     fn remove(&mut self) -> Result<()> {
         if self.process.is_some() {
+            self.remove_containers()?;
+        }
+        self.stop_process(nix::sys::signal::Signal::SIGTERM)?;
+        self.wait_for_monitors()
+    }
+
+    /// One that others depend on goes after them.
+    fn remove_containers(&self) -> Result<()> {
+        let mut before = usize::MAX;
+        loop {
             let containers = tool::call_quietly(self.client()?.args(["ps", "--all", "--quiet"]))?;
-            for container in containers.split_whitespace() {
-                tool::call_quietly(self.client()?.args(["rm", "--force", "--volumes", container]))?;
+            let containers: Vec<_> = containers.split_whitespace().collect();
+            if containers.is_empty() {
+                return Ok(());
+            }
+            let remove = ["rm", "--force", "--volumes"];
+            let removed = tool::call_quietly(self.client()?.args(remove).args(&containers)).map(drop);
+            if containers.len() >= before {
+                return removed;
+            }
+            before = containers.len();
+        }
+    }
+
+    /// Podman's monitors of containers and exec sessions outlive it, and would make our directory again.
+    fn wait_for_monitors(&self) -> Result<()> {
+        let ours = self.directory.path().as_os_str().as_encoded_bytes();
+        let is_ours = |process: &Path| {
+            let command = fs::read(process.join("cmdline")).unwrap_or_default();
+            command.windows(ours.len()).any(|part| part == ours)
+        };
+        for process in fs::read_dir("/proc").context("read /proc")?.map_while(Result::ok) {
+            let begin = Instant::now();
+            while is_ours(&process.path()) {
+                if begin.elapsed() > LIMIT {
+                    bail!("process {} does not end", process.file_name().display());
+                }
+                thread::sleep(Duration::from_millis(20));
             }
         }
-        self.stop_process(nix::sys::signal::Signal::SIGTERM)
+        Ok(())
     }
 
     /// What is mounted below our directory would keep it from being removed.
