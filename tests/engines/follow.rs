@@ -15,6 +15,7 @@ for_each_engine!(
     a_rule_waits_for_a_container_that_is_stopped,
     a_rule_follows_a_name_to_another_container_and_says_so,
     a_name_that_moves_to_another_container_takes_the_rule_along,
+    a_rule_follows_an_id_whatever_the_name,
     a_paused_container_and_one_without_network_stay_steered,
     a_container_that_was_only_created_is_steered_when_it_starts,
     a_detached_rule_does_not_come_back,
@@ -98,6 +99,18 @@ fn a_name_that_moves_to_another_container_takes_the_rule_along(kind: &'static st
     });
     open.echo("still here").expect("what was relayed goes on");
     open.finish().expect("to its end");
+}
+
+fn a_rule_follows_an_id_whatever_the_name(kind: &'static str) {
+    let setting = Setting::new(kind);
+    let id = setting.engine.run("web", &[]);
+    let before = cookie(&setting.steer(&id[..12], &["--follow"]));
+    setting.engine.client(&["rename", "web", "old"]);
+    setting.engine.run("web", &[]);
+    setting.engine.client(&["restart", "--time", "0", "old"]);
+    setting.eventually_steered(&id[..12], before);
+    assert_eq!(setting.visit("old").server, "proxy");
+    assert_eq!(setting.answer("web"), "refused");
 }
 
 fn a_paused_container_and_one_without_network_stay_steered(kind: &'static str) {

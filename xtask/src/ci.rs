@@ -7,17 +7,20 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{cargo, setup, test, tool, vm};
+use crate::{cargo, dist, engine, run, setup, test, tool, vm};
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 10] = [
     ("set-up", set_up),
     ("formatting", formatting),
     ("lints", lints),
     ("lints for BPF", lints_for_bpf),
     ("documentation", documentation),
     ("tests", tests),
+    ("demo with Docker", || demo(engine::Kind::Docker)),
+    ("demo with Podman", || demo(engine::Kind::Podman)),
+    ("packages", || dist::run(&dist::Options { check: true })),
     ("tests in virtual machines", vm::ci),
 ];
 
@@ -72,6 +75,10 @@ fn documentation() -> Result<()> {
     let mut doc =
         cargo::command(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
     tool::call(doc.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn demo(engine: engine::Kind) -> Result<()> {
+    run::run(&run::Options::once(engine))
 }
 
 fn tests() -> Result<()> {

@@ -29,7 +29,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Options {
     /// Install the package on two throw-away systems (a copy of this one, and Debian 11), use it, and purge it
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {

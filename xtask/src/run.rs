@@ -22,6 +22,18 @@ pub(crate) struct Options {
     arguments: Vec<OsString>,
 }
 
+impl Options {
+    /// The demo with containers, to its end.
+    pub(crate) fn once(engine: Kind) -> Self {
+        Self {
+            once: true,
+            docker: engine == Kind::Docker,
+            podman: engine == Kind::Podman,
+            arguments: Vec::new(),
+        }
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     let engine = match (options.docker, options.podman) {
         (true, _) => Some(Kind::Docker),

@@ -41,6 +41,10 @@ pub(super) fn of(command: &str) -> &'static [Example] {
                 "redirector attach netns:web --match 'tcp:[fd00::/64]:8000-8999' --to unix:/run/proxy.sock --on-unavailable pass",
             ),
             (
+                "A container's port to a server on the loopback of another one, through restarts of both:",
+                "redirector attach docker:web --match 'tcp:80' --to docker:proxy/127.0.0.1:8080 --follow",
+            ),
+            (
                 "Look first what it would do:",
                 "redirector attach netns:web --match 'tcp:22' --to reject --dry-run",
             ),
