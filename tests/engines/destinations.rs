@@ -33,7 +33,7 @@ fn a_destination_in_a_container_is_dialled_there_and_found_again(kind: &'static 
     setting.cli().json(&["attach", &web, "--name", "web", "--match", "tcp:8080", "--to", &to]);
     assert_eq!(setting.answer("web"), "first");
     drop(first);
-    setting.engine.client(&["stop", "--time", "0", "proxy"]);
+    setting.engine.client(&["stop", "-t", "0", "proxy"]);
     let state = |state: &'static str| {
         setting.eventually(state, |list| list["namespaces"][0]["rules"][0]["state"] == state);
     };

@@ -30,7 +30,7 @@ fn a_rule_follows_its_container_when_it_is_restarted(kind: &'static str) {
     let mut cookie = cookie(&setting.steer("web", &["--follow"]));
     for _ in 0..3 {
         let _open = setting.open("web");
-        setting.engine.client(&["restart", "--time", "0", "web"]);
+        setting.engine.client(&["restart", "-t", "0", "web"]);
         cookie = setting.eventually_steered("web", cookie);
         assert_eq!(setting.visit("web").server, "proxy");
     }
@@ -46,7 +46,7 @@ fn a_rule_waits_for_a_container_that_is_stopped(kind: &'static str) {
     let setting = Setting::new(kind);
     let id = setting.engine.run("web", &[]);
     let before = cookie(&setting.steer("web", &["--follow"]));
-    setting.engine.client(&["stop", "--time", "0", "web"]);
+    setting.engine.client(&["stop", "-t", "0", "web"]);
     setting.eventually_waiting("web");
     let list = setting.eventually("it says why", |list| {
         list["waiting"][0]["why"]
@@ -107,7 +107,7 @@ fn a_rule_follows_an_id_whatever_the_name(kind: &'static str) {
     let before = cookie(&setting.steer(&id[..12], &["--follow"]));
     setting.engine.client(&["rename", "web", "old"]);
     setting.engine.run("web", &[]);
-    setting.engine.client(&["restart", "--time", "0", "old"]);
+    setting.engine.client(&["restart", "-t", "0", "old"]);
     setting.eventually_steered(&id[..12], before);
     assert_eq!(setting.visit("old").server, "proxy");
     assert_eq!(setting.answer("web"), "refused");
@@ -156,10 +156,10 @@ fn a_detached_rule_does_not_come_back(kind: &'static str) {
     setting.steer("web", &["--follow"]);
     let target = setting.engine.target("web");
     setting.cli().json(&["detach", &target]);
-    setting.engine.client(&["restart", "--time", "0", "web"]);
+    setting.engine.client(&["restart", "-t", "0", "web"]);
     assert_eq!(setting.answer("web"), "refused");
     setting.steer("web", &["--follow"]);
-    setting.engine.client(&["stop", "--time", "0", "web"]);
+    setting.engine.client(&["stop", "-t", "0", "web"]);
     setting.eventually_waiting("web");
     let missing = setting.cli().run(&["detach", &target, "--rule", "other"]);
     assert_eq!(missing.code(), 3, "{missing}");
@@ -178,7 +178,7 @@ fn attach_without_follow_ends_following(kind: &'static str) {
     assert_eq!(setting.steer("web", &["--follow"])["result"], "unchanged");
     assert_eq!(setting.steer("web", &[])["result"], "changed");
     assert_eq!(setting.list()["namespaces"][0]["rules"][0].get("follows"), None);
-    setting.engine.client(&["restart", "--time", "0", "web"]);
+    setting.engine.client(&["restart", "-t", "0", "web"]);
     setting.eventually_nothing();
     assert_eq!(setting.answer("web"), "refused");
 }
@@ -202,7 +202,7 @@ fn a_restart_of_the_engine_is_survived(kind: &'static str) {
         assert_eq!(setting.visit("web").server, "proxy");
     }
     // It hears again what happens.
-    setting.engine.client(&["restart", "--time", "0", "web"]);
+    setting.engine.client(&["restart", "-t", "0", "web"]);
     setting.eventually_steered("web", before);
     assert_eq!(setting.visit("web").server, "proxy");
 }

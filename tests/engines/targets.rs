@@ -85,7 +85,7 @@ fn without_follow_death_ends_the_rule_and_an_inode_that_is_used_again_steers_nob
     let _open = setting.open("web");
     // Inodes of namespaces are given out anew, the lowest first.
     for _ in 0..5 {
-        setting.engine.client(&["restart", "--time", "0", "web"]);
+        setting.engine.client(&["restart", "-t", "0", "web"]);
         setting.eventually_nothing();
         assert_eq!(setting.answer("web"), "refused");
         if inode("web") == before {

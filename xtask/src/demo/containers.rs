@@ -173,8 +173,9 @@ The demo stays up. In another terminal, as root:
   docker ps
   {redirector} list
   docker exec ns2 sh -c 'echo hello | nc -w 5 {address} {PORT}'
+  docker exec -d ns2 nc -ll -p 9000 -e echo 'hello from ns2'
   {redirector} attach {kind}:ns1 --match 'tcp:{PORT}' --to '{kind}:ns2/127.0.0.1:9000' --name rule-1 --follow
-  docker restart --time 0 ns1
+  docker restart -t 0 ns1
   {redirector} detach {kind}:ns1
 Ctrl-C ends the demo and removes all of it.",
         socket = socket.display(),
