@@ -39,6 +39,18 @@ fn a_container_is_found_by_name_by_id_and_by_the_beginning_of_its_id(kind: &'sta
     setting.eventually_nothing();
 }
 
+#[test]
+fn a_container_of_a_user_is_found_by_its_process_and_followed() {
+    let setting = Setting::new("rootless-podman");
+    let loopback = at(std::net::Ipv4Addr::LOCALHOST.into(), PORT);
+    setting.engine.run("web", &["--network", "none"]);
+    let before = cookie(&setting.steer("web", &["--follow"]));
+    assert_eq!(answer(&setting.engine.netns_of("web"), loopback), "proxy");
+    setting.engine.client(&["restart", "-t", "0", "web"]);
+    setting.eventually_steered("web", before);
+    assert_eq!(answer(&setting.engine.netns_of("web"), loopback), "proxy");
+}
+
 fn containers_that_share_a_namespace_are_one_namespace(kind: &'static str) {
     let setting = Setting::new(kind);
     setting.engine.run("pod", &[]);

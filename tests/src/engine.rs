@@ -28,7 +28,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts `docker` or `podman`.
+    /// Starts `docker`, `podman` or `rootless-podman`.
     #[track_caller]
     #[must_use]
     pub fn start(kind: &'static str) -> Self {
@@ -43,7 +43,7 @@ impl Engine {
         let text =
             |name: &str| described[name].as_str().unwrap_or_else(|| panic!("no `{name}`: {line}")).to_owned();
         Self {
-            kind,
+            kind: kind.trim_start_matches("rootless-"),
             said: Mutex::new(said),
             socket: text("socket"),
             host: text("host"),

@@ -4,6 +4,7 @@
 //! Both are spoken to by Docker's client, which Podman's service understands.
 
 mod image;
+mod podman;
 mod process;
 pub(crate) mod serve;
 
@@ -21,7 +22,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
-use self::process::Process;
+use self::process::{Process, Scope};
 use crate::{demo::interrupt::Interrupt, tool};
 
 pub(crate) use self::image::IMAGE;
@@ -33,13 +34,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) enum Kind {
     Docker,
     Podman,
+    /// Of a user without any privilege.
+    RootlessPodman,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Docker => "docker",
-            Self::Podman => "podman",
+            Self::Podman | Self::RootlessPodman => "podman",
         })
     }
 }
@@ -74,16 +77,11 @@ impl Engine {
                 command.arg("--pidfile").arg(self.path("pid")).args(["--log-level", "error"]);
                 command.arg("--host").arg(self.host());
             }
-            Kind::Podman => {
-                self.configure_podman()?;
-                command.arg(tool::find("podman").context("`podman` is not installed")?);
-                command.arg("--root").arg(self.path("data")).arg("--runroot").arg(self.path("exec"));
-                command.arg("--tmpdir").arg(self.path("tmp"));
-                command.env("CONTAINERS_CONF", self.path("containers.conf"));
-                command.args(["system", "service", "--time", "0"]).arg(self.host());
-            }
+            Kind::Podman | Kind::RootlessPodman => podman::service(self, &mut command)?,
         }
-        self.process = Some(Process::start(&mut command, &self.path("log"))?);
+        // A user's Podman is two processes: one of them is in the user namespace.
+        let scope = if self.kind == Kind::RootlessPodman { Scope::Group } else { Scope::Process };
+        self.process = Some(Process::start(&mut command, scope, &self.path("log"))?);
         interrupt.poll("start of the container engine", LIMIT, || {
             if let Some(status) = self.process.as_mut().map(Process::ended).transpose()?.flatten() {
                 let log = fs::read_to_string(self.path("log")).unwrap_or_default();
@@ -112,21 +110,6 @@ impl Engine {
         let process = Path::new("/proc").join(before.trim());
         let gone = || Ok((!process.exists()).then_some(()));
         interrupt.poll("end of the containerd before", LIMIT, gone)
-    }
-
-    /// As root of a machine whose limits cannot be raised, with what an exec session leaves ended soon: at once would
-    /// be before Podman has told how the session ended.
-    fn configure_podman(&self) -> Result<()> {
-        let networks = self.path("networks");
-        fs::create_dir_all(&networks).context("make a directory for networks")?;
-        let text = format!(
-            "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=20000:20000\"]\n\
-             [engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"file\"\n\
-             exit_command_delay = 1\nstop_timeout = 0\n\
-             [network]\nnetwork_config_dir = {:?}\n",
-            networks.display()
-        );
-        fs::write(self.path("containers.conf"), text).context("write containers.conf")
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -169,14 +152,6 @@ impl Engine {
     pub(crate) fn call(&self, interrupt: &Interrupt, arguments: &[&str]) -> Result<String> {
         let said = interrupt.call(self.client()?.args(arguments), LIMIT)?;
         Ok(said.trim().to_owned())
-    }
-
-    fn remove(&mut self) -> Result<()> {
-        if self.process.is_some() {
-            self.remove_containers()?;
-        }
-        self.stop_process(nix::sys::signal::Signal::SIGTERM)?;
-        self.wait_for_monitors()
     }
 
     /// One that others depend on goes after them.
@@ -232,7 +207,16 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        for result in [self.remove(), self.unmount()] {
+        let runs =
+            self.process.as_mut().is_some_and(|process| process.ended().is_ok_and(|ended| ended.is_none()));
+        let results = [
+            if runs { self.remove_containers() } else { Ok(()) },
+            self.stop_process(nix::sys::signal::Signal::SIGTERM),
+            podman::end_pause(&self.path("run")),
+            self.wait_for_monitors(),
+            self.unmount(),
+        ];
+        for result in results {
             if let Err(error) = result {
                 tool::note(&format!("{}: {error:#}", self.kind));
             }

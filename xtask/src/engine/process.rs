@@ -17,19 +17,31 @@ use crate::{demo::interrupt, tool};
 
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-pub(super) struct Process(Child);
+pub(super) struct Process {
+    child: Child,
+    scope: Scope,
+}
+
+/// Who is told to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The process, which ends its children.
+    Process,
+    /// All that it has started and that has not left its group.
+    Group,
+}
 
 impl Process {
-    pub(super) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+    pub(super) fn start(command: &mut Command, scope: Scope, log: &Path) -> Result<Self> {
         let log = File::create(log).with_context(|| format!("make `{}`", log.display()))?;
         let also = log.try_clone().context("dup")?;
         command.stdin(Stdio::null()).stdout(log).stderr(also);
-        Ok(Self(interrupt::spawn(command)?))
+        Ok(Self { child: interrupt::spawn(command)?, scope })
     }
 
     /// How it has ended, if it has.
     pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        self.0.try_wait().context("wait for the container engine")
+        self.child.try_wait().context("wait for the container engine")
     }
 
     pub(super) fn end(mut self, how: Signal) -> Result<()> {
@@ -40,11 +52,12 @@ impl Process {
         if self.ended()?.is_some() {
             return Ok(());
         }
-        let process = i32::try_from(self.0.id()).context("the process id of the engine")?;
+        let process = i32::try_from(self.child.id()).context("the process id of the engine")?;
         // Not reaped yet, so the id is still the engine's.
-        kill(Pid::from_raw(process), how).with_context(|| format!("kill process {process}"))?;
-        if interrupt::wait_at_most(&mut self.0, STOP_LIMIT)?.is_none() {
-            interrupt::end_by_force(&mut self.0)?;
+        let target = if self.scope == Scope::Group { -process } else { process };
+        kill(Pid::from_raw(target), how).with_context(|| format!("kill process {process}"))?;
+        if interrupt::wait_at_most(&mut self.child, STOP_LIMIT)?.is_none() {
+            interrupt::end_by_force(&mut self.child)?;
         }
         Ok(())
     }
