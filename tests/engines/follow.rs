@@ -16,6 +16,7 @@ for_each_engine!(
     a_rule_follows_a_name_to_another_container_and_says_so,
     a_name_that_moves_to_another_container_takes_the_rule_along,
     a_rule_follows_an_id_whatever_the_name,
+    a_rule_that_follows_takes_no_other_rules_place,
     a_paused_container_and_one_without_network_stay_steered,
     a_container_that_was_only_created_is_steered_when_it_starts,
     a_detached_rule_does_not_come_back,
@@ -111,6 +112,27 @@ fn a_rule_follows_an_id_whatever_the_name(kind: &'static str) {
     setting.eventually_steered(&id[..12], before);
     assert_eq!(setting.visit("old").server, "proxy");
     assert_eq!(setting.answer("web"), "refused");
+}
+
+fn a_rule_that_follows_takes_no_other_rules_place(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("pod", &[]);
+    setting.engine.run("web", &[]);
+    let pod = setting.engine.target("pod");
+    let own = ["attach", &pod, "--name", "web", "--match", "tcp:8080", "--to", "reject"];
+    setting.cli().json(&own);
+    setting.steer("web", &["--follow"]);
+    setting.engine.client(&["rm", "--force", "web"]);
+    setting.engine.run("web", &["--network", "container:pod"]);
+    let list = setting.eventually("it says why it waits", |list| {
+        list["waiting"][0]["why"].as_str().is_some_and(|why| why.contains("another rule of that name"))
+    });
+    let rules = &list["namespaces"][0]["rules"];
+    assert_eq!((&rules[0]["to"], rules.as_array().map(Vec::len)), (&json!(["reject"]), Some(1)), "{list:#}");
+    // And takes it when it is free.
+    setting.cli().json(&["detach", &pod]);
+    setting.eventually_steered("web", 0);
+    assert_eq!(setting.visit("pod").server, "proxy");
 }
 
 fn a_paused_container_and_one_without_network_stay_steered(kind: &'static str) {

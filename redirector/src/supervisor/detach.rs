@@ -58,11 +58,11 @@ impl Supervisor {
         gone: &[RuleName],
     ) -> Result<bool, Error> {
         let current = Arc::clone(&netns.published.load().current);
-        self.follows.forget(netns.cookie, gone);
         let rest: Vec<_> =
             current.rules().iter().filter(|state| !gone.contains(&state.rule.name)).cloned().collect();
         if rest.is_empty() {
             table.remove(&netns.cookie);
+            self.follows.forget(netns.cookie, gone);
             self.let_go(netns).await;
             return Ok(false);
         }
@@ -72,6 +72,7 @@ impl Supervisor {
             changed.publish(&Arc::new(rest)).map_err(|error| Error::chain(Code::Failed, &error))
         })
         .await?;
+        self.follows.forget(netns.cookie, gone);
         Ok(true)
     }
 

@@ -144,6 +144,9 @@ impl Supervisor {
             );
         }
         let existing = table.get(&found.cookie).cloned();
+        if let How::Rule(follow) = how {
+            self.may_change(existing.as_deref(), &target, &spec, follow)?;
+        }
         let followed = spec.clone();
         let Plan { result, rule, index, consumer } = plan(existing.as_deref(), spec, how)?;
         let warnings = warnings(existing.as_deref(), &rule, &found);

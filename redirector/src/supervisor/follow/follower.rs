@@ -72,7 +72,7 @@ impl Supervisor {
     }
 
     /// Acts on what an engine tells. `heard` is set when it has answered.
-    async fn listen(&self, engine: Engine, heard: &mut bool) -> Ended {
+    async fn listen(self: &Arc<Self>, engine: Engine, heard: &mut bool) -> Ended {
         let mut events = match self.opener.engines().events(engine).await {
             Ok(events) => events,
             Err(error) => return Ended::Lost(Some(error)),
@@ -95,23 +95,31 @@ impl Supervisor {
                         return Ended::NotNeeded;
                     }
                 }
-                Some(container) = looks.next(), if !looks.is_empty() => drop(busy.remove(&container)),
+                Some(looked) = looks.next(), if !looks.is_empty() => {
+                    if let Ok(container) = looked {
+                        busy.remove(&container);
+                    }
+                }
             }
             // What happens meanwhile is heard: an engine does not wait for a listener that is slow.
             while looks.len() < LOOKS
                 && let Some(container) = self.follows.next_due(engine, &busy)
             {
                 busy.insert(container.clone());
-                looks.push(self.look(container));
+                // A task of its own: what has begun is done to its end, whatever becomes of the engine.
+                looks.push(tokio::spawn(Arc::clone(self).look(container)));
             }
         }
     }
 
     /// Puts the rules of a container where it is, and has it looked at again when that does not go well.
-    async fn look(&self, container: Container) -> Container {
+    async fn look(self: Arc<Self>, container: Container) -> Container {
         if !self.catch_up(&container).await {
-            tokio::time::sleep(RETRY).await;
-            self.follows.look_at([container.clone()]);
+            let again = container.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(RETRY).await;
+                self.follows.look_at([again]);
+            });
         }
         container
     }

@@ -200,6 +200,27 @@ impl Supervisor {
         Err(Error::new(Code::Failed, format!("target `{target}`: this rule does not follow it any more")))
     }
 
+    /// Whether a rule that comes to where its container is meets no rule of that name there but itself.
+    pub(super) fn may_change(
+        &self,
+        netns: Option<&Namespace>,
+        target: &Target,
+        spec: &RuleSpec,
+        follow: Follow,
+    ) -> Result<(), Error> {
+        let (Some(netns), Target::Container(container), Follow::Still, Some(name)) =
+            (netns, target, follow, &spec.name)
+        else {
+            return Ok(());
+        };
+        let is_there = netns.published.load().current.get(name).is_some();
+        if !is_there || self.follows.container_of(netns.cookie, name).as_ref() == Some(container) {
+            return Ok(());
+        }
+        let message = format!("rule `{name}`: there is another rule of that name in `{}`", netns.target);
+        Err(Error::new(Code::Failed, message))
+    }
+
     /// A rule is in force in a namespace: notes whether it follows its container there. Gives whether that is new.
     pub(super) async fn keep_following(
         &self,
