@@ -187,6 +187,24 @@ fn an_engine_that_never_answers_is_given_up_and_holds_up_nobody() {
 }
 
 #[test]
+fn the_doctor_says_which_engines_answer() {
+    let dir = Dir::new();
+    engine(&dir.join("docker"), inspects("{}"));
+    let [docker, podman] = options(&dir);
+    let report =
+        redirector_tests::cli::Cli::new(&dir.join("control.sock")).json(&["doctor", &docker, &podman]);
+    let found = |name: &str| {
+        let checks = report["checks"].as_array().expect("an array");
+        let check = checks.iter().find(|check| check["name"] == name).expect("a check of that name");
+        (check["status"].clone(), check["found"].as_str().expect("what was found").to_owned())
+    };
+    let (status, said) = found("docker");
+    assert!(status == "ok" && said.contains("API 1.41"), "{said}");
+    let (status, said) = found("podman");
+    assert!(status == "note" && said.contains(&*dir.join("podman").to_string_lossy()), "{said}");
+}
+
+#[test]
 fn cleanup_and_exec_ask_the_engine_that_they_are_told_of() {
     let dir = Dir::new();
     engine(&dir.join("docker"), inspects(r#"{"Id":"ID","Name":"/web","State":{"Pid":OURS}}"#));

@@ -268,6 +268,9 @@ Needs no daemon, and leaves nothing behind. Each line has a status:
 
 Exit codes: 0 steering works here; 1 it cannot.")]
 pub(super) struct Doctor {
+    #[command(flatten)]
+    pub(super) engines: EngineOptions,
+
     /// Print a JSON document
     #[arg(long)]
     pub(super) json: bool,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(super) fn doctor(socket: &Path, command: &args::Doctor) -> Result<(), Failure> {
-    let report = doctor::examine(socket);
+    let report = doctor::examine(socket, command.engines.opener().engines());
     let mut out = io::stdout().lock();
     if command.json {
         serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;

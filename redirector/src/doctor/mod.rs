@@ -17,9 +17,12 @@ use std::path::Path;
 
 pub use report::{Check, Report, Status};
 
-/// Tries everything. A daemon is not needed; whether one answers on `socket` is one of the checks.
+use crate::target::Engines;
+
+/// Tries everything. A daemon is not needed; whether one answers on `socket` is one of the checks, and so is which of
+/// these container engines answer.
 #[must_use]
-pub fn examine(socket: &Path) -> Report {
+pub fn examine(socket: &Path, engines: &Engines) -> Report {
     // As the daemon does when it starts: before Linux 5.11 maps cannot be made else.
     let files = crate::supervisor::raise_limits();
     let checks = [
@@ -30,7 +33,7 @@ pub fn examine(socket: &Path) -> Report {
         steering::checks(),
         limits::checks(files),
         system::mounts(),
-        neighbours::checks(socket),
+        neighbours::checks(socket, engines),
     ];
     Report::of(checks.concat())
 }

@@ -1,18 +1,25 @@
-//! Who else is here: other programs that steer, and a daemon.
+//! Who else is here: other programs that steer, a daemon, and container engines.
 
 use std::{fs::File, os::fd::AsFd as _, path::Path, time::Duration};
 
 use super::{Check, Status};
 use crate::{
+    config::Engine,
     control::{self, ClientError, Listing},
     kernel::attached_programs,
+    target::Engines,
 };
 
 /// The longest that a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) fn checks(socket: &Path) -> Vec<Check> {
-    vec![other_programs(), daemon(socket)]
+pub(super) fn checks(socket: &Path, engines: &Engines) -> Vec<Check> {
+    vec![
+        other_programs(),
+        daemon(socket),
+        engine("docker", Engine::Docker, engines),
+        engine("podman", Engine::Podman, engines),
+    ]
 }
 
 /// Of the namespace that this process is in. What steers it sees connections before or after a program of ours.
@@ -50,10 +57,29 @@ fn daemon(socket: &Path) -> Check {
     }
 }
 
-fn ask(socket: &Path) -> Result<Listing, String> {
+/// Whether its containers can be named.
+fn engine(name: &'static str, engine: Engine, engines: &Engines) -> Check {
+    let answer = wait(async { engines.api_version(engine).await.map_err(|error| error.to_string()) });
+    match answer {
+        Ok(version) => {
+            Check::ok(name, format!("answers at {}, API {version}", engines.socket(engine).display()))
+        }
+        Err(why) => {
+            let hint = format!(
+                "without it there are no targets `{name}:NAME`; `--{name}-socket` says where it listens"
+            );
+            Check::not_ok(name, Status::Note, why, &hint)
+        }
+    }
+}
+
+fn wait<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("start a runtime: {error}"))?;
-    runtime.block_on(async {
+    runtime.map_err(|error| format!("start a runtime: {error}"))?.block_on(work)
+}
+
+fn ask(socket: &Path) -> Result<Listing, String> {
+    wait(async {
         match tokio::time::timeout(PATIENCE, control::get::<Listing>(socket, "/v1/namespaces")).await {
             Ok(answer) => answer.map_err(|error| match error {
                 ClientError::Refused(error) => error.to_string(),

@@ -61,6 +61,8 @@ pub(super) fn as_root() -> Statuses {
         ("cgroup", if_so(Path::new("/sys/fs/cgroup/cgroup.controllers").exists(), "note")),
         ("other programs", "ok"),
         ("daemon", "note"),
+        ("docker", "note"),
+        ("podman", "note"),
     ])
 }
 
@@ -98,6 +100,9 @@ impl Patient {
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words).arg("doctor").args(arguments);
         command.env("REDIRECTOR_SOCKET", &self.socket).env_remove("RUST_LOG");
+        // Whatever engines this machine has.
+        command.env("REDIRECTOR_DOCKER_SOCKET", "/nowhere/docker.sock");
+        command.env("REDIRECTOR_PODMAN_SOCKET", "/nowhere/podman.sock");
         command
     }
 

@@ -65,6 +65,21 @@ impl Engines {
         Self(sockets)
     }
 
+    /// Where an engine listens, or should.
+    #[must_use]
+    pub fn socket(&self, engine: Engine) -> &Path {
+        self.0.of(engine)
+    }
+
+    /// The version of the API that an engine and we speak.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn api_version(&self, engine: Engine) -> Result<String, EngineError> {
+        self.ask(engine, async |docker| Ok(docker.client_version().to_string())).await
+    }
+
     /// A client that speaks a version of the API that the engine knows.
     async fn connect(&self, engine: Engine) -> Result<Docker, Failure> {
         let socket = self.0.of(engine).to_str().ok_or(Failure::NotText)?;
