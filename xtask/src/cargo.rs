@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::{OsStr, OsString},
     io::BufReader,
     path::PathBuf,
     process::{Command, Stdio},
@@ -76,4 +77,24 @@ pub(crate) fn executables(arguments: &[&str]) -> Result<Vec<Executable>> {
         bail!("{} failed: {status}", tool::show(&command));
     }
     Ok(found)
+}
+
+/// Those that have a test to run. None is no pass: a filter may be misspelt.
+pub(crate) fn matching(executables: Vec<Executable>, arguments: &[OsString]) -> Result<Vec<Executable>> {
+    let mut matching = Vec::new();
+    for executable in executables {
+        if arguments.is_empty() || has_matching_tests(&executable, arguments)? {
+            matching.push(executable);
+        }
+    }
+    if matching.is_empty() {
+        bail!("no test matches {:?}", arguments.join(OsStr::new(" ")));
+    }
+    Ok(matching)
+}
+
+/// Asks the harness itself, so that `--exact`, `--skip` and `--ignored` count as it counts them.
+fn has_matching_tests(executable: &Executable, arguments: &[OsString]) -> Result<bool> {
+    let list = tool::call_quietly(Command::new(&executable.path).args(arguments).arg("--list"))?;
+    Ok(list.lines().any(|line| line.ends_with(": test")))
 }

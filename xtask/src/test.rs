@@ -1,10 +1,7 @@
 //! `cargo xtask test`: every test there is. Those that make namespaces run as root, or where we cannot become root
 //! in virtual machines; all others run as the user.
 
-use std::{
-    ffi::{OsStr, OsString},
-    process::Command,
-};
+use std::{ffi::OsString, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -48,7 +45,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut executables = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     // Cargo names them in the order in which it ended. What takes long comes last.
     executables.sort_by_key(|executable| (executable.needs(), executable.path.clone()));
-    let executables = matching(executables, &options.arguments)?;
+    let executables = cargo::matching(executables, &options.arguments)?;
     let has_root = privilege::can_become_root();
     let (mut failed, mut left_out) = (Vec::new(), Vec::new());
     for executable in &executables {
@@ -95,24 +92,4 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if left_out.is_empty() { String::new() } else { format!("; not run: {}", left_out.join(", ")) };
     tool::note(&format!("all tests passed, in {run} binaries{not_run}"));
     Ok(())
-}
-
-/// Those that have a test to run. None is no pass: a filter may be misspelt.
-pub(crate) fn matching(executables: Vec<Executable>, arguments: &[OsString]) -> Result<Vec<Executable>> {
-    let mut matching = Vec::new();
-    for executable in executables {
-        if arguments.is_empty() || has_matching_tests(&executable, arguments)? {
-            matching.push(executable);
-        }
-    }
-    if matching.is_empty() {
-        bail!("no test matches {:?}", arguments.join(OsStr::new(" ")));
-    }
-    Ok(matching)
-}
-
-/// Asks the harness itself, so that `--exact`, `--skip` and `--ignored` count as it counts them.
-fn has_matching_tests(executable: &Executable, arguments: &[OsString]) -> Result<bool> {
-    let list = tool::call_quietly(Command::new(&executable.path).args(arguments).arg("--list"))?;
-    Ok(list.lines().any(|line| line.ends_with(": test")))
 }

