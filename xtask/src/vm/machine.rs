@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    console::{End, Report},
+    console::{End, Report, Verdict},
     watch::{self, Limits},
 };
 use crate::{
@@ -60,8 +60,40 @@ fn reaches_the_missing_root(interrupt: &Interrupt, kernel: &Path) -> Result<bool
     Ok(console.is_decided())
 }
 
-/// Boots a machine, shows what it says, and waits until it has ended or a limit is exceeded.
+/// Boots a machine, shows what it says, and waits until it has ended or a limit is exceeded. One that the emulator has
+/// crashed is booted again.
 pub(crate) fn run(
+    interrupt: &Interrupt,
+    accelerator: Accelerator,
+    kernel: &Path,
+    image: &Path,
+    mode: &str,
+    limits: Limits,
+) -> Result<Report> {
+    unless_emulator_errs(accelerator, || boot(interrupt, accelerator, kernel, image, mode, limits))
+}
+
+/// How often a machine is booted that the emulator crashes.
+const BOOTS: usize = 3;
+
+fn unless_emulator_errs(
+    accelerator: Accelerator,
+    mut boot: impl FnMut() -> Result<Report>,
+) -> Result<Report> {
+    for _ in 1..BOOTS {
+        let report = boot()?;
+        let is_crash = matches!(report.verdict, Verdict::NotBooted(_) | Verdict::Panicked(..));
+        if !(is_crash && report.stray_breakpoint && accelerator == Accelerator::Tcg) {
+            return Ok(report);
+        }
+        tool::note(&format!(
+            "the emulator ran a breakpoint that was not there any more; once more ({report})"
+        ));
+    }
+    boot()
+}
+
+fn boot(
     interrupt: &Interrupt,
     accelerator: Accelerator,
     kernel: &Path,
@@ -101,5 +133,55 @@ impl Drop for Ended {
         // It may have ended already.
         drop(self.0.kill());
         drop(self.0.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::console::Console;
+
+    /// What follows from each console in turn, and how many machines were booted.
+    fn boots(accelerator: Accelerator, consoles: &[&str]) -> (Verdict, usize) {
+        let mut boots = 0;
+        let report = unless_emulator_errs(accelerator, || {
+            let mut console = Console::new();
+            console.read(consoles[boots].as_bytes());
+            boots += 1;
+            Ok(console.conclude(End::Exit("exit status: 0".into())))
+        });
+        (report.unwrap().verdict, boots)
+    }
+
+    const PANIC: &str = "[ 1.1] Kernel panic - not syncing: Fatal exception in interrupt\r\n";
+    const STRAY: &str =
+        "[ 1.0] Oops: int3: 0000 [#1] SMP NOPTI\r\n[ 1.1] Kernel panic - not syncing: Fatal exception\r\n";
+    const OLD_STRAY: &str =
+        "[ 3.0] int3: 0000 [#1] PREEMPT SMP NOPTI\r\n[ 3.1] Kernel panic - not syncing: Fatal exception\r\n";
+    const PASSED: &str = "redirector-vm: testing\r\nredirector-vm: passed\r\n";
+    const FAILED: &str =
+        "redirector-vm: testing\r\nint3: 0000 [#1]\r\nredirector-vm: failed: exit status: 101\r\n";
+
+    #[test]
+    fn a_machine_that_the_emulator_crashes_is_booted_again() {
+        assert_eq!(boots(Accelerator::Tcg, &[STRAY, OLD_STRAY, PASSED]), (Verdict::Passed, 3));
+    }
+
+    #[test]
+    fn a_machine_that_crashes_each_time_does_not_pass() {
+        let (verdict, boots) = boots(Accelerator::Tcg, &[STRAY, STRAY, STRAY]);
+        assert!(matches!(verdict, Verdict::NotBooted(_)), "{verdict:?}");
+        assert_eq!(boots, BOOTS);
+    }
+
+    #[test]
+    fn nothing_else_is_the_emulators_fault() {
+        for (accelerator, console) in
+            [(Accelerator::Tcg, PANIC), (Accelerator::Tcg, FAILED), (Accelerator::Kvm, STRAY)]
+        {
+            let (verdict, boots) = boots(accelerator, &[console, PASSED]);
+            assert_ne!(verdict, Verdict::Passed, "{console}");
+            assert_eq!(boots, 1, "{console}");
+        }
     }
 }
