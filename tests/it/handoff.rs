@@ -116,6 +116,20 @@ fn a_program_that_asks_serves_true_clients_at_their_original_destination() {
 }
 
 #[test]
+fn an_application_starts_while_connections_of_a_hand_off_to_its_port_are_open() {
+    let world = World::new();
+    let mine = Server::of(ask(&world, "tcp:80", "lease"), "mine", echo);
+    let _open = [POD_V4, POD_V6].map(|pod| world.open(at(pod, 80)));
+    let _app = Server::inside(&world.net.pod, "app", 80);
+    assert_eq!(world.answer(at(POD_V4, 80)), "mine");
+    drop(mine);
+    world.detach();
+    for pod in [POD_V4, POD_V6] {
+        assert_eq!(world.answer(at(pod, 80)), "app");
+    }
+}
+
+#[test]
 fn the_python_client_of_the_documentation_serves_and_its_lease_ends_with_it() {
     let world = World::new();
     let _app = Server::inside(&world.net.pod, "app", 80);

@@ -13,6 +13,7 @@ use redirector_tests::{
     topology::{POD_V4, POD_V6, Topology, at},
     world::{World, count},
 };
+use socket2::{Domain, Socket, Type};
 
 /// A pod whose port 80 is steered to a server beside the daemon.
 fn steered() -> (World, Server) {
@@ -94,6 +95,26 @@ fn a_listener_that_is_killed_twenty_times_is_revived_each_time() {
         assert_eq!(world.answer(at(POD_V4, 80)), "proxy");
     }
     assert_rests(&world);
+}
+
+#[test]
+fn the_port_of_a_listener_that_is_killed_is_nobody_elses() {
+    let (world, _proxy) = steered();
+    let _open = [POD_V4, POD_V6].map(|pod| world.open(at(pod, 80)));
+    for time in 1..=20 {
+        let address = listeners(&world)[time % 2];
+        kill_listener(&world, address);
+        // As a server does that was restarted, and whoever wants to have the port of another.
+        let taken = world.net.pod.enter(|| {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("socket");
+            socket.set_reuse_address(true).expect("SO_REUSEADDR");
+            socket.bind(&address.into()).and_then(|()| socket.listen(1))
+        });
+        let refused = taken.expect_err("the port must not be given to another").kind();
+        assert_eq!(refused, std::io::ErrorKind::AddrInUse);
+        world.eventually("it is revived", "/drift/listeners_revived", |revived| *revived == time);
+        assert_served(&world);
+    }
 }
 
 #[test]

@@ -16,6 +16,14 @@ pub enum AcceptEnd {
 /// The pause after accept(2) found no fd or no memory. The connection stays in the queue meanwhile.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// An accepted socket is bound to the original destination's port. An application that starts there while it is open gets
+/// the port if it sets `SO_REUSEADDR`, as it would beside its own connections, only when this socket has the option too.
+/// The listener must not: killed from inside (`ss -K`) it would lose its port to whoever sets it.
+fn share_port(stream: &TcpStream) {
+    // It cannot fail on a TCP socket; if it did, the connection would be as good.
+    drop(socket2::SockRef::from(stream).set_reuse_address(true));
+}
+
 /// Accepts until `stop` is ready or the listener is dead.
 pub async fn accept_until(
     listener: &TcpListener,
@@ -31,7 +39,10 @@ pub async fn accept_until(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => take(stream, peer),
+            Ok((stream, peer)) => {
+                share_port(&stream);
+                take(stream, peer);
+            }
             Err(error) => match class(&error) {
                 Class::OneConnection => {}
                 Class::Exhausted => {
@@ -56,7 +67,10 @@ pub async fn accept_all(listener: &TcpListener, mut take: impl FnMut(TcpStream, 
     let deadline = tokio::time::Instant::now() + GRACE;
     loop {
         match tokio::time::timeout_at(deadline, listener.accept()).await {
-            Ok(Ok((stream, peer))) => take(stream, peer),
+            Ok(Ok((stream, peer))) => {
+                share_port(&stream);
+                take(stream, peer);
+            }
             Ok(Err(error)) if matches!(class(&error), Class::OneConnection) => {}
             Ok(Err(_)) | Err(_) => return,
         }

@@ -105,7 +105,7 @@ pub enum BindError {
 /// Makes a listening socket in the namespace of this thread. It needs CAP_NET_ADMIN over that namespace
 /// (`IP_TRANSPARENT`), but neither the loopback device up nor its address: `IP_FREEBIND`.
 ///
-/// Time-outs, `TCP_NODELAY` and `SO_REUSEADDR` are set here, once: accepted sockets inherit them.
+/// Time-outs and `TCP_NODELAY` are set here, once: accepted sockets inherit them.
 ///
 /// # Errors
 ///
@@ -170,12 +170,7 @@ fn bind_to(socket: &Socket, reach: Reach, port: u16) -> Result<bool, BindError> 
 }
 
 fn listening(socket: Socket, reach: Reach) -> Result<Socket, BindError> {
-    let other = |error| BindError::Syscall(reach, error);
-    named("listen", socket.listen(BACKLOG)).map_err(other)?;
-    // For the sockets that are accepted: they are bound to the original destination's port, and an application
-    // that starts there while they are open gets it if it sets the option, as it would beside its own ones.
-    // Only now, so that this port is nobody else's: not even one's who has bound it and does not listen yet.
-    named("setsockopt SO_REUSEADDR", socket.set_reuse_address(true)).map_err(other)?;
+    named("listen", socket.listen(BACKLOG)).map_err(|error| BindError::Syscall(reach, error))?;
     Ok(socket)
 }
 

@@ -65,8 +65,10 @@ pub(super) async fn accept(netns: Arc<Namespace>, listener: Arc<Listener>) {
             if *netns.life().borrow() != Life::Steering {
                 return;
             }
-            let error = control::chain(&error);
-            tracing::error!(netns = %netns.target, family = %listener.family(), error, "revive the listener");
+            if let Some(suppressed) = said.pass() {
+                let error = control::chain(&error);
+                tracing::error!(netns = %netns.target, family = %listener.family(), error, suppressed, "revive the listener");
+            }
             tokio::time::sleep(PAUSE).await;
         }
         revived = Some(Instant::now());

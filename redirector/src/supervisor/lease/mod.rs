@@ -236,6 +236,8 @@ fn describe(listeners: &Bound) -> Result<Vec<LeasedSocket>, Error> {
 }
 
 fn leased_socket(family: Family, reach: Reach, socket: &socket2::Socket) -> std::io::Result<LeasedSocket> {
+    // What its receiver accepts inherits it: see `listener::accept`. It is not revived, so its port may be lost.
+    socket.set_reuse_address(true)?;
     let address = socket.local_addr()?.as_socket();
     let address = address.ok_or_else(|| std::io::Error::other("not an internet address"))?;
     let (cookie, _) = listener::cookies(socket.as_fd()).map_err(std::io::Error::other)?;
