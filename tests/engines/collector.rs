@@ -157,11 +157,16 @@ fn every_line_of_five_containers_arrives_and_what_is_lost_with_the_collector_is_
         });
     }
     let netns = collector.netns();
-    let arrived = eventually("the collector's kernel has acknowledged what it has", AT_ONCE, || {
+    let arrived = eventually("the collector's kernel has acknowledged what it has room for", AT_ONCE, || {
+        let blocked = netns.enter(|| tcp::blocked(&format!("dport = :{COLLECTOR}")));
         let acknowledged: u64 =
             netns.enter(|| tcp::acknowledged(&format!("dport = :{COLLECTOR}"))).iter().sum();
         let unread: u64 = netns.enter(|| tcp::unread(&format!("sport = :{COLLECTOR}"))).iter().sum();
-        if acknowledged == unread { Ok(acknowledged) } else { Err((acknowledged, unread)) }
+        if acknowledged == unread && blocked == APPS.len() {
+            Ok(acknowledged)
+        } else {
+            Err((acknowledged, unread, blocked))
+        }
     });
     drop(netns);
     engine.client(&["kill", "collector"]);

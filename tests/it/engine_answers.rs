@@ -2,66 +2,28 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
-    os::unix::net::{UnixListener, UnixStream},
-    path::Path,
-    process::Stdio,
-    thread,
+    io::{BufRead as _, BufReader},
+    os::unix::net::UnixListener,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use redirector_tests::{cli::error, command::spawn, daemon::Daemon, dir::Dir, topology::Topology};
+use redirector_tests::{
+    cli::error,
+    command::spawn,
+    daemon::Daemon,
+    dir::Dir,
+    eventually::eventually,
+    exec::PYTHON,
+    fake_engine::{Answer, Body, engine, inspected, inspects, json, status, version},
+    netns::Netns,
+    topology::Topology,
+};
 
-/// An id that engines could give.
-const ID: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-
-/// Serves a socket by a function from the request's path to all bytes of the answer; `None` is silence for ever.
-/// It ends with the process.
-fn engine(socket: &Path, answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
-    let listener = UnixListener::bind(socket).expect("bind the engine's socket");
-    thread::spawn(move || {
-        let mut silent = Vec::new();
-        for connection in listener.incoming().map_while(Result::ok) {
-            silent.extend(serve(connection, &answer));
-        }
-    });
-}
-
-fn serve(connection: UnixStream, answer: &impl Fn(&str) -> Option<String>) -> Option<UnixStream> {
-    let mut reader = BufReader::new(connection);
-    let mut head = Vec::new();
-    loop {
-        let mut line = String::new();
-        match reader.read_line(&mut line) {
-            Ok(0) | Err(_) => return None,
-            Ok(_) if line == "\r\n" => break,
-            Ok(_) => head.push(line),
-        }
-    }
-    let path = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
-    let mut connection = reader.into_inner();
-    match answer(path) {
-        Some(bytes) => {
-            // The client may not want all of it.
-            drop(connection.write_all(bytes.as_bytes()));
-            None
-        }
-        None => Some(connection),
-    }
-}
-
-fn json(body: &str) -> Option<String> {
-    let length = body.len();
-    Some(format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    ))
-}
-
-/// An engine that knows the version, and this of every container.
-fn inspects(body: &str) -> impl Fn(&str) -> Option<String> + Send + Sync + 'static {
-    // This process is in the host's namespace.
-    let body = body.replace("ID", ID).replace("OURS", &std::process::id().to_string());
-    move |path| if path.ends_with("/version") { json(r#"{"ApiVersion":"1.41"}"#) } else { json(&body) }
-}
+use crate::SECOND;
 
 fn options(dir: &Dir) -> [String; 2] {
     ["docker", "podman"].map(|kind| format!("--{kind}-socket={}", dir.join(kind).display()))
@@ -74,13 +36,17 @@ fn daemon(dir: &Dir) -> Daemon {
 
 #[test]
 fn an_engine_that_answers_anything_is_an_error_that_names_it() {
-    type Answer = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
-    let garbage: [(Answer, i32, &str); 13] = [
-        (Box::new(|_| Some(String::new())), 1, "not an answer"),
-        (Box::new(|_| Some("SSH-2.0-OpenSSH_9.2p1\r\n".into())), 1, "not an answer"),
-        (Box::new(|_| Some("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{".into())), 1, "not an answer"),
+    type Serve = Box<dyn Fn(&str) -> Answer + Send + Sync>;
+    let garbage: [(Serve, i32, &str); 13] = [
+        (Box::new(|_| Answer::Bytes(String::new())), 1, "not an answer"),
+        (Box::new(|_| Answer::Bytes("SSH-2.0-OpenSSH_9.2p1\r\n".into())), 1, "not an answer"),
         (
-            Box::new(|_| Some("HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\n<p>".into())),
+            Box::new(|_| Answer::Bytes("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{".into())),
+            1,
+            "not an answer",
+        ),
+        (
+            Box::new(|_| Answer::Bytes("HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\n<p>".into())),
             1,
             "not an answer",
         ),
@@ -88,7 +54,7 @@ fn an_engine_that_answers_anything_is_an_error_that_names_it() {
         (Box::new(|_| json(r#"{"ApiVersion":"one"}"#)), 1, "not an answer"),
         (Box::new(inspects("{}")), 1, "without an id"),
         (Box::new(inspects(r#"{"Id":"short","Name":"/web"}"#)), 1, "without an id"),
-        (Box::new(inspects(r#"{"Id":"ID","Name":"/other","State":{"Pid":1}}"#)), 1, "speaks of another"),
+        (Box::new(inspects(r#"{"Id":"ID","Name":"/other","State":{"Pid":1}}"#)), 3, "that is `other` now"),
         (Box::new(inspects(r#"{"Id":"ID","Name":"/web","State":{"Pid":-5}}"#)), 3, "not running"),
         (
             Box::new(inspects(r#"{"Id":"ID","Name":"/web","State":{"Pid":2147483647}}"#)),
@@ -148,28 +114,31 @@ fn an_engine_that_is_not_there_is_an_error_with_a_hint() {
 #[test]
 fn an_engine_that_never_answers_is_given_up_and_holds_up_nobody() {
     let dir = Dir::new();
-    engine(&dir.join("docker"), |_| None);
-    engine(&dir.join("podman"), |path| {
-        if path.ends_with("/version") { json(r#"{"ApiVersion":"1.41"}"#) } else { None }
+    engine(&dir.join("docker"), |_| Answer::Silence);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    engine(&dir.join("podman"), move |path| {
+        if path.ends_with("/version") {
+            return version();
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        Answer::Silence
     });
     let daemon = daemon(&dir);
     let net = Topology::new();
     let pod = net.pod.target();
-    let attach = |target: &str, to: &str| {
-        let mut command = daemon.cli().command(&[
-            "attach",
-            target,
-            "--match",
-            "tcp:80",
-            "--to",
-            to,
-            "--connect-timeout",
-            "1s",
-        ]);
+    let attach = |target: &str, to: &str, options: &[&str]| {
+        let mut command = daemon.cli().command(
+            &[&["attach", target, "--match", "tcp:80", "--to", to, "--connect-timeout", "1s"], options]
+                .concat(),
+        );
         spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
     };
-    let mut held =
-        [attach("docker:web", "pass"), attach("podman:web", "pass"), attach(&pod, "docker:web/127.0.0.1:80")];
+    let mut held = [
+        attach("docker:web", "pass", &[]),
+        attach("podman:web", "pass", &["--follow"]),
+        attach(&pod, "docker:web/127.0.0.1:80", &[]),
+    ];
     // Others are served meanwhile.
     daemon.cli().json(&["attach", &pod, "--match", "tcp:81", "--to", "pass"]);
     daemon.cli().json(&["list"]);
@@ -183,6 +152,7 @@ fn an_engine_that_never_answers_is_given_up_and_holds_up_nobody() {
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains("no answer within 10 s"), "{stderr}");
     }
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "who is not answered once is not asked twice");
     assert_eq!(daemon.cli().json(&["list"])["namespaces"], serde_json::json!([]));
 }
 
@@ -215,4 +185,117 @@ fn cleanup_and_exec_ask_the_engine_that_they_are_told_of() {
     let outcome = cli.run(&["exec", &option, "docker:web", "--match", "tcp:80", "--", "true"]);
     assert_eq!(outcome.code(), 125, "{outcome}");
     assert!(outcome.stderr.contains("host's own"), "{outcome}");
+}
+
+#[test]
+fn an_engine_that_tells_nobody_what_happens_is_asked_seldom_and_named_once() {
+    let dir = Dir::new();
+    let pod = Netns::of_process();
+    let container = inspected(pod.pid());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    engine(&dir.join("docker"), move |path| {
+        if path.ends_with("/version") {
+            return version();
+        }
+        if path.contains("/events") {
+            counted.fetch_add(1, Ordering::Relaxed);
+            return status("403 Forbidden", r#"{"message":"not for you"}"#);
+        }
+        json(&container)
+    });
+    let daemon = daemon(&dir);
+    let attach = ["attach", "docker:web", "--match", "tcp:80", "--to", "reject", "--follow"];
+    assert_eq!(daemon.cli().json(&attach)["result"], "attached");
+    eventually("it is asked again", SECOND * 3, || {
+        let asked = asked.load(Ordering::Relaxed);
+        if asked >= 5 { Ok(()) } else { Err(asked) }
+    });
+    let said = daemon.log_with(&["not told what happens to containers", "not for you"]);
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert_eq!(daemon.cli().json(&["list"])["namespaces"][0]["rules"][0]["follows"], "docker:web");
+}
+
+#[test]
+fn looks_that_fail_are_tried_again_one_at_a_time() {
+    const EVENTS: usize = 50;
+    let dir = Dir::new();
+    let pod = Netns::of_process();
+    let container = inspected(pod.pid());
+    let events = Body::default();
+    let looks = Arc::new(AtomicUsize::new(0));
+    let (counted, stream) = (Arc::clone(&looks), events.clone());
+    engine(&dir.join("docker"), move |path| {
+        if path.ends_with("/version") {
+            return version();
+        }
+        if path.contains("/events") {
+            return Answer::Events(stream.clone());
+        }
+        // What the user asks, and what the follower looks at when it begins; then an event for each look that fails.
+        let look = counted.fetch_add(1, Ordering::Relaxed);
+        if look < 2 {
+            return json(&container);
+        }
+        if look < 2 + EVENTS {
+            stream.say("start");
+        }
+        status("500 Internal Server Error", r#"{"message":"out of order"}"#)
+    });
+    let daemon = daemon(&dir);
+    let attach = ["attach", "docker:web", "--match", "tcp:80", "--to", "reject", "--follow"];
+    daemon.cli().json(&attach);
+    let eventually_looked = |times: usize| {
+        eventually("it is looked at", SECOND * 3, || {
+            let looks = looks.load(Ordering::Relaxed);
+            if looks >= times { Ok(()) } else { Err(looks) }
+        });
+    };
+    eventually_looked(2);
+    events.say("start");
+    // The last event's, and one that nothing was heard before.
+    eventually_looked(2 + EVENTS + 1 + 1);
+    daemon.cli().json(&["list"]);
+    let looks = looks.load(Ordering::Relaxed);
+    assert!(looks < 2 + EVENTS + 10, "{looks} looks for {EVENTS} events");
+    assert_eq!(daemon.log_with(&["a rule cannot follow"]), Vec::<String>::new());
+    daemon.cli().json(&["detach", "docker:web"]);
+    assert_eq!(daemon.cli().json(&["list"])["waiting"], serde_json::json!([]));
+}
+
+#[test]
+fn the_process_of_an_engine_with_processes_of_its_own_is_not_anybody_elses() {
+    /// Answers at a socket that the container `web` is process 1; says a line when it listens.
+    const ENGINE: &str = r#"
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("there?", flush=True)
+while True:
+    connection, _ = listener.accept()
+    request = connection.recv(65536).split()
+    if not request:
+        # Somebody who only wanted to know who listens.
+        continue
+    body = b'{"ApiVersion":"1.41"}' if request[1].endswith(b"/version") else sys.argv[2].encode()
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+    connection.close()
+"#;
+    let dir = Dir::new();
+    let mut engine = Command::new("unshare");
+    engine.args(["--pid", "--fork", "--kill-child", "--", PYTHON, "-c", ENGINE]);
+    let mut engine = spawn(engine.arg(dir.join("docker")).arg(inspected(1)).stdout(Stdio::piped()));
+    let mut said = String::new();
+    let mut stdout = BufReader::new(engine.stdout.take().expect("a pipe"));
+    stdout.read_line(&mut said).expect("read what the engine says");
+    let daemon = daemon(&dir);
+    let attach = ["attach", "docker:web", "--match", "tcp:80", "--to", "reject"];
+    let outcome = daemon.cli().run(&attach);
+    // `unshare` ends its child when it ends.
+    engine.kill().expect("end the engine");
+    engine.wait().expect("wait for the engine");
+    let said = error(&outcome, 1);
+    assert!(said.contains("docker:web") && said.contains("another PID namespace"), "{said}");
+    assert_eq!(daemon.cli().json(&["list"])["namespaces"], serde_json::json!([]));
 }

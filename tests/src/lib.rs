@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`command`] | a program that is run to its end, with what it said |
 //! | [`holder`] | a process that holds something |
-//! | [`engine`] | a container engine |
+//! | [`engine`], [`fake_engine`] | a container engine, and one that answers what a test wants |
 //! | [`exec`] | `redirector exec`, and programs for it to run |
 //! | [`dir`] | a directory of one's own, removed afterwards |
 //! | [`eventually`] | the only place that waits by looking again |
@@ -31,6 +31,7 @@ pub mod dir;
 pub mod engine;
 pub mod eventually;
 pub mod exec;
+pub mod fake_engine;
 pub mod features;
 pub mod holder;
 pub mod http;

@@ -64,6 +64,16 @@ impl Netns {
         }
     }
 
+    /// The process that keeps one.
+    #[track_caller]
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        match &*self.keeper() {
+            Keeper::Process(holder) => holder.pid(),
+            _ => panic!("no process keeps this namespace"),
+        }
+    }
+
     /// A namespace that is not ours to keep.
     #[must_use]
     pub fn at(path: &Path) -> Self {

@@ -32,6 +32,14 @@ pub fn unread(filter: &str) -> Vec<u64> {
     column(&established("-Htn", filter), 0)
 }
 
+/// How many established connections that the filter takes wait for their peers to have room.
+#[track_caller]
+#[must_use]
+pub fn blocked(filter: &str) -> usize {
+    let shown = established("-Htno", filter);
+    shown.lines().filter(|line| line.contains("timer:(persist,")).count()
+}
+
 fn column(shown: &str, index: usize) -> Vec<u64> {
     let words = shown.lines().filter_map(|line| line.split_whitespace().nth(index));
     words.map(|word| word.parse().expect("a number of bytes")).collect()

@@ -107,7 +107,7 @@ pub struct Listing {
     pub schema: u32,
     /// Those that are steered, by target.
     pub namespaces: Vec<NamespaceView>,
-    /// Containers that are followed and not running, by target.
+    /// Rules that follow a container and are not in force: mostly because it is not running.
     #[serde(default)]
     pub waiting: Vec<WaitingView>,
     /// Those that are not steered any more, with connections that go on to their end.

@@ -104,9 +104,7 @@ pub enum TargetError {
         source: EngineError,
     },
     /// The engine knows the container's process, and that number means another one here.
-    #[error(
-        "target `{target}`: its process is {pid} for the engine, and the daemon is in a PID namespace of its own"
-    )]
+    #[error("target `{target}`: its process is {pid} for the engine, which is in another PID namespace")]
     OtherPidNamespaceOfEngine {
         /// As the user wrote it.
         target: Target,
@@ -149,9 +147,7 @@ impl TargetError {
                 Some("a network namespace is a file like /run/netns/NAME or /proc/PID/ns/net".into())
             }
             Self::Engine { source, .. } => source.hint(),
-            Self::NotRunning { .. } => {
-                Some("start it; with `attach --follow` the rule waits until it runs".into())
-            }
+            Self::NotRunning { .. } => Some("start it".into()),
             Self::OtherPidNamespace { .. } => Some("name the namespace by `netns:` or `path:`".into()),
             _ => None,
         }

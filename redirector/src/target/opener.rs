@@ -5,7 +5,6 @@ use super::{
     engines::{EngineError, Engines, Inspected},
     open,
     open::{open_path, open_process},
-    witness::is_in_initial_pid_namespace,
 };
 use crate::config::{Container, Target};
 
@@ -57,7 +56,9 @@ impl Opener {
         });
         for _ in 0..LOOKS {
             let (named, before) = (target.clone(), seen.clone());
-            match blocking(move || open_inspected(&named, &before)).await {
+            let (engines, engine) = (self.engines.clone(), container.engine);
+            let shares = move || engines.shares_processes(engine).unwrap_or(false);
+            match blocking(move || open_inspected(&named, &before, shares)).await {
                 // No two sandboxes have the same path.
                 Ok(opened) if seen.sandbox.as_ref() == Some(&opened.path) => return Ok(opened),
                 opened => {
@@ -91,7 +92,11 @@ fn refusal(target: &Target, source: EngineError) -> TargetError {
 }
 
 /// Opens what the engine keeps, where that is there; else what the container's first process is in.
-fn open_inspected(target: &Target, seen: &Inspected) -> Result<OpenNetns, TargetError> {
+fn open_inspected(
+    target: &Target,
+    seen: &Inspected,
+    shares_processes: impl FnOnce() -> bool,
+) -> Result<OpenNetns, TargetError> {
     let Some(pid) = seen.pid else {
         let (target, id, status) = (target.clone(), seen.id.clone(), seen.status.clone());
         return Err(TargetError::NotRunning { target, id, status });
@@ -101,7 +106,7 @@ fn open_inspected(target: &Target, seen: &Inspected) -> Result<OpenNetns, Target
         Some(Ok(opened)) => opened,
         // What the engine of another user keeps cannot be seen by its path, and a container that has the namespace
         // of another one has nothing there.
-        _ if !is_in_initial_pid_namespace() => {
+        _ if !shares_processes() => {
             return Err(TargetError::OtherPidNamespaceOfEngine { target: target.clone(), pid });
         }
         _ => open_process(target, pid)?,

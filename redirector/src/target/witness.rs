@@ -143,7 +143,10 @@ fn find_thread(thread: Thread, missing: &mut HashSet<NetnsFile>, found: &mut Fou
 ///
 /// Says what cannot be seen.
 pub fn sees_host() -> Result<(), String> {
-    if !is_in_initial_pid_namespace() {
+    /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: the initial PID namespace always has this inode.
+    const INITIAL: &str = "pid:[4026531836]";
+    let own = fs::read_link("/proc/self/ns/pid").map_err(|error| format!("/proc/self/ns/pid: {error}"))?;
+    if own != Path::new(INITIAL) {
         return Err("the daemon is not in the initial PID namespace".into());
     }
     if (Thread { process: 1, thread: 1 }).netns() == Seen::Hidden {
@@ -151,13 +154,6 @@ pub fn sees_host() -> Result<(), String> {
     }
     fs::read("/proc/1/mountinfo").map_err(|error| format!("/proc/1/mountinfo: {error}"))?;
     Ok(())
-}
-
-/// Whether numbers of processes mean here what they mean to the host.
-pub(super) fn is_in_initial_pid_namespace() -> bool {
-    /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h: it always has this inode.
-    const INITIAL: &str = "pid:[4026531836]";
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|own| own == Path::new(INITIAL))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::ANSWER;
-use crate::config::Engine;
+use crate::{config::Engine, observe::escaped};
 
 /// Why there is no answer, or a refusal.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,9 @@ impl From<bollard::errors::Error> for Failure {
     fn from(error: bollard::errors::Error) -> Self {
         use bollard::errors::Error;
         match error {
-            Error::SocketNotFoundError(_) => Self::Unreachable("there is no such socket".into()),
+            Error::SocketNotFoundError(_) => {
+                Self::Unreachable("there is no such socket, or it cannot be seen".into())
+            }
             Error::RequestTimeoutError => Self::Late,
             // Podman says 404 of several, too; Docker does not.
             Error::DockerResponseServerError { status_code: 404, message }
@@ -83,9 +85,8 @@ impl From<bollard::errors::Error> for Failure {
 
 /// What an engine says may be long, and is not ours.
 fn one_line(text: &str) -> String {
-    let mut line: String = text.trim().chars().take(300).collect();
-    line = line.escape_debug().to_string();
-    line
+    let start: String = text.trim().chars().take(300).collect();
+    escaped(&start)
 }
 
 fn last_cause(error: &dyn std::error::Error) -> String {

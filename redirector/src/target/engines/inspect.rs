@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use super::{EngineError, Engines, error::Failure};
-use crate::config::Container;
+use crate::{config::Container, observe::escaped};
 
 /// What an engine calls a container for as long as it exists: 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -58,11 +58,10 @@ impl Engines {
             let id = answer.id.and_then(ContainerId::new);
             let id = id.ok_or_else(|| Failure::Garbage("a container without an id".into()))?;
             let name = answer.name.unwrap_or_default();
-            if name.trim_start_matches('/') != container.name && !id.starts_with(&container.name) {
-                return Err(Failure::Garbage(format!(
-                    "asked for `{}`, it speaks of another",
-                    container.name
-                )));
+            let name = name.trim_start_matches('/');
+            if name != container.name && !id.starts_with(&container.name) {
+                // It was renamed between the engine's looking for it and its answer.
+                return Err(Failure::NoSuchContainer(format!("that is `{}` now", escaped(name))));
             }
             let state = answer.state.unwrap_or_default();
             let settings = answer.network_settings.unwrap_or_default();

@@ -8,11 +8,14 @@ mod events;
 mod inspect;
 
 use std::{
+    fs, io,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use bollard::{API_DEFAULT_VERSION, Docker};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 pub use error::EngineError;
 use error::Failure;
@@ -69,6 +72,20 @@ impl Engines {
     #[must_use]
     pub fn socket(&self, engine: Engine) -> &Path {
         self.0.of(engine)
+    }
+
+    /// Whether numbers of processes mean to an engine what they mean to us: its socket's other end is in our PID
+    /// namespace. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As connect(2), getsockopt(2) `SO_PEERCRED`, or when `/proc` does not show that process.
+    pub(super) fn shares_processes(&self, engine: Engine) -> io::Result<bool> {
+        let peer = getsockopt(&UnixStream::connect(self.socket(engine))?, PeerCredentials)?.pid();
+        let status = fs::read_to_string(format!("/proc/{peer}/status"))?;
+        // Its number in our PID namespace, and in each below that it is in (proc_pid_status(5); Linux 4.1).
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        Ok(numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1))
     }
 
     /// The version of the API that an engine and we speak.
