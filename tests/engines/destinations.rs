@@ -1,24 +1,23 @@
 //! Destinations in containers.
 
 use redirector_tests::{
-    client::answer,
-    eventually::eventually,
     server::{Place, Server, echo},
     topology::at,
 };
 
 use crate::{
-    AT_ONCE, for_each_engine,
+    for_each_engine,
     setting::{PORT, Setting},
 };
 
 for_each_engine!(
     a_destination_in_a_container_is_dialled_there_and_found_again,
     a_destination_in_a_steered_container_and_a_loop_of_two,
+    a_destination_goes_with_a_name_that_moves,
 );
 
 /// A server in a container, on its loopback only.
-fn inside(setting: &Setting, container: &str, name: &str, port: u16) -> Server {
+pub(crate) fn inside(setting: &Setting, container: &str, name: &str, port: u16) -> Server {
     let address = at(std::net::Ipv4Addr::LOCALHOST.into(), port);
     Server::start(Place::In(&setting.engine.netns_of(container)), name, &[address], echo)
 }
@@ -50,11 +49,12 @@ fn a_destination_in_a_container_is_dialled_there_and_found_again(kind: &'static 
 
 fn a_destination_in_a_steered_container_and_a_loop_of_two(kind: &'static str) {
     let setting = Setting::new(kind);
-    for container in ["one", "two"] {
+    for container in ["one", "two", "via"] {
         setting.engine.run(container, &[]);
     }
-    let attach = |from: &str, to: &str| {
-        let to = format!("{}/{}", setting.engine.target(to), setting.engine.socket_of(to, PORT));
+    // To a container's address, dialled inside one of them.
+    let attach = |from: &str, inside: &str, to: &str| {
+        let to = format!("{}/{}", setting.engine.target(inside), setting.engine.socket_of(to, PORT));
         let from = setting.engine.target(from);
         setting.cli().json(&["attach", &from, "--name", "web", "--match", "tcp:8080", "--to", &to]);
     };
@@ -68,14 +68,39 @@ fn a_destination_in_a_steered_container_and_a_loop_of_two(kind: &'static str) {
         "--to",
         "original",
     ]);
-    attach("one", "two");
+    attach("one", "two", "two");
     let address = setting.engine.socket_of("two", PORT);
     let _app = Server::start(Place::In(&setting.engine.netns_of("two")), "app", &[address], echo);
     // Dialled inside `two`, from an address of it: not steered there again.
     assert_eq!(setting.answer("one"), "app");
-    attach("two", "one");
-    eventually("the loop is reset", AT_ONCE, || {
-        let answer = answer(setting.engine.netns(), setting.engine.socket_of("one", PORT));
-        if answer == "reset" || answer == "app" { Ok(()) } else { Err(answer) }
-    });
+    // What is dialled in a third container arrives by the bridge: from one to two, and back to one.
+    attach("one", "via", "two");
+    attach("two", "via", "one");
+    assert_eq!(setting.answer("one"), "reset");
+    let found = |list: &serde_json::Value| {
+        let namespaces = list["namespaces"].as_array().expect("an array");
+        namespaces.iter().filter_map(|netns| netns["connections"]["failed"]["loop"].as_u64()).sum::<u64>()
+    };
+    setting.eventually("the loop is counted", |list| found(list) >= 1);
+}
+
+fn a_destination_goes_with_a_name_that_moves(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    setting.engine.run("proxy", &[]);
+    let _first = inside(&setting, "proxy", "first", 9000);
+    let (web, to) =
+        (setting.engine.target("web"), format!("{}/127.0.0.1:9000", setting.engine.target("proxy")));
+    let attach = || {
+        let attach = ["attach", &web, "--name", "web", "--match", "tcp:8080", "--to", &to];
+        setting.cli().json(&attach)["result"].clone()
+    };
+    assert_eq!(attach(), "attached");
+    assert_eq!(setting.answer("web"), "first");
+    setting.engine.client(&["rename", "proxy", "old"]);
+    setting.engine.run("proxy", &[]);
+    let _second = inside(&setting, "proxy", "second", 9000);
+    // Whoever says it again means the container that has the name now.
+    assert_eq!(attach(), "unchanged");
+    assert_eq!(setting.answer("web"), "second");
 }

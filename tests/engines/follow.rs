@@ -2,11 +2,13 @@
 
 use std::thread;
 
-use redirector_tests::eventually::eventually;
+use redirector_tests::{client::answer, eventually::eventually};
 use serde_json::json;
 
 use crate::{
-    AT_ONCE, for_each_engine,
+    AT_ONCE,
+    destinations::inside,
+    for_each_engine,
     setting::{PORT, Setting, cookie},
 };
 
@@ -20,6 +22,11 @@ for_each_engine!(
     a_paused_container_and_one_without_network_stay_steered,
     a_container_that_was_only_created_is_steered_when_it_starts,
     a_detached_rule_does_not_come_back,
+    a_rule_whose_destination_is_missing_holds_up_no_other,
+    a_rule_that_follows_two_names_says_what_was_said_last,
+    a_stopped_container_of_a_pod_that_lives_can_be_detached,
+    a_rule_that_waits_can_be_ended_where_the_container_runs,
+    a_rule_without_a_name_that_is_said_twice_is_one_rule,
     attach_without_follow_ends_following,
     a_restart_of_the_engine_is_survived,
     many_containers_start_and_go_at_once,
@@ -150,7 +157,7 @@ fn a_paused_container_and_one_without_network_stay_steered(kind: &'static str) {
     let inside = setting.engine.netns_of("two");
     setting.engine.client(&["network", "disconnect", "other", "two"]);
     let loopback = redirector_tests::topology::at(std::net::Ipv4Addr::LOCALHOST.into(), PORT);
-    assert_eq!(redirector_tests::client::answer(&inside, loopback), "proxy");
+    assert_eq!(answer(&inside, loopback), "proxy");
     setting.engine.client(&["network", "connect", "other", "two"]);
     assert_eq!(setting.visit("two").server, "proxy");
     assert_eq!(cookie(&setting.steer("web", &["--follow"])), before);
@@ -181,16 +188,153 @@ fn a_detached_rule_does_not_come_back(kind: &'static str) {
     setting.engine.client(&["restart", "-t", "0", "web"]);
     assert_eq!(setting.answer("web"), "refused");
     setting.steer("web", &["--follow"]);
+    // What is heard of one that comes later has been heard of all.
+    setting.engine.run("marker", &[]);
+    let mut marker = cookie(&setting.steer("marker", &["--follow"]));
+    let mut all_is_heard = || {
+        setting.engine.client(&["restart", "-t", "0", "marker"]);
+        marker = setting.eventually_steered("marker", marker);
+    };
     setting.engine.client(&["stop", "-t", "0", "web"]);
-    setting.eventually_waiting("web");
+    setting.eventually("its rule waits", |list| list["waiting"][0]["target"] == target);
     let missing = setting.cli().run(&["detach", &target, "--rule", "other"]);
     assert_eq!(missing.code(), 3, "{missing}");
     let detached = setting.cli().json(&["detach", &target, "--rule", "web"]);
     assert_eq!(detached["rules"], json!(["web"]), "{detached:#}");
-    setting.eventually_nothing();
     setting.engine.client(&["start", "web"]);
+    all_is_heard();
     assert_eq!(setting.answer("web"), "refused");
+    assert_eq!(setting.targets(), (vec![setting.engine.target("marker")], Vec::new()));
+}
+
+fn a_rule_whose_destination_is_missing_holds_up_no_other(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    setting.engine.run("gone", &[]);
+    let target = setting.engine.target("web");
+    let to = format!("{}/127.0.0.1:9000", setting.engine.target("gone"));
+    let attach = ["attach", &target, "--name", "a", "--match", "tcp:8081", "--to", &to, "--follow"];
+    setting.cli().json(&attach);
+    let before = cookie(&setting.steer("web", &["--follow"]));
+    setting.engine.client(&["rm", "--force", "gone"]);
+    setting.engine.client(&["restart", "-t", "0", "web"]);
+    setting.eventually_steered("web", before);
+    let list = setting.eventually("both rules are in force", |list| {
+        list["namespaces"][0]["rules"].as_array().map(Vec::len) == Some(2)
+    });
+    let rules = &list["namespaces"][0]["rules"];
+    assert_eq!((&rules[0]["state"], &rules[1]["state"]), (&json!("down"), &json!("up")), "{list:#}");
+    assert_eq!(setting.visit("web").server, "proxy");
+    assert_eq!(answer(setting.engine.netns(), setting.engine.socket_of("web", 8081)), "refused");
+    // It comes up as any other.
+    setting.engine.run("gone", &[]);
+    let _found = inside(&setting, "gone", "found", 9000);
+    setting.eventually("it is up again", |list| list["namespaces"][0]["rules"][0]["state"] == "up");
+    // What a user asks for now is wrong now.
+    setting.engine.client(&["rm", "--force", "gone"]);
+    let outcome = setting.cli().run(&["attach", &target, "--match", "tcp:1", "--to", &to, "--follow"]);
+    assert_eq!(outcome.code(), 3, "{outcome}");
+}
+
+fn a_rule_that_follows_two_names_says_what_was_said_last(kind: &'static str) {
+    let setting = Setting::new(kind);
+    let id = setting.engine.run("web", &[]);
+    setting.steer("web", &["--follow"]);
+    // The same rule, in the container's other name.
+    let by_id = setting.engine.target(&id[..12]);
+    let attach = ["attach", &by_id, "--name", "web", "--match", "tcp:8080", "--to", "reject", "--follow"];
+    let attached = setting.cli().json(&attach);
+    assert_eq!(attached["result"], "changed");
+    assert_eq!(setting.list()["namespaces"][0]["rules"][0]["follows"], by_id);
+    setting.engine.client(&["restart", "-t", "0", "web"]);
+    setting.eventually_steered(&id[..12], cookie(&attached));
+    let list = setting.list();
+    assert_eq!(list["namespaces"][0]["rules"][0]["to"], json!(["reject"]), "{list:#}");
+    assert_eq!(list["waiting"], json!([]));
+    setting.cli().json(&["detach", &by_id]);
     setting.eventually_nothing();
+}
+
+fn a_stopped_container_of_a_pod_that_lives_can_be_detached(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("pod", &[]);
+    setting.engine.run("web", &["--network", "container:pod"]);
+    setting.steer("web", &["--follow"]);
+    setting.engine.client(&["stop", "-t", "0", "web"]);
+    assert_eq!(setting.visit("pod").server, "proxy", "the namespace lives");
+    let target = setting.engine.target("web");
+    let second = |options: &[&str]| {
+        let attach = ["attach", &target, "--name", "two", "--match", "tcp:8081", "--to", "pass", "--follow"];
+        setting.cli().json(&[&attach, options].concat())
+    };
+    // A rule more waits, and the one that is in force stays what it is.
+    assert_eq!(second(&[])["result"], "waiting");
+    let list = setting.list();
+    assert_eq!(list["namespaces"][0]["rules"][0]["follows"], target, "{list:#}");
+    assert_eq!(setting.visit("pod").server, "proxy");
+    // One rule of it, by name.
+    let detached = setting.cli().json(&["detach", &target, "--rule", "two"]);
+    assert_eq!((&detached["rules"], &detached["steered"]), (&json!(["two"]), &json!(false)), "{detached:#}");
+    assert_eq!(setting.list()["waiting"], json!([]));
+    assert_eq!(setting.visit("pod").server, "proxy");
+    // And all of them.
+    assert_eq!(second(&[])["result"], "waiting");
+    let detached = setting.cli().json(&["detach", &target]);
+    assert_eq!(detached["rules"], json!(["web", "two"]), "{detached:#}");
+    assert_eq!(setting.answer("pod"), "refused");
+    setting.eventually_nothing();
+}
+
+fn a_rule_that_waits_can_be_ended_where_the_container_runs(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("pod", &[]);
+    setting.engine.run("web", &[]);
+    let (pod, web) = (setting.engine.target("pod"), setting.engine.target("web"));
+    let in_the_way = ["attach", &pod, "--name", "web", "--match", "tcp:8080", "--to", "reject"];
+    let becomes_one_that_waits = || {
+        setting.cli().json(&in_the_way);
+        setting.engine.client(&["rm", "--force", "web"]);
+        setting.engine.run("web", &["--network", "container:pod"]);
+        setting.eventually("it waits", |list| list["waiting"][0]["target"] == web);
+    };
+    setting.steer("web", &["--follow"]);
+    becomes_one_that_waits();
+    // The namespace has a rule of that name, of another: the one that waits is not it.
+    let detached = setting.cli().json(&["detach", &pod]);
+    assert_eq!(detached["rules"], json!(["web"]));
+    setting.eventually_steered("web", 0);
+    setting.engine.client(&["rm", "--force", "web"]);
+    setting.engine.run("web", &[]);
+    setting.eventually_steered("web", 0);
+    becomes_one_that_waits();
+    // The user's word about the same rule ends the waiting, and takes the place.
+    assert_eq!(setting.steer("web", &[])["result"], "changed");
+    let list = setting.list();
+    assert_eq!((&list["waiting"], list["namespaces"][0]["rules"][0].get("follows")), (&json!([]), None));
+    assert_eq!(setting.visit("pod").server, "proxy");
+}
+
+fn a_rule_without_a_name_that_is_said_twice_is_one_rule(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.client(&["create", "--name", "web", setting.engine.image()]);
+    let target = setting.engine.target("web");
+    let attach = |options: &[&str]| {
+        let attach = ["attach", &target, "--match", "tcp:8080", "--to", "pass", "--follow"];
+        setting.cli().json(&[&attach, options].concat())
+    };
+    // What would be is said, and is not done.
+    let dry = attach(&["--dry-run"]);
+    assert_eq!((&dry["result"], &dry["dry_run"]), (&json!("waiting"), &json!(true)), "{dry:#}");
+    assert_eq!(setting.list()["waiting"], json!([]));
+    for _ in 0..2 {
+        assert_eq!(attach(&[])["rule"], "rule-1");
+    }
+    let other = setting.cli().json(&["attach", &target, "--match", "tcp:1", "--to", "pass", "--follow"]);
+    assert_eq!(other["rule"], "rule-2");
+    setting.engine.client(&["start", "web"]);
+    setting.eventually("both are in force", |list| {
+        list["namespaces"][0]["rules"].as_array().map(Vec::len) == Some(2) && list["waiting"] == json!([])
+    });
 }
 
 fn attach_without_follow_ends_following(kind: &'static str) {

@@ -19,25 +19,27 @@ impl Supervisor {
         let mut table = self.table.lock().await;
         let netns = match sought.find(&table) {
             Ok(netns) => netns,
-            Err(error) => return self.stop_waiting(&target, rule.as_ref()).ok_or(error),
+            Err(error) => {
+                return self.stop_following(&mut table, &target, rule.as_ref()).await?.ok_or(error);
+            }
         };
         let current = Arc::clone(&netns.published.load().current);
         let names: Vec<RuleName> = current.rules().iter().map(|state| state.rule.name.clone()).collect();
-        let gone = match rule {
-            None => {
-                // Those that could not follow it here too.
-                self.stop_waiting(&target, None);
-                names.clone()
-            }
+        let mut gone = match rule {
+            None => names,
             Some(name) if names.contains(&name) => vec![name],
             Some(name) => {
-                return Err(Error::new(
-                    Code::NotFound,
-                    format!("rule `{name}`: `{target}` has no such rule"),
-                ));
+                let none =
+                    || Error::new(Code::NotFound, format!("rule `{name}`: `{target}` has no such rule"));
+                return self.stop_following(&mut table, &target, Some(&name)).await?.ok_or_else(none);
             }
         };
+        let is_all = gone.len() == current.rules().len();
         let steered = self.remove_rules(&mut table, &netns, &gone).await?;
+        if is_all && let Some(others) = self.stop_following(&mut table, &target, None).await? {
+            // Those that could not come here.
+            gone.extend(others.rules);
+        }
         tracing::info!(netns = %netns.target, rules = gone.len(), steered, "detach");
         Ok(Detached {
             schema: SCHEMA,
@@ -63,6 +65,7 @@ impl Supervisor {
         if rest.is_empty() {
             table.remove(&netns.cookie);
             self.follows.forget(netns.cookie, gone);
+            self.follows.look_at_namesakes(gone);
             self.let_go(netns).await;
             return Ok(false);
         }
@@ -73,6 +76,7 @@ impl Supervisor {
         })
         .await?;
         self.follows.forget(netns.cookie, gone);
+        self.follows.look_at_namesakes(gone);
         Ok(true)
     }
 

@@ -103,9 +103,14 @@ pub(super) struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// Of a namespace that has been found.
-    pub(super) fn new(target: Target, opener: Opener, remotes: &Arc<Remotes>, location: Location) -> Self {
-        let current = ArcSwapOption::new(Some(remotes.add(location)));
+    /// Of a namespace that has been found, or that is not there now.
+    pub(super) fn new(
+        target: Target,
+        opener: Opener,
+        remotes: &Arc<Remotes>,
+        location: Option<Location>,
+    ) -> Self {
+        let current = ArcSwapOption::new(location.map(|location| remotes.add(location)));
         Self { target, opener, remotes: Arc::clone(remotes), current, looking: tokio::sync::Mutex::default() }
     }
 
@@ -132,6 +137,17 @@ impl Elsewhere {
         self.current.store(Some(Arc::clone(&remote)));
         tracing::info!(target = %self.target, cookie = %remote.location.cookie, "found the namespace of a destination again");
         Ok(remote)
+    }
+
+    /// Another look at the same target may have found another namespace: new connections go there.
+    pub(super) fn adopt(&self, other: &Self) {
+        let cookie = |remote: &Arc<Remote>| remote.location.cookie;
+        if let Some(found) = other.known()
+            && self.known().as_ref().map(cookie) != Some(cookie(&found))
+        {
+            tracing::info!(target = %self.target, cookie = %found.location.cookie, "a destination is in another namespace now");
+            self.current.store(Some(found));
+        }
     }
 
     /// A remote has turned out not to be what the target names any more. What it has goes on.

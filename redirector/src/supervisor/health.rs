@@ -62,8 +62,8 @@ impl Supervisor {
             );
             table.values().for_each(Namespace::take_down_gone);
         }
-        drop(table);
         self.watch.remove(file);
+        drop(table);
         for netns in dead {
             let connections = netns.connections.active.load(Ordering::Relaxed);
             let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner).clone();

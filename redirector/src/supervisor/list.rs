@@ -11,7 +11,13 @@ use std::{
 
 use redirector_ebpf::{CONSUMER_RELAY, RuleCounters, Unavailable, slot};
 
-use super::{Supervisor, follow::Follows, lease::LeasedSocket, namespace::Namespace, rules::RuleState};
+use super::{
+    Supervisor,
+    follow::{Follows, container_of},
+    lease::LeasedSocket,
+    namespace::Namespace,
+    rules::RuleState,
+};
 use crate::{
     config::Target,
     control::{
@@ -117,7 +123,7 @@ fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleV
             unavailable: unavailable.iter().sum(),
             unavailable_reasons,
         },
-        follows: follows.container_of(netns.cookie, &state.rule.name).map(Target::Container),
+        follows: container_of(follows, netns.cookie, &state.rule.name).map(Target::Container),
         lease: lease(netns, state),
     })
 }

@@ -275,7 +275,8 @@ impl Namespace {
         }
     }
 
-    fn tell_down(self: &Arc<Self>, rule: &Arc<RuleState>) {
+    /// Has a rule that is down tried until it is up.
+    pub(super) fn tell_down(self: &Arc<Self>, rule: &Arc<RuleState>) {
         // Without a receiver the daemon is ending.
         drop(self.went_down.send(WentDown { netns: Arc::clone(self), rule: Arc::clone(rule) }));
     }

@@ -1,7 +1,7 @@
 //! From what a user names to namespaces. All of it before the lock: neither a container engine nor a name server that
 //! does not answer may hold up other changes.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Supervisor, Table, blocking,
@@ -15,9 +15,18 @@ use super::{
 use crate::{
     config::{Destination, Host, RuleSpec, Target},
     control::{Caller, Code, Error},
-    netns::{self, NetnsCookie},
+    netns::{self, Location, NetnsCookie},
     target::{self, OpenNetns, TargetError},
 };
+
+/// What a destination that cannot be found makes of its rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// An error: whoever attaches the rule can mend it.
+    Refused,
+    /// A rule that is down until the destination is there: nobody is there to mend it.
+    Down,
+}
 
 /// Where a target led to.
 pub(super) struct Sought {
@@ -65,13 +74,44 @@ impl Supervisor {
     }
 
     /// What there is to know of a rule's destination.
-    pub(super) async fn whereabouts(&self, spec: &RuleSpec, caller: Caller) -> Result<Whereabouts, Error> {
-        Ok(Whereabouts { resolver: resolver(spec).await?, elsewhere: self.elsewhere(spec, caller).await? })
+    pub(super) async fn whereabouts(
+        &self,
+        spec: &RuleSpec,
+        caller: Caller,
+        missing: Missing,
+    ) -> Result<Whereabouts, Error> {
+        match &spec.to[..] {
+            [destination @ Destination::Host { host: Host::Name(name), .. }] => {
+                let resolver = match (Resolver::new(name).await, missing) {
+                    (Ok(resolver), _) => resolver,
+                    (Err(_), Missing::Down) => Resolver::unresolved(name),
+                    (Err(source), Missing::Refused) => {
+                        let message = format!("destination `{destination}`: resolve `{name}`: {source}");
+                        return Err(Error::new(Code::Failed, message));
+                    }
+                };
+                Ok(Whereabouts { resolver: Some(resolver), ..Whereabouts::default() })
+            }
+            [destination @ Destination::Inside { target, .. }] => {
+                let location = match (self.locate(destination, target, caller).await, missing) {
+                    (Ok(location), _) => Some(location),
+                    (Err(_), Missing::Down) => None,
+                    (Err(error), Missing::Refused) => return Err(error),
+                };
+                let elsewhere = Elsewhere::new(target.clone(), self.opener.clone(), &self.remotes, location);
+                Ok(Whereabouts { elsewhere: Some(elsewhere), ..Whereabouts::default() })
+            }
+            _ => Ok(Whereabouts::default()),
+        }
     }
 
-    /// The namespace of a destination that lies in one. It must be there when the rule is attached.
-    async fn elsewhere(&self, spec: &RuleSpec, caller: Caller) -> Result<Option<Elsewhere>, Error> {
-        let [destination @ Destination::Inside { target, .. }] = &spec.to[..] else { return Ok(None) };
+    /// The namespace of a destination that lies in one.
+    async fn locate(
+        &self,
+        destination: &Destination,
+        target: &Target,
+        caller: Caller,
+    ) -> Result<Location, Error> {
         let opened = self.open(target.clone(), caller).await.map_err(Error::from);
         let opened = opened.map_err(|error| Error {
             message: format!("destination `{destination}`: {}", error.message),
@@ -79,18 +119,6 @@ impl Supervisor {
         })?;
         let named = target.clone();
         let look = move || Remote::location(opened).map_err(|error| failed("look at", &named, &error));
-        let location = blocking(look).await?;
-        Ok(Some(Elsewhere::new(target.clone(), self.opener.clone(), &self.remotes, location)))
+        blocking(look).await
     }
-}
-
-/// The addresses of a destination that has a name.
-async fn resolver(spec: &RuleSpec) -> Result<Option<Resolver>, Error> {
-    let [destination @ Destination::Host { host: Host::Name(name), .. }] = &spec.to[..] else {
-        return Ok(None);
-    };
-    let resolver = Resolver::new(name).await.map_err(|source: io::Error| {
-        Error::new(Code::Failed, format!("destination `{destination}`: resolve `{name}`: {source}"))
-    })?;
-    Ok(Some(resolver))
 }

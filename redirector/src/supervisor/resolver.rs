@@ -8,6 +8,9 @@ use tokio_util::task::AbortOnDropHandle;
 /// getaddrinfo(3) does not tell how long an answer is good.
 const INTERVAL: Duration = Duration::from_secs(30);
 
+/// Until a name without an address is looked up again.
+const SOON: Duration = Duration::from_secs(1);
+
 /// The longest that one look-up may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -19,11 +22,20 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
+    /// Of a name that has no address yet; it is looked up soon, and again.
+    pub(super) fn unresolved(name: &str) -> Self {
+        Self::of(name, Vec::new())
+    }
+
     /// Looks the name up a first time.
     pub(super) async fn new(name: &str) -> io::Result<Self> {
-        let addresses = Arc::new(ArcSwap::from_pointee(look_up(name).await?));
+        Ok(Self::of(name, look_up(name).await?))
+    }
+
+    fn of(name: &str, addresses: Vec<IpAddr>) -> Self {
+        let addresses = Arc::new(ArcSwap::from_pointee(addresses));
         let task = refresh(name.to_owned(), Arc::clone(&addresses));
-        Ok(Self { addresses, _task: AbortOnDropHandle::new(tokio::spawn(task)) })
+        Self { addresses, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
     }
 
     /// As they were last found, in the order of the system's preference.
@@ -34,12 +46,15 @@ impl Resolver {
 
 async fn refresh(name: String, addresses: Arc<ArcSwap<Vec<IpAddr>>>) {
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        let is_resolved = !addresses.load().is_empty();
+        tokio::time::sleep(if is_resolved { INTERVAL } else { SOON }).await;
         match look_up(&name).await {
             Ok(found) => addresses.store(Arc::new(found)),
-            Err(error) => {
+            Err(error) if is_resolved => {
                 tracing::warn!(name = %name.escape_debug(), %error, "destination not resolved; its last addresses stay");
             }
+            // The rule is down, and has been said to be.
+            Err(_) => {}
         }
     }
 }

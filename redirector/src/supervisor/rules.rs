@@ -43,10 +43,19 @@ pub(super) struct Whereabouts {
 /// Dials in a row that fail before a rule is marked down.
 const FAILURES_UNTIL_DOWN: u32 = 3;
 
+impl Whereabouts {
+    /// Whether it can be said where the destination is.
+    fn is_known(&self) -> bool {
+        self.resolver.as_ref().is_none_or(|resolver| !resolver.addresses().is_empty())
+            && self.elsewhere.as_ref().is_none_or(|elsewhere| !elsewhere.is_gone())
+    }
+}
+
 impl RuleState {
+    /// Down from the start where its destination is not known.
     pub(super) fn new(rule: Rule, index: u32, consumer: u32, whereabouts: Whereabouts) -> Self {
+        let (down, failures) = (AtomicBool::new(!whereabouts.is_known()), AtomicU32::new(0));
         let Whereabouts { resolver, elsewhere } = whereabouts;
-        let (down, failures) = (AtomicBool::new(false), AtomicU32::new(0));
         Self { rule, index, consumer, resolver, elsewhere, down, failures }
     }
 

@@ -21,6 +21,7 @@ use super::{
     Supervisor, Table, blocking, failed,
     follow::Follow,
     namespace::Namespace,
+    opening::Missing,
     rules::{RuleState, RuleTable},
 };
 use crate::{
@@ -90,36 +91,60 @@ impl Supervisor {
         let AttachRequest { target, rule: spec, dry_run, host_netns, follow } = request;
         spec.validate().map_err(|error| Error::new(Code::Usage, error.to_string()))?;
         let host_netns = if host_netns { HostNetns::Allowed } else { HostNetns::Refused };
-        let how = match (&target, follow, dry_run) {
-            (Target::Container(_), _, true) | (_, false, true) => How::DryRun,
-            (_, false, false) => How::Rule(Follow::Not),
-            (Target::Container(container), true, false) => {
-                if let Err(error @ TargetError::NotRunning { .. }) = self.open(target.clone(), caller).await {
-                    // Whatever is wrong with its destination is wrong now.
-                    self.whereabouts(&spec, caller).await?;
-                    let TargetError::NotRunning { id, .. } = &error else { return Err(error.into()) };
-                    return Ok(self
-                        .wait_for(container, id.clone(), error.to_string(), (spec, host_netns))
-                        .await);
+        if follow && !matches!(target, Target::Container(_)) {
+            let message = format!("target `{target}`: only a container can be followed");
+            return Err(Error::new(Code::Usage, message));
+        }
+        let opened = match self.open_unless_steered(&target, caller).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let (Target::Container(container), TargetError::NotRunning { id, .. }) = (&target, &error)
+                else {
+                    return Err(error.into());
+                };
+                if !follow {
+                    let hint = "start it; with `--follow` the rule waits until it runs";
+                    return Err(Error::from(error).with_hint(hint));
                 }
-                How::Rule(Follow::Begin)
-            }
-            (_, true, _) => {
-                let message = format!("target `{target}`: only a container can be followed");
-                return Err(Error::new(Code::Usage, message));
+                // Whatever is wrong with its destination is wrong now.
+                self.whereabouts(&spec, caller, Missing::Refused).await?;
+                let why = (id.clone(), error.to_string());
+                return Ok(self.wait_for(container, why, (spec, host_netns), dry_run).await);
             }
         };
-        Ok(self.put(caller, Wanted { target, spec, host_netns, how }).await?.answer)
+        let follow = if follow { Follow::Begin } else { Follow::Not };
+        let how = if dry_run { How::DryRun } else { How::Rule(follow) };
+        Ok(self.put_into(caller, Wanted { target, spec, host_netns, how }, opened).await?.answer)
     }
 
-    /// Puts a rule into force.
+    /// Opens what is wanted and puts a rule into force there.
     pub(super) async fn put(&self, caller: Caller, wanted: Wanted) -> Result<Put, Error> {
+        let opened = self.open_unless_steered(&wanted.target, caller).await?;
+        self.put_into(caller, wanted, opened).await
+    }
+
+    /// What a cookie means is known only to the table.
+    async fn open_unless_steered(
+        &self,
+        target: &Target,
+        caller: Caller,
+    ) -> Result<Option<OpenNetns>, TargetError> {
+        match target {
+            Target::Cookie(_) => Ok(None),
+            _ => self.open(target.clone(), caller).await.map(Some),
+        }
+    }
+
+    /// Puts a rule into force in a namespace that was opened; `None` for one that is steered and named by its cookie.
+    pub(super) async fn put_into(
+        &self,
+        caller: Caller,
+        wanted: Wanted,
+        opened: Option<OpenNetns>,
+    ) -> Result<Put, Error> {
         let Wanted { target, spec, host_netns, how } = wanted;
-        let whereabouts = self.whereabouts(&spec, caller).await?;
-        let opened = match target {
-            Target::Cookie(_) => None,
-            _ => Some(self.open(target.clone(), caller).await?),
-        };
+        let missing = if how == How::Rule(Follow::Still) { Missing::Down } else { Missing::Refused };
+        let whereabouts = self.whereabouts(&spec, caller, missing).await?;
         // One change at a time; the data path takes no part in this lock.
         let mut table = self.table.lock().await;
         if self.is_ending() {
@@ -170,7 +195,14 @@ impl Supervisor {
         }
         let container = found.container.clone();
         let (netns, listeners) = match existing {
-            Some(netns) if result == AttachResult::Unchanged => (netns, Vec::new()),
+            Some(netns) if result == AttachResult::Unchanged => {
+                let current = Arc::clone(&netns.published.load().current);
+                let there = current.get(&answer.rule).and_then(|there| there.elsewhere.as_ref());
+                if let (Some(there), Some(found)) = (there, &state.elsewhere) {
+                    there.adopt(found);
+                }
+                (netns, Vec::new())
+            }
             existing => {
                 let listeners = own_listeners(&found, &target, how).await?;
                 let netns = match existing {
@@ -186,6 +218,9 @@ impl Supervisor {
                         netns
                     }
                 };
+                if state.is_down() {
+                    netns.tell_down(&state);
+                }
                 (netns, listeners)
             }
         };

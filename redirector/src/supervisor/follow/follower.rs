@@ -1,14 +1,19 @@
 //! Looks where followed containers are, when their engine says that something happened to them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use backon::BackoffBuilder as _;
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::Instant;
 
 use super::{Follow, Supervisor};
 use crate::{
     config::{Container, Engine, Target},
-    control::{Caller, Code},
+    control::{Caller, chain},
     supervisor::attach::{How, Wanted},
     target::EngineError,
 };
@@ -16,14 +21,19 @@ use crate::{
 /// Between two looks at all containers, whatever the engine has told.
 const TICK: Duration = Duration::from_secs(30);
 
-/// Until a rule that could not be put is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// Containers that are looked at at once.
 const LOOKS: usize = 8;
 
 /// Between tries to reach an engine: first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Between looks at a container whose rules cannot be put: first, and at most.
+const RETRIES: (Duration, Duration) = (Duration::from_secs(1), TICK);
+
+fn backoff((first, most): (Duration, Duration)) -> ExponentialBackoff {
+    let builder = ExponentialBuilder::default().with_min_delay(first).with_max_delay(most);
+    builder.without_max_times().with_jitter().build()
+}
 
 /// How listening to an engine ended.
 enum Ended {
@@ -36,68 +46,79 @@ enum Ended {
 impl Supervisor {
     /// Follows the containers of one engine until the daemon ends.
     pub(in crate::supervisor) async fn follow(self: Arc<Self>, engine: Engine) {
-        let pauses = || {
-            let (first, most) = PAUSES;
-            let pauses = backon::ExponentialBuilder::default().with_min_delay(first).with_max_delay(most);
-            pauses.without_max_times().with_jitter().build()
-        };
-        let mut news = self.follows.news.subscribe();
-        let mut pause = pauses();
-        let mut was_lost = false;
+        let mut news = self.follows.news();
+        let mut pauses = backoff(PAUSES);
+        let mut is_lost = false;
         loop {
-            while self.follows.of(engine, None).is_empty() {
+            while self.follows.of_engine(engine, None).is_empty() {
                 if news.changed().await.is_err() {
                     return;
                 }
             }
+            let begin = Instant::now();
             let mut heard = false;
-            match self.listen(engine, &mut heard).await {
-                Ended::NotNeeded => continue,
-                Ended::Lost(error) => {
-                    let why = error.map_or_else(|| format!("{engine} has ended"), |error| error.to_string());
-                    if heard || !was_lost {
-                        tracing::warn!(why, "not told what happens to containers; trying again");
-                    }
-                    for container in self.follows.of(engine, None) {
-                        self.follows.waits(&container, why.clone());
-                    }
-                    if heard {
-                        pause = pauses();
-                    }
-                    was_lost = true;
-                }
+            let Ended::Lost(error) = self.listen(engine, &mut heard).await else { continue };
+            // It told something, or could have for long enough.
+            if heard || begin.elapsed() > PAUSES.1 {
+                pauses = backoff(PAUSES);
+                is_lost = false;
             }
-            tokio::time::sleep(pause.next().unwrap_or(PAUSES.1)).await;
+            let why = error.map_or_else(|| format!("{engine} has ended"), |error| error.to_string());
+            if !is_lost {
+                tracing::warn!(why, "not told what happens to containers; trying again");
+            }
+            is_lost = true;
+            for container in self.follows.of_engine(engine, None) {
+                self.follows.wait_because(&container, None, &why);
+            }
+            tokio::time::sleep(pauses.next().unwrap_or(PAUSES.1)).await;
         }
     }
 
-    /// Acts on what an engine tells. `heard` is set when it has answered.
+    /// Acts on what an engine tells. `heard` is set when it has told something.
     async fn listen(self: &Arc<Self>, engine: Engine, heard: &mut bool) -> Ended {
         let mut events = match self.opener.engines().events(engine).await {
             Ok(events) => events,
             Err(error) => return Ended::Lost(Some(error)),
         };
-        *heard = true;
-        let mut news = self.follows.news.subscribe();
+        let mut news = self.follows.news();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut looks, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
+        let (mut looks, mut busy) = (FuturesUnordered::new(), BTreeSet::<Container>::new());
+        let (mut pauses, mut stuck) = (FuturesUnordered::new(), BTreeMap::<Container, Stuck>::new());
         loop {
             tokio::select! {
                 event = events.next() => match event {
                     None => return Ended::Lost(None),
                     Some(Err(error)) => return Ended::Lost(Some(error)),
-                    Some(Ok(happened)) => self.follows.look_at(self.follows.of(engine, Some(&happened))),
+                    Some(Ok(happened)) => {
+                        *heard = true;
+                        self.follows.look_at(self.follows.of_engine(engine, Some(&happened)));
+                    }
                 },
-                _ = tick.tick() => self.follows.look_at(self.follows.of(engine, None)),
+                _ = tick.tick() => self.follows.look_at(self.follows.of_engine(engine, None)),
                 changed = news.changed() => {
-                    if changed.is_err() || self.follows.of(engine, None).is_empty() {
+                    if changed.is_err() || self.follows.of_engine(engine, None).is_empty() {
                         return Ended::NotNeeded;
                     }
                 }
-                Some(looked) = looks.next(), if !looks.is_empty() => {
-                    if let Ok(container) = looked {
-                        busy.remove(&container);
+                Some((container, is_settled)) = looks.next(), if !looks.is_empty() => {
+                    busy.remove(&container);
+                    if is_settled {
+                        stuck.remove(&container);
+                    } else {
+                        let stuck = stuck.entry(container.clone()).or_default();
+                        // One pause at a time, however many looks there were.
+                        if !std::mem::replace(&mut stuck.is_paused, true) {
+                            pauses.push(after(stuck.backoff.next().unwrap_or(TICK), container));
+                        }
+                    }
+                }
+                Some(container) = pauses.next(), if !pauses.is_empty() => {
+                    // It may have been settled meanwhile.
+                    if let Some(stuck) = stuck.get_mut(&container) {
+                        stuck.is_paused = false;
+                        self.follows.look_at([container]);
                     }
                 }
             }
@@ -106,47 +127,62 @@ impl Supervisor {
                 && let Some(container) = self.follows.next_due(engine, &busy)
             {
                 busy.insert(container.clone());
-                // A task of its own: what has begun is done to its end, whatever becomes of the engine.
-                looks.push(tokio::spawn(Arc::clone(self).look(container)));
+                looks.push(Arc::clone(self).look(container));
             }
         }
     }
 
-    /// Puts the rules of a container where it is, and has it looked at again when that does not go well.
-    async fn look(self: Arc<Self>, container: Container) -> Container {
-        if !self.catch_up(&container).await {
-            let again = container.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(RETRY).await;
-                self.follows.look_at([again]);
-            });
-        }
-        container
+    /// Puts the rules of a container where it is. Gives whether all are in force, or wait for it.
+    async fn look(self: Arc<Self>, container: Container) -> (Container, bool) {
+        let looked = container.clone();
+        // A task of its own: what has begun is done to its end, whatever becomes of the engine.
+        let task = tokio::spawn(async move { self.catch_up(&looked).await });
+        (container, task.await.unwrap_or(false))
     }
 
-    /// Puts the rules that follow a container where it is now. Gives whether all are in force, or wait for it.
     async fn catch_up(&self, container: &Container) -> bool {
-        let Some(followed) = self.follows.get(container) else { return true };
-        for rule in followed.rules.into_values() {
-            let wanted = Wanted {
-                target: Target::Container(container.clone()),
-                spec: rule.spec,
-                host_netns: rule.host_netns,
-                how: How::Rule(Follow::Still),
-            };
-            // Only `pid:` and `self` ask for a caller.
-            if let Err(error) = self.put(Caller { pid: None, uid: Some(0) }, wanted).await {
-                self.follows.waits(container, error.message.clone());
-                if error.code == Code::NotFound {
-                    return true;
+        // Only `pid:` and `self` ask for a caller.
+        let nobody = Caller { pid: None, uid: Some(0) };
+        let target = Target::Container(container.clone());
+        let mut is_settled = true;
+        for (name, followed) in self.follows.of_container(container) {
+            let opened = match self.open(target.clone(), nobody).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    self.follows.wait_because(container, None, &chain(&error));
+                    return error.is_not_found();
                 }
+            };
+            let (target, how) = (target.clone(), How::Rule(Follow::Still));
+            let wanted = Wanted { target, spec: followed.spec, host_netns: followed.host_netns, how };
+            if let Err(error) = self.put_into(nobody, wanted, Some(opened)).await {
+                // One rule's trouble is not another's.
+                is_settled = false;
+                self.follows.wait_because(container, Some(&name), &error.message);
                 if let Some(suppressed) = self.follows.said_stuck.pass() {
                     let error = error.message;
                     tracing::warn!(target = %container, error, suppressed, "a rule cannot follow its container");
                 }
-                return false;
             }
         }
-        true
+        is_settled
     }
+}
+
+/// A container whose rules cannot be put.
+struct Stuck {
+    backoff: ExponentialBackoff,
+    /// Whether it is looked at again after a pause, anyhow.
+    is_paused: bool,
+}
+
+impl Default for Stuck {
+    fn default() -> Self {
+        Self { backoff: backoff(RETRIES), is_paused: false }
+    }
+}
+
+async fn after(pause: Duration, container: Container) -> Container {
+    tokio::time::sleep(pause).await;
+    container
 }

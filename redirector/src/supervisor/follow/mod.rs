@@ -5,21 +5,18 @@
 //! told when it is another one.
 
 mod follower;
+mod list;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
-use tokio::sync::watch;
-
+use self::list::Followed;
+pub(super) use self::list::Follows;
 use super::{Supervisor, Table, attach::HostNetns, namespace::Namespace};
 use crate::{
-    config::{Container, Engine, RuleName, RuleSpec, Target},
+    config::{Container, RuleName, RuleSpec, Target},
     control::{AttachResult, Attached, Code, Detached, Error, SCHEMA, WaitingView},
     netns::NetnsCookie,
-    observe::RateLimit,
-    target::{ContainerId, Happened},
+    target::ContainerId,
 };
 
 /// Whether a rule follows its container.
@@ -33,174 +30,20 @@ pub(super) enum Follow {
     Still,
 }
 
-/// A rule that follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FollowedRule {
-    spec: RuleSpec,
-    host_netns: HostNetns,
-}
-
-/// A container that rules follow.
-#[derive(Clone, Debug)]
-struct Followed {
-    /// Which one it was last.
-    id: ContainerId,
-    /// Where it was last.
-    at: Option<NetnsCookie>,
-    rules: BTreeMap<RuleName, FollowedRule>,
-    /// What keeps rules waiting.
-    why: String,
-}
-
-/// Every container that rules follow. Changed with the table's lock held.
-#[derive(Debug)]
-pub(super) struct Follows {
-    list: Mutex<BTreeMap<Container, Followed>>,
-    /// Containers that a follower has to look at.
-    due: Mutex<BTreeSet<Container>>,
-    /// Tells the followers that something of this has changed.
-    news: watch::Sender<()>,
-    said_stuck: RateLimit,
-}
-
-impl Default for Follows {
-    fn default() -> Self {
-        let (list, due) = (Mutex::default(), Mutex::default());
-        Self { list, due, news: watch::Sender::new(()), said_stuck: RateLimit::default() }
-    }
-}
-
-/// Where the rules of a container were before they came to be somewhere else.
-struct Moved {
-    id: ContainerId,
-    at: Option<NetnsCookie>,
-    rules: Vec<RuleName>,
-}
-
-impl Follows {
-    fn list(&self) -> MutexGuard<'_, BTreeMap<Container, Followed>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has a follower look at these.
-    fn look_at(&self, containers: impl IntoIterator<Item = Container>) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).extend(containers);
-        self.news.send_replace(());
-    }
-
-    /// A container of this engine that has to be looked at, and is not being looked at.
-    fn next_due(&self, engine: Engine, busy: &BTreeSet<Container>) -> Option<Container> {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = due.iter().find(|one| one.engine == engine && !busy.contains(one))?.clone();
-        due.take(&next)
-    }
-
-    fn get(&self, container: &Container) -> Option<Followed> {
-        self.list().get(container).cloned()
-    }
-
-    /// The containers of an engine that `what` may be about; all without it.
-    fn of(&self, engine: Engine, what: Option<&Happened>) -> Vec<Container> {
-        let list = self.list();
-        let of_engine = list.iter().filter(|(container, _)| container.engine == engine);
-        let concerned = of_engine.filter(|(container, followed)| {
-            what.is_none_or(|what| what.concerns(container, Some(&followed.id)))
-        });
-        concerned.map(|(container, _)| container.clone()).collect()
-    }
-
-    /// Keeps a rule that is in force there. Gives whether that is new, and what has moved.
-    fn keep(
-        &self,
-        container: &Container,
-        id: &ContainerId,
-        at: Option<NetnsCookie>,
-        rule: (RuleName, FollowedRule),
-    ) -> (bool, Option<Moved>) {
-        let mut list = self.list();
-        let followed = list.entry(container.clone()).or_insert_with(|| Followed {
-            id: id.clone(),
-            at,
-            rules: BTreeMap::new(),
-            why: String::new(),
-        });
-        let moved = (followed.at != at || followed.id != *id).then(|| Moved {
-            id: std::mem::replace(&mut followed.id, id.clone()),
-            at: std::mem::replace(&mut followed.at, at),
-            rules: followed.rules.keys().cloned().collect(),
-        });
-        let (name, rule) = rule;
-        let is_new = followed.rules.insert(name, rule.clone()).is_none_or(|before| before != rule);
-        (is_new, moved)
-    }
-
-    /// Rules that were taken out of this namespace do not follow any more. Gives those that did.
-    pub(super) fn forget(&self, at: NetnsCookie, gone: &[RuleName]) -> Vec<RuleName> {
-        let mut forgotten = Vec::new();
-        self.list().retain(|_, followed| {
-            if followed.at == Some(at) {
-                forgotten.extend(
-                    followed.rules.extract_if(.., |name, _| gone.contains(name)).map(|(name, _)| name),
-                );
-            }
-            !followed.rules.is_empty()
-        });
-        if !forgotten.is_empty() {
-            // An engine that nobody is followed of need not be listened to.
-            self.news.send_replace(());
-        }
-        forgotten
-    }
-
-    /// A namespace has died. The containers whose rules wait from now on.
-    pub(super) fn bury(&self, at: NetnsCookie) -> Vec<Container> {
-        let mut waiting = Vec::new();
-        for (container, followed) in self.list().iter_mut().filter(|(_, followed)| followed.at == Some(at)) {
-            followed.at = None;
-            followed.why = "its namespace has ended".into();
-            waiting.push(container.clone());
-        }
-        self.look_at(waiting.iter().cloned());
-        waiting
-    }
-
-    fn waits(&self, container: &Container, why: String) {
-        if let Some(followed) = self.list().get_mut(container) {
-            followed.why = why;
-        }
-    }
-
-    /// Which container a rule of this namespace follows.
-    pub(super) fn container_of(&self, at: NetnsCookie, rule: &RuleName) -> Option<Container> {
-        let list = self.list();
-        let mut here = list.iter().filter(|(_, followed)| followed.at == Some(at));
-        here.find(|(_, followed)| followed.rules.contains_key(rule)).map(|(container, _)| container.clone())
-    }
-}
-
-impl Followed {
-    /// The rules that are not in force anywhere.
-    fn waiting(&self, table: &Table) -> Vec<RuleSpec> {
-        let netns = self.at.and_then(|at| table.get(&at));
-        let current = netns.map(|netns| Arc::clone(&netns.published.load().current));
-        let waits = |name: &RuleName| current.as_ref().is_none_or(|current| current.get(name).is_none());
-        self.rules.iter().filter(|(name, _)| waits(name)).map(|(_, rule)| rule.spec.clone()).collect()
-    }
-}
-
 impl Supervisor {
     /// Whether a rule that is to follow its container still shall.
     pub(super) fn may_be_put(&self, target: &Target, spec: &RuleSpec, follow: Follow) -> Result<(), Error> {
-        let (Target::Container(container), Follow::Still) = (target, follow) else { return Ok(()) };
-        let followed = self.follows.get(container);
-        let is_wanted = |followed: &Followed| followed.rules.values().any(|rule| rule.spec == *spec);
-        if followed.as_ref().is_some_and(is_wanted) {
+        let (Target::Container(container), Follow::Still, Some(name)) = (target, follow, &spec.name) else {
+            return Ok(());
+        };
+        if self.follows.get(container, name).is_some_and(|followed| followed.spec == *spec) {
             return Ok(());
         }
         Err(Error::new(Code::Failed, format!("target `{target}`: this rule does not follow it any more")))
     }
 
-    /// Whether a rule that comes to where its container is meets no rule of that name there but itself.
+    /// Whether a rule that comes to where its container is takes no other rule's place there. One that says the same
+    /// and follows another name of the container is no other.
     pub(super) fn may_change(
         &self,
         netns: Option<&Namespace>,
@@ -213,8 +56,11 @@ impl Supervisor {
         else {
             return Ok(());
         };
-        let is_there = netns.published.load().current.get(name).is_some();
-        if !is_there || self.follows.container_of(netns.cookie, name).as_ref() == Some(container) {
+        let published = netns.published.load();
+        let Some(there) = published.current.get(name) else { return Ok(()) };
+        let owners = self.follows.owners(netns.cookie, name);
+        let says_the_same = there.rule.is_like(&spec.clone().named(name.clone()));
+        if owners.contains(container) || (says_the_same && !owners.is_empty()) {
             return Ok(());
         }
         let message = format!("rule `{name}`: there is another rule of that name in `{}`", netns.target);
@@ -232,28 +78,31 @@ impl Supervisor {
     ) -> bool {
         let (Target::Container(container), Some(id), Follow::Begin | Follow::Still) = (target, id, follow)
         else {
-            return !self.follows.forget(netns.cookie, &[name]).is_empty();
+            let was_there = !self.follows.forget(netns.cookie, std::slice::from_ref(&name)).is_empty();
+            let waited = self.follows.remove(target, |rule| *rule == name);
+            return was_there || !waited.is_empty();
         };
-        let rule = FollowedRule { spec, host_netns };
-        let (is_new, moved) = self.follows.keep(container, &id, Some(netns.cookie), (name, rule));
-        if is_new {
-            // From now on its engine has to be listened to.
-            self.follows.news.send_replace(());
+        if follow == Follow::Begin {
+            // The last word counts, by whatever name the container was called.
+            self.follows.take_over(container, netns.cookie, &name);
         }
-        if let Some(before) = moved
+        let followed =
+            Followed { spec, host_netns, id: id.clone(), at: Some(netns.cookie), why: String::new() };
+        let before = self.follows.keep(container, &name, followed.clone());
+        if let Some(before) = &before
             && before.id != id
         {
-            tracing::warn!(target = %container, before = %before.id, now = %id, "that name is another container's now; rules follow the name");
-            self.leave(table, &before).await;
+            tracing::warn!(target = %container, rule = %name, before = %before.id, now = %id, "that name is another container's now; the rule follows the name");
+            self.leave(table, before, &name).await;
         }
-        is_new
+        before.is_none_or(|before| before.spec != followed.spec || before.host_netns != followed.host_netns)
     }
 
-    /// Takes rules out of a namespace that their name does not mean any more.
-    async fn leave(&self, table: &mut Table, before: &Moved) {
+    /// Takes a rule out of a namespace that its name does not mean any more.
+    async fn leave(&self, table: &mut Table, before: &Followed, name: &RuleName) {
         let Some(netns) = before.at.and_then(|at| table.get(&at)).cloned() else { return };
-        if let Err(error) = self.remove_rules(table, &netns, &before.rules).await {
-            tracing::error!(netns = %netns.target, %error, "take the rules away where they were");
+        if let Err(error) = self.remove_rules(table, &netns, std::slice::from_ref(name)).await {
+            tracing::error!(netns = %netns.target, %error, "take the rule away where it was");
         }
     }
 
@@ -261,24 +110,26 @@ impl Supervisor {
     pub(super) async fn wait_for(
         &self,
         container: &Container,
-        id: ContainerId,
-        why: String,
+        (id, why): (ContainerId, String),
         (spec, host_netns): (RuleSpec, HostNetns),
+        dry_run: bool,
     ) -> Attached {
         let _table = self.table.lock().await;
-        let taken = self.follows.get(container).map(|followed| followed.rules).unwrap_or_default();
-        let free = || (1..).map(RuleName::numbered).find(|name| !taken.contains_key(name));
-        let name = spec.name.clone().or_else(free).expect("there are few rules");
+        let name = spec.name.clone().unwrap_or_else(|| self.follows.name_for(container, &spec));
         let spec = RuleSpec { name: Some(name.clone()), ..spec };
-        self.follows.keep(container, &id, None, (name.clone(), FollowedRule { spec, host_netns }));
-        self.follows.waits(container, why);
-        // It may run by now.
-        self.follows.look_at([container.clone()]);
-        tracing::info!(target = %container, rule = %name, "the rule waits until the container runs");
+        if !dry_run {
+            // Where it is in force, and of which container, is not what has changed.
+            let before = self.follows.get(container, &name);
+            let (id, at) = before.map_or((id, None), |before| (before.id, before.at));
+            self.follows.keep(container, &name, Followed { spec, host_netns, id, at, why });
+            // It may run by now.
+            self.follows.look_at([container.clone()]);
+            tracing::info!(target = %container, rule = %name, "the rule waits until the container runs");
+        }
         Attached {
             schema: SCHEMA,
             result: AttachResult::Waiting,
-            dry_run: false,
+            dry_run,
             target: Target::Container(container.clone()),
             cookie: 0,
             rule: name,
@@ -288,37 +139,66 @@ impl Supervisor {
         }
     }
 
-    /// Forgets rules that wait for a container; `None` where none does.
-    pub(super) fn stop_waiting(&self, target: &Target, rule: Option<&RuleName>) -> Option<Detached> {
-        let Target::Container(container) = target else { return None };
-        let mut list = self.follows.list();
-        let followed = list.get_mut(container)?;
-        let gone = followed.rules.extract_if(.., |name, _| rule.is_none_or(|rule| rule == name));
-        let gone: Vec<_> = gone.map(|(name, _)| name).collect();
-        if followed.rules.is_empty() {
-            list.remove(container);
-        }
-        self.follows.news.send_replace(());
-        (!gone.is_empty()).then(|| Detached {
+    /// Ends rules that follow a container, those that wait and those that are in force where it was last; `None` where
+    /// there are none.
+    pub(super) async fn stop_following(
+        &self,
+        table: &mut Table,
+        target: &Target,
+        rule: Option<&RuleName>,
+    ) -> Result<Option<Detached>, Error> {
+        let Target::Container(container) = target else { return Ok(None) };
+        let mut followed = self.follows.of_container(container);
+        followed.retain(|(name, _)| rule.is_none_or(|rule| rule == name));
+        let mut detached = Detached {
             schema: SCHEMA,
             result: "detached".into(),
             target: target.clone(),
             cookie: 0,
-            rules: gone,
+            rules: followed.iter().map(|(name, _)| name.clone()).collect(),
             steered: false,
             connections: 0,
-        })
+        };
+        for (name, followed) in &followed {
+            let netns = followed.at.and_then(|at| table.get(&at)).cloned();
+            if let Some(netns) = netns.filter(|netns| followed.is_in_force(netns)) {
+                detached.cookie = netns.cookie.0;
+                detached.steered = self.remove_rules(table, &netns, std::slice::from_ref(name)).await?;
+            }
+        }
+        self.follows.remove(target, |name| detached.rules.contains(name));
+        Ok((!detached.rules.is_empty()).then_some(detached))
     }
 
-    /// The rules that wait, of all containers or of one.
+    /// The rules that are not in force, of all containers or of one, by what keeps them waiting.
     pub(super) fn waiting(&self, table: &Table, only: Option<&Target>) -> Vec<WaitingView> {
-        let list = self.follows.list();
-        let views = list.iter().map(|(container, followed)| WaitingView {
-            target: Target::Container(container.clone()),
-            container: followed.id.to_string(),
-            why: followed.why.clone(),
-            rules: followed.waiting(table),
-        });
-        views.filter(|view| !view.rules.is_empty() && only.is_none_or(|only| *only == view.target)).collect()
+        let mut views: Vec<WaitingView> = Vec::new();
+        for (container, followed) in self.follows.all() {
+            let target = Target::Container(container);
+            let netns = followed.at.and_then(|at| table.get(&at));
+            let is_in_force = netns.is_some_and(|netns| followed.is_in_force(netns));
+            if is_in_force || only.is_some_and(|only| *only != target) {
+                continue;
+            }
+            let Followed { spec, id, why, .. } = followed;
+            match views.last_mut().filter(|view| view.target == target && view.why == why) {
+                Some(view) => view.rules.push(spec),
+                None => views.push(WaitingView { target, container: id.to_string(), why, rules: vec![spec] }),
+            }
+        }
+        views
     }
+}
+
+impl Followed {
+    /// Whether it is among the rules there.
+    fn is_in_force(&self, netns: &Namespace) -> bool {
+        self.at == Some(netns.cookie)
+            && self.spec.name.as_ref().is_some_and(|name| netns.published.load().current.get(name).is_some())
+    }
+}
+
+/// Which container a rule of this namespace follows.
+pub(super) fn container_of(follows: &Follows, at: NetnsCookie, rule: &RuleName) -> Option<Container> {
+    follows.owners(at, rule).into_iter().next()
 }
