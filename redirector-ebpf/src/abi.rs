@@ -1,24 +1,25 @@
 //! A mark of the ABI, in the kernel object, so that an object can be told from one of another version.
 
 use crate::{
-    BypassKey, Cell, Flow, MAX_BYPASS, MAX_CELLS, MAX_RULES, NetnsCounters, RuleCounters, RuleSet, SLOTS,
+    BypassKey, Flow, MAX_BYPASS, MAX_RULES, NetnsCounters, RuleCounters, SLOTS,
+    image::{LARGE, MEDIUM, SMALL},
 };
 
 /// Raised with every change of a meaning in this crate that changes no size.
-const ABI_VERSION: usize = 1;
+const ABI_VERSION: usize = 2;
 
 const LAYOUT: [usize; 11] = [
     ABI_VERSION,
     size_of::<BypassKey>(),
-    size_of::<Cell>(),
     size_of::<Flow>(),
     size_of::<NetnsCounters>(),
     size_of::<RuleCounters>(),
-    size_of::<RuleSet>(),
     MAX_BYPASS,
-    MAX_CELLS,
     MAX_RULES,
     SLOTS,
+    SMALL,
+    MEDIUM,
+    LARGE,
 ];
 
 const PREFIX: [u8; 16] = *b"redirector-abi-\0";

@@ -1,15 +1,15 @@
 //! What the kernel program and user space share: the ABI of the maps, and the one matching rule.
 //!
 //! Both sides compile this file. There is no second implementation of the rule anywhere: the kernel program
-//! calls [`RuleSet::first_match`] for a SYN, the relay calls it for the connection that this SYN became, and
+//! calls [`Words::decide`] for a SYN, the relay calls it for the connection that this SYN became, and
 //! the tests call it to check the kernel.
 //!
 //! | map | type | key | value | writer | reader |
 //! | --- | --- | --- | --- | --- | --- |
-//! | `RULES` | array of maps, 1 × array, 1 | 0, 0 | [`RuleSet`] | user space, whole | program |
+//! | `RULES_SMALL`, `RULES_MEDIUM`, `RULES_LARGE` | array of maps, 1 × array, 1 | 0, 0 | [`Words`] | user space, whole | program |
 //! | `LISTENERS` | SOCKMAP, [`SLOTS`] | [`slot`] | socket (cookie when read) | user space | program |
 //! | `BYPASS` | hash, [`MAX_BYPASS`] | [`BypassKey`] | 1 | user space | program |
-//! | `RULE_COUNTERS` | per-CPU array, [`MAX_RULES`] | [`Cell::rule`] | [`RuleCounters`] | program | user space |
+//! | `RULE_COUNTERS` | per-CPU array, [`MAX_RULES`] | [`Decision::rule`] | [`RuleCounters`] | program | user space |
 //! | `NETNS_COUNTERS` | per-CPU array, 1 | 0 | [`NetnsCounters`] | program | user space |
 //!
 //! Every type here is integers with its padding written out, so that `bytemuck` can prove that there is none left.
@@ -18,16 +18,17 @@
 #![forbid(unsafe_code)]
 
 mod abi;
-mod cell;
 mod counters;
+mod decision;
+mod flow;
+pub mod image;
 mod order;
 
 pub use abi::ABI_MARK;
-pub use cell::{
-    Action, Cell, Decision, FAMILIES_ALL, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, MAX_CELLS, PROTOCOL_TCP,
-    RuleSet,
-};
 pub use counters::{NetnsCounters, RuleCounters, UNAVAILABLE_REASONS, Unavailable};
+pub use decision::{Action, Decision, FLAG_DOWN};
+pub use flow::{FAMILY_IPV4, FAMILY_IPV6, Flow, PROTOCOL_TCP};
+pub use image::Words;
 pub use order::Precedence;
 
 /// Rules that one namespace can have: the length of `RULE_COUNTERS`.

@@ -26,16 +26,23 @@ fn redirector(ctx: SkLookupContext) -> u32 {
 
 #[inline(always)]
 fn decide(ctx: &SkLookupContext) -> u32 {
-    let flow = context::flow(ctx);
-    if flow.protocol != PROTOCOL_TCP {
+    let context = context::Context::new(ctx);
+    if context.protocol() != PROTOCOL_TCP {
         // Not ours to judge: the kernel's own lookup goes on.
         return SK_PASS;
     }
-    let Some(set) = maps::rules() else {
+    let (family, port) = (context.family(), context.local_port());
+    let decided = if let Some(small) = maps::small_rules() {
+        small.decide_reading(family, port, || context.flow())
+    } else if let Some(medium) = maps::medium_rules() {
+        medium.decide_reading(family, port, || context.flow())
+    } else if let Some(large) = maps::large_rules() {
+        large.decide_reading(family, port, || context.flow())
+    } else {
         // No rule set was ever published: as if the program were not there.
         return SK_PASS;
     };
-    let Some(decision) = set.first_match(&flow) else {
+    let Some((decision, flow)) = decided else {
         maps::count_netns(|counters| counters.unmatched += 1);
         // The application's own socket, or the kernel's RST when it has none.
         return SK_PASS;

@@ -11,30 +11,34 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use redirector_ebpf::{
-    BypassKey, MAX_BYPASS, MAX_RULES, NetnsCounters, PROTOCOL_TCP, RuleCounters, RuleSet, SLOTS, Unavailable,
+    BypassKey, MAX_BYPASS, MAX_RULES, NetnsCounters, PROTOCOL_TCP, RuleCounters, SLOTS, Unavailable, Words,
+    image::{LARGE, MEDIUM, SMALL},
 };
 
-const WORDS: usize = size_of::<RuleSet>() / size_of::<u64>();
-
-const _: () = assert!(WORDS * size_of::<u64>() == size_of::<RuleSet>());
-const _: () = assert!(align_of::<RuleSet>() <= align_of::<u64>());
-
-/// The inner map is replaced as a whole: a packet sees one rule set or the other, never a mixture.
+/// The inner map is replaced as a whole: a packet sees one rule set or the other, never a mixture. There is one in one of
+/// these maps, but while user space goes from one size to another: then it is in two, and the smaller one counts.
 ///
-/// Its value is a [`RuleSet`], and called words: user space makes inner maps without BTF, and from Linux 5.15 to 6.2 a
-/// value that BTF calls a struct without a timer is another one than a value of which nothing is known, so that the
+/// Their values are [`Words`], and called words of 64 bits: user space makes inner maps without BTF, and from Linux 5.15 to
+/// 6.2 a value that BTF calls a struct without a timer is another one than a value of which nothing is known, so that the
 /// kernel would refuse the map (`bpf_map_meta_equal`,
 /// <https://github.com/torvalds/linux/blob/v6.1/kernel/bpf/map_in_map.c>). Words cannot have a timer either way.
-#[btf_map]
-static RULES: ArrayOfMaps<Array<[u64; WORDS], 1>, 1> = ArrayOfMaps::new();
+macro_rules! rules {
+    ($map:ident, $get:ident, $size:ident) => {
+        #[btf_map]
+        static $map: ArrayOfMaps<Array<[u64; $size / 2], 1>, 1> = ArrayOfMaps::new();
 
-/// The rule set in force; `None` before the first.
-#[inline(always)]
-pub(crate) fn rules() -> Option<&'static RuleSet> {
-    let words: *const [u64; WORDS] = RULES.get_value(0, &0)?;
-    // SAFETY: user space writes whole rule sets; they are as long as these words, and aligned no more strictly.
-    Some(unsafe { &*words.cast::<RuleSet>() })
+        /// The rule set in force, when it has this size.
+        #[inline(always)]
+        pub(crate) fn $get() -> Option<&'static Words<$size>> {
+            let words: *const [u64; $size / 2] = $map.get_value(0, &0)?;
+            // SAFETY: user space writes whole rule sets; they are as long as these words, and aligned no more strictly.
+            Some(unsafe { &*words.cast::<Words<$size>>() })
+        }
+    };
 }
+rules!(RULES_SMALL, small_rules, SMALL);
+rules!(RULES_MEDIUM, medium_rules, MEDIUM);
+rules!(RULES_LARGE, large_rules, LARGE);
 
 #[btf_map]
 static LISTENERS: ListenerMap = ListenerMap::new();

@@ -2,26 +2,32 @@
 
 use core::cmp::Ordering;
 
-/// What the order looks at, of one cell. The lesser comes first and decides.
+/// What the order looks at, of one cell: one match of a rule with one of its sources. The lesser comes first and decides.
 ///
-/// In this order: the longer destination prefix; fewer ports in the match that the cell comes from; the rule's
-/// name in byte order. Prefixes of different families are compared by length too, which decides nothing: no
+/// In this order: the higher priority; the longer destination prefix; fewer ports in the match; the longer source prefix;
+/// the rule's name in byte order. Prefixes of different families are compared by length too, which decides nothing: no
 /// packet matches both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Precedence<'a> {
+    /// The rule's.
+    pub priority: i32,
     /// 0 to 128; 0 without an address.
     pub destination_prefix_length: u8,
     /// 1 to 65,535.
     pub ports: u32,
+    /// 0 to 128; 0 without a source.
+    pub source_prefix_length: u8,
     /// Unique in a namespace.
     pub rule_name: &'a [u8],
 }
 
 impl Ord for Precedence<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        let Self { destination_prefix_length, ports, rule_name } = self;
-        (other.destination_prefix_length.cmp(destination_prefix_length))
+        let Self { priority, destination_prefix_length, ports, source_prefix_length, rule_name } = self;
+        (other.priority.cmp(priority))
+            .then(other.destination_prefix_length.cmp(destination_prefix_length))
             .then(ports.cmp(&other.ports))
+            .then(other.source_prefix_length.cmp(source_prefix_length))
             .then(rule_name.cmp(&other.rule_name))
     }
 }

@@ -26,6 +26,7 @@ pub mod control;
 pub mod doctor;
 pub mod kernel;
 pub mod listener;
+pub mod matcher;
 pub mod netns;
 pub mod observe;
 pub mod relay;

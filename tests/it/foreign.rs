@@ -1,8 +1,9 @@
 //! `sk_lookup` programs of others in the same namespace. Ours plays the part of theirs.
 
 use redirector::{
-    config::{Placed, RuleSpec, compile},
+    config::RuleSpec,
     kernel::{Instance, Link, attached_programs},
+    matcher::{Placed, compile},
 };
 use redirector_ebpf::{CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, slot};
 use redirector_tests::{
@@ -22,7 +23,7 @@ fn attach_foreign(world: &World, rule: Value) -> (Instance, Link) {
     instance
         .publish(
             &compile([Placed { rule: &rule, index: 0, consumer: CONSUMER_RELAY, flags: 0 }])
-                .expect("few cells"),
+                .expect("few rules"),
         )
         .expect("publish");
     let link = instance.attach(world.net.pod.open().as_fd()).expect("attach");

@@ -19,7 +19,7 @@ use redirector_tests::{
 use socket2::SockRef;
 
 /// An attach of the pod, but for one thing.
-const ATTACH: [(&str, i32, &str); 55] = [
+const ATTACH: [(&str, i32, &str); 68] = [
     // Targets that are none.
     ("nowhere --match tcp:80 --to reject", 2, "nowhere"),
     ("netns: --match tcp:80 --to reject", 2, "netns:"),
@@ -81,7 +81,21 @@ const ATTACH: [(&str, i32, &str); 55] = [
     ("{pod} --match tcp:80 --to reject --connect-timeout 0s", 2, "0s"),
     ("{pod} --match tcp:80 --to reject --idle-timeout soon", 2, "soon"),
     ("{pod} --match tcp:80 --to reject --idle-timeout 25days", 2, "25days"),
-    ("{pod} --match tcp:80 --to reject --from 10.0.0.0/8", 2, "--from"),
+    ("{pod} --match tcp:80 --to reject --interface eth0", 2, "--interface"),
+    // Sources, exceptions, priorities.
+    ("{pod} --match tcp:80 --to reject --from 10.0.0.1/8", 2, "10.0.0.0/8"),
+    ("{pod} --match tcp:80 --to reject --from fd00::1/8", 2, "fd00::/8"),
+    ("{pod} --match tcp:80 --to reject --from ::ffff:10.0.0.1", 2, "10.0.0.1/32"),
+    ("{pod} --match tcp:80 --to reject --from client", 2, "client"),
+    ("{pod} --match tcp:80 --to reject --from 10.0.0.1 --from 10.0.0.1/32", 2, "there twice"),
+    ("{pod} --match tcp:10.0.0.1:80 --to reject --from fd00::/8", 2, "no source is"),
+    ("{pod} --match tcp:80 --to reject --except 80", 2, "tcp:80"),
+    ("{pod} --match tcp:80 --to reject --except tcp:81", 2, "nothing in common"),
+    ("{pod} --match tcp:10.0.0.1:80 --to reject --except tcp:10.0.0.2:80", 2, "nothing in common"),
+    ("{pod} --match tcp:80 --to reject --except tcp:80", 2, "nothing is left"),
+    ("{pod} --match tcp:80 --to reject --priority 2147483648", 2, "2147483648"),
+    ("{pod} --match tcp:80 --to reject --priority high", 2, "high"),
+    ("{pod} --match tcp:80 --to reject --priority 1 --priority 2", 2, "--priority"),
 ];
 
 /// Whole command lines.

@@ -3,12 +3,14 @@
 
 use std::net::IpAddr;
 
+use redirector_ebpf::MAX_RULES;
 use redirector_tests::{
     client::answer,
     server::Server,
-    topology::{POD_V4, POD_V6, at},
+    topology::{CLIENT_V4, CLIENT_V6, POD_V4, POD_V6, at},
     world::{World, count},
 };
+use serde_json::json;
 
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -148,23 +150,98 @@ fn udp_is_left_alone() {
 }
 
 #[test]
-fn as_many_port_ranges_as_a_namespace_can_have_all_work() {
+fn as_many_rules_as_a_namespace_can_have_all_work() {
     let (world, proxy) = (World::new(), Server::here("proxy"));
-    // 8 rules of 32 separate ports: 256 cells.
-    for rule in 0..8 {
-        let ports: Vec<_> = (0..32).map(|item| (1000 * (rule + 1) + item * 2).to_string()).collect();
-        world.steer(&format!("rule{rule}"), &format!("tcp:{}", ports.join(",")), &proxy.destination());
+    for rule in 0..MAX_RULES {
+        world.steer(&format!("rule{rule}"), &format!("tcp:{}", 1000 + 2 * rule), &proxy.destination());
     }
-    for (port, expected) in
-        [(1000, "proxy"), (1001, "refused"), (8062, "proxy"), (8063, "refused"), (8064, "refused")]
-    {
-        assert_eq!(world.answer(at(POD_V4, port)), expected, "port {port}");
+    for rule in [0, 1, MAX_RULES / 2, MAX_RULES - 1] {
+        let port = u16::try_from(1000 + 2 * rule).unwrap();
+        assert_eq!(world.answer(at(POD_V4, port)), "proxy", "port {port}");
+        assert_eq!(world.answer(at(POD_V6, port + 1)), "refused", "port {port}");
     }
-    let before = world.pod()["rules"].clone();
     let outcome =
         world.cli().run(&["attach", &world.target(), "--match", "tcp:1", "--to", &proxy.destination()]);
     redirector_tests::cli::error(&outcome, 1);
-    let after = world.pod()["rules"].clone();
-    assert_eq!(after.as_array().unwrap().len(), before.as_array().unwrap().len());
-    assert_eq!(world.answer(at(POD_V4, 8062)), "proxy");
+    assert!(outcome.stderr.contains(&MAX_RULES.to_string()), "{outcome}");
+    assert_eq!(world.pod()["rules"].as_array().unwrap().len(), MAX_RULES);
+    assert_eq!(world.answer(at(POD_V4, 1000)), "proxy");
+}
+
+#[test]
+fn a_rule_takes_the_clients_that_it_names() {
+    let (world, all, some) = (World::new(), Server::here("all"), Server::here("some"));
+    world.steer("all", "tcp:80-90", &all.destination());
+    let attached = world.attach(&format!(
+        "--name some --match tcp:80-90 --from {CLIENT_V4} --from {CLIENT_V6} --to {}",
+        some.destination()
+    ));
+    assert_eq!(attached["warnings"], json!([]), "the longer source prefix decides");
+    for pod in [POD_V4, POD_V6] {
+        assert_eq!(world.answer(at(pod, 80)), "some");
+        assert_eq!(answer(&world.net.pod, at(pod, 80)), "all");
+    }
+    let rule = world.rule("some");
+    assert_eq!((&rule["from"], count(&rule, "/counters/steered")), (&json!([CLIENT_V4, CLIENT_V6]), 2));
+    // A prefix, with a destination.
+    world.attach(&format!(
+        "--name some --match tcp:{POD_V4}:80-90 --from 10.77.0.2/31 --to {}",
+        some.destination()
+    ));
+    assert_eq!(world.answer(at(POD_V4, 80)), "some");
+    assert_eq!(world.answer(at(POD_V6, 80)), "all");
+    assert_eq!(answer(&world.net.pod, at(POD_V4, 80)), "all");
+    let text = world.cli().run(&["list"]).success().stdout;
+    assert!(text.contains("from 10.77.0.2/31"), "{text}");
+}
+
+#[test]
+fn what_is_excepted_is_left_to_others() {
+    let (world, proxy, rest) = (World::new(), Server::here("proxy"), Server::here("rest"));
+    let _app = Server::inside(&world.net.pod, "app", 81);
+    world.attach(&format!(
+        "--name proxy --match tcp:80-85 --except tcp:81 --except tcp:{POD_V4}:82 --except tcp:[fd77::/64]:83 --to {}",
+        proxy.destination()
+    ));
+    for pod in [POD_V4, POD_V6] {
+        assert_eq!(world.answer(at(pod, 80)), "proxy");
+        assert_eq!(world.answer(at(pod, 81)), "app");
+        assert_eq!(world.answer(at(pod, 84)), "proxy");
+    }
+    assert_eq!(world.answer(at(POD_V4, 82)), "refused");
+    assert_eq!(world.answer(at(POD_V6, 82)), "proxy");
+    assert_eq!(world.answer(at(POD_V4, 83)), "proxy");
+    assert_eq!(world.answer(at(POD_V6, 83)), "refused");
+    assert_eq!(answer(&world.net.pod, at(LOOPBACK, 82)), "proxy");
+    // Another rule takes it, though it comes later in the order.
+    world.steer("rest", "tcp:*", &rest.destination());
+    assert_eq!(world.answer(at(POD_V4, 82)), "rest");
+    assert_eq!(world.answer(at(POD_V4, 80)), "proxy");
+    let text = world.cli().run(&["list"]).success().stdout;
+    assert!(text.contains("except tcp:81"), "{text}");
+}
+
+#[test]
+fn the_higher_priority_decides_whatever_matches() {
+    let world = World::new();
+    let [low, usual, high] = ["low", "usual", "high"].map(Server::here);
+    let priority = |name: &str, matching: &str, priority: &str, server: &Server| {
+        world.attach(&format!(
+            "--name {name} --match {matching} --priority {priority} --to {}",
+            server.destination()
+        ))
+    };
+    for pod in [POD_V4, POD_V6] {
+        let host = if pod.is_ipv4() { format!("tcp:{pod}:80") } else { format!("tcp:[{pod}]:80") };
+        priority("low", &host, "-1", &low);
+        assert_eq!(world.answer(at(pod, 80)), "low");
+        priority("usual", "tcp:80", "0", &usual);
+        assert_eq!(world.answer(at(pod, 80)), "usual");
+        priority("high", "tcp:*", "2147483647", &high);
+        assert_eq!(world.answer(at(pod, 80)), "high");
+        assert_eq!(priority("high", "tcp:*", "-2147483648", &high)["result"], "changed");
+        assert_eq!(world.answer(at(pod, 80)), "usual");
+        assert_eq!(world.answer(at(pod, 81)), "high");
+        world.detach();
+    }
 }

@@ -14,6 +14,7 @@
 //! | [`topology`] | a pod and a client, joined |
 //! | [`server`], [`client`] | who answers, and who asks |
 //! | [`features`], [`probe`] | which kernel has what, and what this one has |
+//! | [`mixed_rules`] | many rules of all kinds |
 //! | [`pattern`], [`scale`] | bytes that both ends know, and how many |
 //! | [`daemon`], [`cli`], [`http`] | the daemon, its command line, its API |
 //! | [`snapshot`] | what a namespace looks like, to find residue |
@@ -36,6 +37,7 @@ pub mod features;
 pub mod holder;
 pub mod http;
 pub mod kernel;
+pub mod mixed_rules;
 pub mod netns;
 pub mod pattern;
 pub mod probe;

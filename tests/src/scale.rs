@@ -19,6 +19,18 @@ pub fn many() -> usize {
     if is_small() { 1_000 } else { 10_000 }
 }
 
+/// Generated cases: 2,000, small 100.
+#[must_use]
+pub fn cases() -> u32 {
+    if is_small() { 100 } else { 2_000 }
+}
+
+/// How often a rule is changed while others use it: 1,000 times, small 20.
+#[must_use]
+pub fn very_often() -> usize {
+    if is_small() { 20 } else { 1_000 }
+}
+
 /// How often something is changed while others use it: 100 times, small 20.
 #[must_use]
 pub fn often() -> usize {

@@ -5,7 +5,7 @@ use std::{num::NonZeroU16, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    config::{Destination, Match, OnUnavailable, RuleName, Span, Target},
+    config::{Destination, Match, OnUnavailable, RuleName, Source, Span, Target},
     control::DEFAULT_SOCKET,
     target::{EngineSockets, Engines, Opener},
 };
@@ -116,9 +116,8 @@ pub(super) struct Attach {
     /// The namespace
     pub(super) target: Target,
 
-    /// Traffic that the rule takes; may be given several times
-    #[arg(long = "match", value_name = "MATCH", required = true)]
-    pub(super) matches: Vec<Match>,
+    #[command(flatten)]
+    pub(super) traffic: Traffic,
 
     /// Where it goes
     #[arg(long, value_name = "DEST", required = true)]
@@ -178,9 +177,8 @@ pub(super) struct Exec {
     /// The namespace
     pub(super) target: Target,
 
-    /// Traffic that CMD gets; may be given several times
-    #[arg(long = "match", value_name = "MATCH", required = true)]
-    pub(super) matches: Vec<Match>,
+    #[command(flatten)]
+    pub(super) traffic: Traffic,
 
     /// The rule's name [default: rule-N, the lowest N that is free]
     #[arg(long, value_name = "RULE")]
@@ -222,6 +220,26 @@ pub(super) struct Exec {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<String>,
+}
+
+/// What a rule takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Traffic {
+    /// Traffic that the rule takes; may be given several times
+    #[arg(long = "match", value_name = "MATCH", required = true)]
+    pub(super) matches: Vec<Match>,
+
+    /// Of clients with such an address only; may be given several times
+    #[arg(long, value_name = "ADDRESS[/LEN]")]
+    pub(super) from: Vec<Source>,
+
+    /// What the rule does not take, although a match names it; may be given several times
+    #[arg(long, value_name = "MATCH")]
+    pub(super) except: Vec<Match>,
+
+    /// Rules with a higher one decide first, whatever they match: -2147483648 to 2147483647
+    #[arg(long, value_name = "NUMBER", default_value_t, allow_negative_numbers = true)]
+    pub(super) priority: i32,
 }
 
 /// Both sides of the first `=`, neither of them empty.

@@ -14,7 +14,7 @@ use crate::{
 pub(super) async fn attach(socket: &Path, command: args::Attach) -> Result<(), Failure> {
     let args::Attach {
         target,
-        matches,
+        traffic: args::Traffic { matches, from, except, priority },
         to,
         name,
         on_unavailable,
@@ -25,7 +25,8 @@ pub(super) async fn attach(socket: &Path, command: args::Attach) -> Result<(), F
         dry_run,
         json,
     } = command;
-    let rule = RuleSpec { name, matches, to, on_unavailable, connect_timeout, idle_timeout };
+    let rule =
+        RuleSpec { name, matches, from, except, priority, to, on_unavailable, connect_timeout, idle_timeout };
     // The daemon checks it as well; this way a mistake is found without one.
     rule.validate().map_err(|error| Failure::usage(error.to_string()))?;
     if follow && !matches!(target, Target::Container(_)) {

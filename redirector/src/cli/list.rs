@@ -10,7 +10,7 @@ use comfy_table::{Table, presets};
 
 use super::{args, exit::Failure};
 use crate::{
-    config::Target,
+    config::{Match, Source, Target},
     control::{self, Draining, Listing, NamespaceView, WaitingView},
 };
 
@@ -75,9 +75,25 @@ fn print_waiting(out: &mut impl io::Write, waiting: &WaitingView) -> io::Result<
     table.set_header(["RULE", "MATCH", "TO"]);
     for rule in rules {
         let name = rule.name.as_ref().map(ToString::to_string).unwrap_or_default();
-        table.add_row([name, joined(&rule.matches), joined(&rule.to)]);
+        let matching = traffic(&rule.matches, &rule.from, &rule.except, rule.priority);
+        table.add_row([name, matching, joined(&rule.to)]);
     }
     table.lines().try_for_each(|line| writeln!(out, " {}", line.trim_end()))
+}
+
+/// What a rule takes, on one line.
+fn traffic(matches: &[Match], from: &[Source], except: &[Match], priority: i32) -> String {
+    let mut text = joined(matches);
+    if !from.is_empty() {
+        text += &format!(" from {}", joined(from));
+    }
+    if !except.is_empty() {
+        text += &format!(" except {}", joined(except));
+    }
+    if priority != 0 {
+        text += &format!(" priority {priority}");
+    }
+    text
 }
 
 /// An id as engines show it.
@@ -111,7 +127,7 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
         let counters = &rule.counters;
         table.add_row([
             rule.name.to_string(),
-            joined(&rule.matches),
+            traffic(&rule.matches, &rule.from, &rule.except, rule.priority),
             joined(&rule.to),
             if rule.follows.is_some() { format!("{}, follows", rule.state) } else { rule.state.clone() },
             counters.steered.to_string(),

@@ -2,13 +2,13 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
 use ipnet::IpNet;
 
-use super::{ParseError, PortSet};
+use super::{ParseError, PortSet, Source};
 
 /// `tcp:[PREFIX:]PORTS`: the original destinations that a rule takes. Without a prefix, those of both families.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +17,51 @@ pub struct Match {
     pub prefix: Option<IpNet>,
     /// Ports of the original destination.
     pub ports: PortSet,
+}
+
+impl Match {
+    /// Whether a connection to this address and port is one of it.
+    #[must_use]
+    pub fn contains(&self, destination: SocketAddr) -> bool {
+        self.ports.contains(destination.port())
+            && self.prefix.is_none_or(|net| net.contains(&destination.ip()))
+    }
+
+    /// Whether a client of one of these sources (every client without any) can connect to an address of it.
+    pub(super) fn can_come_from(&self, sources: &[Source]) -> bool {
+        let is_ipv6 = |net: IpNet| net.addr().is_ipv6();
+        let prefix = self.prefix.map(is_ipv6);
+        sources.is_empty()
+            || prefix.is_none()
+            || sources.iter().any(|source| Some(is_ipv6(source.0)) == prefix)
+    }
+
+    /// Whether all of another one is in this one.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let prefixes = match (self.prefix, other.prefix) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(one), Some(two)) => one.contains(&two),
+        };
+        prefixes
+            && other
+                .ports
+                .ranges()
+                .iter()
+                .all(|(first, last)| self.ports.ranges().iter().any(|(from, to)| from <= first && last <= to))
+    }
+
+    /// Whether there is an address and a port in both.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let prefixes = match (self.prefix, other.prefix) {
+            (Some(one), Some(two)) => one.contains(&two) || two.contains(&one),
+            (None, _) | (_, None) => true,
+        };
+        prefixes
+            && self.ports.ranges().iter().any(|(first, last)| {
+                other.ports.ranges().iter().any(|(from, to)| from <= last && first <= to)
+            })
+    }
 }
 
 impl FromStr for Match {
@@ -65,7 +110,7 @@ fn parse(text: &str) -> Result<Match, ParseError> {
 }
 
 /// An address or a prefix of one family, without host bits.
-fn prefix<A: FromStr + Into<IpAddr>>(text: &str, bits: u8) -> Result<IpNet, ParseError> {
+pub(super) fn prefix<A: FromStr + Into<IpAddr>>(text: &str, bits: u8) -> Result<IpNet, ParseError> {
     let bad = || {
         let family = if bits == 32 { "IPv4" } else { "IPv6" };
         ParseError(format!("`{}` is not an {family} address or prefix", text.escape_debug()))

@@ -4,15 +4,14 @@
 //! `Display`, which the command line, the API and the output share. It does not open, resolve or look anything
 //! up.
 
-mod compile;
 mod container;
 mod destination;
 mod matching;
 mod ports;
 mod rule;
+mod source;
 mod target;
 
-pub use compile::{CompileError, Placed, compile};
 pub use container::{Container, Engine};
 pub use destination::{Destination, DestinationPort, Host};
 pub use matching::Match;
@@ -20,6 +19,7 @@ pub use ports::PortSet;
 pub use rule::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, OnUnavailable, Rule, RuleName, RuleSpec, Span,
 };
+pub use source::Source;
 pub use target::Target;
 
 /// Why a text is not what it should be. Its text names the offending part and shows the corrected form.
@@ -45,4 +45,4 @@ macro_rules! serde_as_text {
     )+};
 }
 
-serde_as_text!(Destination, Match, RuleName, Span, Target);
+serde_as_text!(Destination, Match, RuleName, Source, Span, Target);

@@ -1,10 +1,15 @@
 //! A rule: matches and what is done with what they take.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Destination, Match, ParseError};
+use super::{Destination, Match, ParseError, Source};
 
 /// A rule as the user wrote it: the one type behind the command line and the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +21,15 @@ pub struct RuleSpec {
     /// One at least.
     #[serde(rename = "match")]
     pub matches: Vec<Match>,
+    /// Of these clients only; of all without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Source>,
+    /// What is not taken, although a match names it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<Match>,
+    /// Before every rule with a lower one, whatever they match.
+    #[serde(default, skip_serializing_if = "is_default_priority")]
+    pub priority: i32,
     /// Exactly one.
     pub to: Vec<Destination>,
     /// What a client sees while the rule is unavailable.
@@ -43,8 +57,19 @@ fn default_idle_timeout() -> Span {
     DEFAULT_IDLE_TIMEOUT
 }
 
-/// Matches that one rule can have.
-const MAX_MATCHES: usize = 64;
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_default_priority(priority: &i32) -> bool {
+    *priority == 0
+}
+
+/// Matches, sources and exceptions that one rule can have, of each.
+const MAX_ITEMS: usize = 64;
+
+/// The first that is there a second time, with its number.
+fn twice<T: PartialEq>(items: &[T]) -> Option<(usize, &T)> {
+    let found = items.iter().enumerate().find(|(index, one)| items[..*index].contains(one));
+    found.map(|(index, one)| (index + 1, one))
+}
 
 impl RuleSpec {
     /// Checks what one value alone cannot show, of a rule that is attached.
@@ -70,13 +95,36 @@ impl RuleSpec {
         if self.matches.is_empty() {
             return error("a rule needs a match".into());
         }
-        if self.matches.len() > MAX_MATCHES {
-            return error(format!("a rule has at most {MAX_MATCHES} matches, not {}", self.matches.len()));
-        }
-        if let Some((index, twice)) =
-            self.matches.iter().enumerate().find(|(index, one)| self.matches[..*index].contains(one))
+        for (what, count) in
+            [("matches", self.matches.len()), ("sources", self.from.len()), ("exceptions", self.except.len())]
         {
-            return error(format!("match `{twice}` is there twice (number {})", index + 1));
+            if count > MAX_ITEMS {
+                return error(format!("a rule has at most {MAX_ITEMS} {what}, not {count}"));
+            }
+        }
+        if let Some((number, twice)) = twice(&self.matches) {
+            return error(format!("match `{twice}` is there twice (number {number})"));
+        }
+        if let Some((number, twice)) = twice(&self.from) {
+            return error(format!("source `{twice}` is there twice (number {number})"));
+        }
+        if let Some((number, twice)) = twice(&self.except) {
+            return error(format!("exception `{twice}` is there twice (number {number})"));
+        }
+        if let Some(never) = self.matches.iter().find(|one| !one.can_come_from(&self.from)) {
+            let family =
+                if never.prefix.is_some_and(|prefix| prefix.addr().is_ipv6()) { "IPv6" } else { "IPv4" };
+            return error(format!("match `{never}` is {family}, and no source is: it would never match"));
+        }
+        if let Some(outside) =
+            self.except.iter().find(|except| !self.matches.iter().any(|one| one.meets(except)))
+        {
+            return error(format!("exception `{outside}` has nothing in common with a match"));
+        }
+        if let Some(nothing) =
+            self.matches.iter().find(|one| self.except.iter().any(|except| except.covers(one)))
+        {
+            return error(format!("match `{nothing}`: nothing is left of it without the exceptions"));
         }
         match &self.to[..] {
             [] => return error("a rule needs a destination".into()),
@@ -91,12 +139,30 @@ impl RuleSpec {
         Ok(())
     }
 
+    /// Whether a connection is one of the rule's, other rules apart.
+    #[must_use]
+    pub fn takes(&self, client: IpAddr, destination: SocketAddr) -> bool {
+        (self.from.is_empty() || self.from.iter().any(|source| source.contains(client)))
+            && self.matches.iter().any(|one| one.contains(destination))
+            && !self.except.iter().any(|one| one.contains(destination))
+    }
+
     /// The rule under its name.
     #[must_use]
     pub fn named(self, name: RuleName) -> Rule {
-        let Self { name: _, matches, to, on_unavailable, connect_timeout, idle_timeout } = self;
+        let Self {
+            name: _,
+            matches,
+            from,
+            except,
+            priority,
+            to,
+            on_unavailable,
+            connect_timeout,
+            idle_timeout,
+        } = self;
         let to = to.into_iter().next().expect("`validate` saw exactly one");
-        Rule { name, matches, to, on_unavailable, connect_timeout, idle_timeout }
+        Rule { name, matches, from, except, priority, to, on_unavailable, connect_timeout, idle_timeout }
     }
 }
 
@@ -107,6 +173,12 @@ pub struct Rule {
     pub name: RuleName,
     /// One at least.
     pub matches: Vec<Match>,
+    /// As [`RuleSpec::from`].
+    pub from: Vec<Source>,
+    /// As [`RuleSpec::except`].
+    pub except: Vec<Match>,
+    /// As [`RuleSpec::priority`].
+    pub priority: i32,
     /// Where its connections go.
     pub to: Destination,
     /// What a client sees while the rule is unavailable.
@@ -121,8 +193,21 @@ impl Rule {
     /// Whether both say the same, names apart.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        let Self { name: _, matches, to, on_unavailable, connect_timeout, idle_timeout } = self;
+        let Self {
+            name: _,
+            matches,
+            from,
+            except,
+            priority,
+            to,
+            on_unavailable,
+            connect_timeout,
+            idle_timeout,
+        } = self;
         *matches == other.matches
+            && *from == other.from
+            && *except == other.except
+            && *priority == other.priority
             && *to == other.to
             && *on_unavailable == other.on_unavailable
             && *connect_timeout == other.connect_timeout

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Code;
 use crate::{
-    config::{Destination, Match, OnUnavailable, RuleName, RuleSpec, Span, Target},
+    config::{Destination, Match, OnUnavailable, RuleName, RuleSpec, Source, Span, Target},
     kernel::AttachedProgram,
     netns::Family,
 };
@@ -187,6 +187,15 @@ pub struct RuleView {
     /// Its matches.
     #[serde(rename = "match")]
     pub matches: Vec<Match>,
+    /// The clients that it takes; all when there are none here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Source>,
+    /// What it does not take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<Match>,
+    /// Higher ones decide first.
+    #[serde(default)]
+    pub priority: i32,
     /// Its destination.
     pub to: Vec<Destination>,
     /// What a client sees while it is unavailable.

@@ -9,15 +9,16 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use redirector_ebpf::{CONSUMER_RELAY, RuleSet, slot};
+use redirector_ebpf::{CONSUMER_RELAY, slot};
 use socket2::Socket;
 
 use super::{Check, Status, namespaces::open_own};
 use crate::{
-    config::{Destination, Placed, RuleSpec, compile},
+    config::{Destination, RuleSpec},
     control::chain,
     kernel::{Instance, attached_programs},
     listener::{self, BindError, Reach},
+    matcher::{Image, Placed, compile},
     netns::{self, Family},
 };
 
@@ -113,7 +114,7 @@ fn address_of(address: &socket2::SockAddr) -> anyhow::Result<SocketAddr> {
 }
 
 /// Every port to the relay's listeners.
-fn rules() -> anyhow::Result<Box<RuleSet>> {
+fn rules() -> anyhow::Result<Image> {
     let spec: RuleSpec = serde_json::from_value(serde_json::json!({
         "match": ["tcp:*"], "to": [Destination::Original.to_string()],
     }))?;

@@ -7,13 +7,16 @@ use std::{
 };
 
 use aya::{EbpfLoader, maps::Map, programs::SkLookup};
-use redirector_ebpf::{FAMILY_IPV6, Flow, RuleSet};
+use redirector_ebpf::{FAMILY_IPV6, Flow, MAX_RULES, Words};
 
 use super::{
     Bypass, Counters,
     object::{OBJECT, PROGRAM},
 };
-use crate::sys::{SyscallError, bpf, named};
+use crate::{
+    matcher::Image,
+    sys::{SyscallError, bpf, named},
+};
 
 /// Why an instance could not be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +54,8 @@ impl InstanceError {
 #[derive(Debug)]
 pub struct Instance {
     program: OwnedFd,
-    /// The fd of a rule set.
-    rules: bpf::Map<u32, u32>,
+    /// The fd of a rule set, by size: there is one in one of them.
+    rules: [bpf::Map<u32, u32>; 3],
     /// An fd when it is written, a cookie when it is read.
     listeners: bpf::Map<u32, u64>,
     /// What keeps the relay's own connections from being steered.
@@ -62,14 +65,26 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Loads the program with maps of its own. It runs nowhere until [`Self::attach`].
+    /// Loads the program with maps of its own, and counters for as many rules as a namespace can have. It runs nowhere
+    /// until [`Self::attach`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load_for`].
+    pub fn load() -> Result<Self, InstanceError> {
+        Self::load_for(u32::try_from(MAX_RULES).expect("few"))
+    }
+
+    /// Loads the program with maps of its own, and counters for so many rules. It runs nowhere until [`Self::attach`].
     ///
     /// # Errors
     ///
     /// Without CAP_BPF and CAP_NET_ADMIN, or when the kernel refuses the program (minimum kernel 5.10).
-    pub fn load() -> Result<Self, InstanceError> {
+    pub fn load_for(rules: u32) -> Result<Self, InstanceError> {
         // The object has no CO-RE relocations, so the kernel's own BTF need not be parsed for each namespace.
-        let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT).map_err(InstanceError::Load)?;
+        let mut loader = EbpfLoader::new();
+        loader.btf(None).map_max_entries("RULE_COUNTERS", rules);
+        let mut ebpf = loader.load(OBJECT).map_err(InstanceError::Load)?;
         let program: &mut SkLookup = ebpf
             .program_mut(PROGRAM)
             .ok_or(InstanceError::Object(PROGRAM))?
@@ -87,7 +102,11 @@ impl Instance {
         let call = "bpf BPF_OBJ_GET_INFO_BY_FD map";
         Ok(Self {
             program,
-            rules: named(call, bpf::Map::new(take("RULES")?))?,
+            rules: [
+                named(call, bpf::Map::new(take("RULES_SMALL")?))?,
+                named(call, bpf::Map::new(take("RULES_MEDIUM")?))?,
+                named(call, bpf::Map::new(take("RULES_LARGE")?))?,
+            ],
             listeners: named(call, bpf::Map::new(take("LISTENERS")?))?,
             bypass: Arc::new(Bypass::new(named(call, bpf::Map::new(take("BYPASS")?))?)),
             counters: Counters::new(
@@ -104,11 +123,20 @@ impl Instance {
     /// # Errors
     ///
     /// Without memory; the rule set before stays in force.
-    pub fn publish(&self, set: &RuleSet) -> Result<(), SyscallError> {
-        let inner = named("bpf BPF_MAP_CREATE rule set", bpf::Map::<u32, RuleSet>::array_of_one())?;
-        named("bpf BPF_MAP_UPDATE_ELEM rule set", inner.update(&0, set, bpf::Update::Any))?;
-        let number = u32::try_from(inner.as_fd().as_raw_fd()).expect("an open fd is not negative");
-        named("bpf BPF_MAP_UPDATE_ELEM RULES", self.rules.update(&0, &number, bpf::Update::Any))
+    pub fn publish(&self, image: &Image) -> Result<(), SyscallError> {
+        let (size, inner) = match image {
+            Image::Small(words) => (0, inner(words)?),
+            Image::Medium(words) => (1, inner(words)?),
+            Image::Large(words) => (2, inner(words)?),
+        };
+        let number = u32::try_from(inner.as_raw_fd()).expect("an open fd is not negative");
+        named("bpf BPF_MAP_UPDATE_ELEM RULES", self.rules[size].update(&0, &number, bpf::Update::Any))?;
+        // The program takes the smallest that is there. When the one before is larger, it is out of force, and nobody
+        // looks at it any more; when it is smaller, it is in force until here.
+        for other in self.rules.iter().enumerate().filter(|(other, _)| *other != size).map(|(_, map)| map) {
+            named("bpf BPF_MAP_DELETE_ELEM RULES", other.delete(&0))?;
+        }
+        Ok(())
     }
 
     /// Puts a listener into a slot, atomically instead of the one before.
@@ -193,6 +221,13 @@ impl Instance {
         }
         bpf::test_run(self.program.as_fd(), &context, repeat)
     }
+}
+
+/// A map that holds an image.
+fn inner<const N: usize>(words: &Words<N>) -> Result<OwnedFd, SyscallError> {
+    let map = named("bpf BPF_MAP_CREATE rule set", bpf::Map::<u32, [u32; N]>::array_of_one())?;
+    named("bpf BPF_MAP_UPDATE_ELEM rule set", map.update(&0, &words.0, bpf::Update::Any))?;
+    Ok(map.into())
 }
 
 /// A program's attachment to a namespace. Dropping it detaches at once, even when the process is killed. It

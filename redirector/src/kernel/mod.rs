@@ -6,12 +6,14 @@
 
 mod bypass;
 mod counters;
+mod flow;
 mod instance;
 mod object;
 pub mod probe;
 
 pub use bypass::{Bypass, BypassError, BypassGuard, bypass_key};
 pub use counters::Counters;
+pub use flow::flow;
 pub use instance::{Instance, InstanceError, Link};
 
 use std::{

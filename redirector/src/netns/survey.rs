@@ -50,12 +50,12 @@ pub fn survey() -> io::Result<Survey> {
     Ok(Survey { loopback_up, somaxconn, local_ports, local: super::routes::local()? })
 }
 
-/// How many TCP connections are established whose local end `accepts` takes.
+/// How many TCP connections are established whose ends `accepts` takes, the local one first.
 ///
 /// # Errors
 ///
 /// When `/proc/thread-self/net/tcp` cannot be read.
-pub fn established(accepts: impl Fn(SocketAddr) -> bool) -> io::Result<u64> {
+pub fn established(accepts: impl Fn(SocketAddr, SocketAddr) -> bool) -> io::Result<u64> {
     let mut count = 0;
     for table in ["tcp", "tcp6"] {
         let text = match fs::read_to_string(format!("/proc/thread-self/net/{table}")) {
@@ -63,20 +63,23 @@ pub fn established(accepts: impl Fn(SocketAddr) -> bool) -> io::Result<u64> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             result => result?,
         };
-        count += text.lines().skip(1).filter_map(established_local).filter(|local| accepts(*local)).count();
+        let ends = text.lines().skip(1).filter_map(established_ends);
+        count += ends.filter(|(local, remote)| accepts(*local, *remote)).count();
     }
     Ok(count as u64)
 }
 
-/// The local end of a line of `/proc/net/tcp` or `tcp6`, when it is in state ESTABLISHED. An IPv4-mapped address
-/// is an IPv4 one.
-fn established_local(line: &str) -> Option<SocketAddr> {
+/// Both ends of a line of `/proc/net/tcp` or `tcp6`, the local one first, when it is in state ESTABLISHED.
+fn established_ends(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     const ESTABLISHED: &str = "01";
     let mut fields = line.split_ascii_whitespace().skip(1);
-    let (address, port) = fields.next()?.split_once(':')?;
-    if fields.nth(1)? != ESTABLISHED {
-        return None;
-    }
+    let (local, remote) = (fields.next()?, fields.next()?);
+    if fields.next()? != ESTABLISHED { None } else { Some((end(local)?, end(remote)?)) }
+}
+
+/// One end. An IPv4-mapped address is an IPv4 one.
+fn end(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     // 32-bit words in network byte order, printed as numbers of this machine.
     let words: Vec<[u8; 4]> = (0..address.len() / 8)
@@ -101,12 +104,13 @@ mod tests {
     #[test]
     fn lines_of_proc_net_tcp_are_read() {
         let line = "   1: 0100007F:1F90 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000 0 0 1 1 0 20 4 30 10 -1";
-        assert_eq!(established_local(line), Some("127.0.0.1:8080".parse().unwrap()));
-        assert_eq!(established_local(&line.replace(" 01 ", " 0A ")), None);
+        let ends = |one: &str, two: &str| Some((one.parse().unwrap(), two.parse().unwrap()));
+        assert_eq!(established_ends(line), ends("127.0.0.1:8080", "127.0.0.1:54000"));
+        assert_eq!(established_ends(&line.replace(" 01 ", " 0A ")), None);
         let line = "  2: 000080FE00000000000000000100000A:0050 000080FE00000000000000000200000A:D2F0 01 0:0 00:0 0 0 0 1";
-        assert_eq!(established_local(line), Some("[fe80::a00:1]:80".parse().unwrap()));
+        assert_eq!(established_ends(line), ends("[fe80::a00:1]:80", "[fe80::a00:2]:54000"));
         let line = "  2: 0000000000000000FFFF00000100000A:0050 0000000000000000FFFF00000200000A:D2F0 01 0:0 00:0 0 0 0 1";
-        assert_eq!(established_local(line), Some("10.0.0.1:80".parse().unwrap()));
+        assert_eq!(established_ends(line), ends("10.0.0.1:80", "10.0.0.2:54000"));
     }
 
     #[test]
@@ -136,9 +140,9 @@ mod tests {
     fn a_connection_of_this_process_is_counted() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(established(|local| local == address).unwrap(), 0);
+        assert_eq!(established(|local, _| local == address).unwrap(), 0);
         let client = std::net::TcpStream::connect(address).unwrap();
-        assert_eq!(established(|local| local == address).unwrap(), 1);
+        assert_eq!(established(|local, _| local == address).unwrap(), 1);
         drop(client);
     }
 }

@@ -215,7 +215,7 @@ impl Namespace {
         // Ours first: a connection that the kernel steers by the new rules is attributed by them, and one that
         // it has steered by the old ones is found there when the new ones do not take it.
         self.published.store(Arc::new(Published { current: Arc::clone(table), previous }));
-        self.instance.publish(&table.set).inspect_err(|_| self.published.store(before))
+        self.instance.publish(&table.image).inspect_err(|_| self.published.store(before))
     }
 
     /// Stops steering at once. [`Self::stopped`] waits for what that entails.

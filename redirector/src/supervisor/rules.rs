@@ -5,15 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use redirector_ebpf::{
-    Action, CONSUMER_RELAY, FLAG_DOWN, Flow, MAX_CONSUMERS, MAX_RULES, PROTOCOL_TCP, RuleSet,
-};
+use redirector_ebpf::{Action, CONSUMER_RELAY, FLAG_DOWN, Flow, MAX_CONSUMERS, MAX_RULES};
 
 use super::{elsewhere::Elsewhere, resolver::Resolver};
 use crate::{
-    config::{CompileError, Destination, DestinationPort, Placed, Rule, RuleName, compile},
-    kernel::bypass_key,
+    config::{Destination, DestinationPort, Rule, RuleName},
+    kernel::flow,
     listener::{Client, OriginalDst},
+    matcher::{CompileError, Image, Placed, compile},
 };
 
 /// A rule in force.
@@ -109,7 +108,7 @@ impl RuleState {
 #[derive(Debug)]
 pub(super) struct RuleTable {
     /// What the kernel has.
-    pub(super) set: Box<RuleSet>,
+    pub(super) image: Image,
     /// By name.
     rules: Vec<Arc<RuleState>>,
 }
@@ -117,13 +116,13 @@ pub(super) struct RuleTable {
 impl RuleTable {
     pub(super) fn new(mut rules: Vec<Arc<RuleState>>) -> Result<Self, CompileError> {
         rules.sort_by(|one, other| one.rule.name.cmp(&other.rule.name));
-        let set = compile(rules.iter().map(|state| Placed {
+        let image = compile(rules.iter().map(|state| Placed {
             rule: &state.rule,
             index: state.index,
             consumer: state.consumer,
             flags: if state.is_down() { FLAG_DOWN } else { 0 },
         }))?;
-        Ok(Self { set, rules })
+        Ok(Self { image, rules })
     }
 
     pub(super) fn rules(&self) -> &[Arc<RuleState>] {
@@ -152,7 +151,7 @@ impl RuleTable {
 
     /// The rule whose connection this is: what the kernel program decided about its SYN, decided again.
     pub(super) fn decide(&self, flow: &Flow) -> Option<&Arc<RuleState>> {
-        let decision = self.set.first_match(flow)?;
+        let decision = self.image.decide(flow)?;
         if decision.action != Action::Steer as u32 || decision.consumer != CONSUMER_RELAY {
             return None;
         }
@@ -170,20 +169,8 @@ pub(super) struct Published {
 impl Published {
     /// The rule that a connection belongs to.
     pub(super) fn attribute(&self, client: Client, original: OriginalDst) -> Option<Arc<RuleState>> {
-        let flow = flow(client, original);
+        let flow = flow(client.0, original.0);
         let before = || self.previous.as_ref().and_then(|table| table.decide(&flow));
         self.current.decide(&flow).or_else(before).map(Arc::clone)
-    }
-}
-
-fn flow(Client(client): Client, OriginalDst(original): OriginalDst) -> Flow {
-    let (remote, local) = (bypass_key(client), bypass_key(original));
-    Flow {
-        family: local.family,
-        protocol: PROTOCOL_TCP,
-        remote_address: remote.address,
-        local_address: local.address,
-        remote_port: remote.port,
-        local_port: local.port,
     }
 }

@@ -1,46 +1,43 @@
 //! Generated rules and packets. Three answers are compared: the kernel's, that of the compiled rule set in user
 //! space, and that of a model that looks at the rules as users write them and knows nothing of cells.
+//!
+//! What a counter-example was shrunk to is kept in `counter-examples.txt` beside this file, and tried first.
 
 use std::{
+    cell::RefCell,
     cmp::Reverse,
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use redirector::config::{Destination, OnUnavailable, Rule, compile};
-use redirector_tests::{
-    needs,
-    pattern::Random,
-    topology::{CLIENT_V6, at},
+use ipnet::IpNet;
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::{Index, select},
+    test_runner::{Config, FileFailurePersistence, TestRunner},
 };
+use redirector::{
+    config::{Destination, Match, OnUnavailable, Rule},
+    matcher::compile,
+};
+use redirector_tests::{needs, scale, topology::at};
+use serde_json::json;
 
-use super::{Bench, CLIENT, Verdict, flow, placed, rule};
+use super::{Bench, Verdict, flow, placed, rule_of};
 
-/// Which rule decides: the longer prefix, then fewer ports, then the name. Of rules, not of cells.
-fn model(rules: &[(Rule, bool)], to: SocketAddr) -> Option<usize> {
-    let mut taking: Vec<_> = rules
-        .iter()
-        .enumerate()
-        .flat_map(|(index, (rule, _))| rule.matches.iter().map(move |one| (index, rule, one)))
-        .filter(|(_, _, one)| one.prefix.is_none_or(|prefix| prefix.contains(&to.ip())))
-        .filter(|(_, _, one)| one.ports.contains(to.port()))
-        .map(|(index, rule, one)| {
-            let length = one.prefix.map_or(0, |prefix| prefix.prefix_len());
-            (Reverse(length), one.ports.len(), rule.name.as_str(), index)
-        })
-        .collect();
-    taking.sort_unstable();
-    taking.first().map(|(_, _, _, index)| *index)
-}
+const FLOWS: usize = 100;
 
-/// Addresses that are near one another, so that prefixes overlap.
-const ADDRESSES: [&str; 12] = [
+/// Addresses that are near one another, so that prefixes overlap, and those at the ends.
+const ADDRESSES: [&str; 14] = [
+    "0.0.0.0",
     "10.77.0.1",
     "10.77.0.2",
     "10.77.1.1",
     "10.0.0.0",
     "127.0.0.1",
     "255.255.255.255",
+    "::",
     "fd77::1",
     "fd77::2",
     "fd77:0:0:1::1",
@@ -51,62 +48,202 @@ const ADDRESSES: [&str; 12] = [
 
 const PORTS: [u16; 10] = [1, 79, 80, 81, 90, 443, 8080, 32_768, 65_534, 65_535];
 
-fn random_match(random: &mut Random) -> String {
-    let ports = match random.below(5) {
-        0 => "*".to_owned(),
-        1 => random.one_of(&PORTS).to_string(),
-        2 => format!("{},{}", random.one_of(&PORTS), random.one_of(&PORTS)),
-        3 => {
-            let (one, two) = (*random.one_of(&PORTS), *random.one_of(&PORTS));
-            format!("{}-{}", one.min(two), one.max(two))
-        }
-        _ => format!("{}-{},443,1", 70 + random.below(10), 80 + random.below(20)),
-    };
-    if random.below(4) == 0 {
-        return format!("tcp:{ports}");
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        4 => select(&ADDRESSES[..]).prop_map(|text| text.parse().expect("an address")),
+        1 => any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).into()),
+        1 => any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into()),
+        // The address that an IPv4 client has for an IPv6 socket; here it is an IPv6 one like any other.
+        1 => any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).to_ipv6_mapped().into()),
+    ]
+}
+
+fn net() -> impl Strategy<Value = IpNet> {
+    let length = prop_oneof![Just(0), Just(u8::MAX), (u8::MAX - 6)..u8::MAX, 0..=u8::MAX];
+    (address(), length).prop_map(|(address, length)| {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        // From the longest on down, or anything.
+        let length = if length >= u8::MAX - 6 { bits - (u8::MAX - length) } else { length % (bits + 1) };
+        IpNet::new(address, length).expect("a length of its family").trunc()
+    })
+}
+
+fn port() -> impl Strategy<Value = u16> {
+    prop_oneof![4 => select(&PORTS[..]), 1 => 1..=u16::MAX]
+}
+
+fn ports() -> impl Strategy<Value = String> {
+    let range = (port(), port()).prop_map(|(one, two)| format!("{}-{}", one.min(two), one.max(two)));
+    let item = prop_oneof![2 => port().prop_map(|port| port.to_string()), 1 => range];
+    prop_oneof![1 => Just("*".to_owned()), 4 => vec(item, 1..4).prop_map(|items| items.join(","))]
+}
+
+fn matching() -> impl Strategy<Value = Match> {
+    (prop::option::weighted(0.7, net()), ports()).prop_map(|(prefix, ports)| {
+        // What users cannot write, because it would be something else, is no rule either.
+        let prefix = prefix.filter(|net| match net {
+            IpNet::V4(_) => true,
+            IpNet::V6(net) => net.addr().to_ipv4_mapped().is_none(),
+        });
+        Match { prefix, ports: ports.parse().expect("ports") }
+    })
+}
+
+/// A rule, without its name, and whether it is down.
+#[derive(Clone, Debug)]
+struct Specification {
+    matches: Vec<Match>,
+    from: Vec<IpNet>,
+    except: Vec<Match>,
+    priority: i32,
+    to: &'static str,
+    on_unavailable: &'static str,
+    down: bool,
+}
+
+fn specification() -> impl Strategy<Value = Specification> {
+    let except = prop_oneof![4 => Just(Vec::new()), 1 => vec(matching(), 1..3)];
+    let from = prop_oneof![3 => Just(Vec::new()), 2 => vec(net(), 1..4)];
+    let priority = prop_oneof![6 => Just(0), 1 => select(&[i32::MIN, -1, 1, i32::MAX][..])];
+    let to = select(&["original", "127.0.0.1:1", "unix:/x", "pass", "reject"][..]);
+    let down = prop::bool::weighted(0.1);
+    (vec(matching(), 1..4), from, except, priority, to, select(&["pass", "reject"][..]), down).prop_map(
+        |(matches, from, except, priority, to, on_unavailable, down)| Specification {
+            matches,
+            from,
+            except,
+            priority,
+            to,
+            on_unavailable,
+            down,
+        },
+    )
+}
+
+impl Specification {
+    fn rule(&self, number: usize) -> (Rule, bool) {
+        // In no order of names.
+        let name = format!("{:03}", number * 7919 % 1000);
+        let Self { matches, from, except, priority, to, on_unavailable, down } = self;
+        let from: Vec<_> =
+            from.iter().map(ToString::to_string).filter(|text| !text.contains("::ffff:")).collect();
+        let rule = rule_of(
+            &name,
+            json!({
+                "match": matches, "from": from, "except": except, "priority": priority, "to": [to],
+                "on_unavailable": on_unavailable,
+            }),
+        );
+        (rule, *down)
     }
-    let address: IpAddr = random.one_of(&ADDRESSES).parse().expect("an address");
-    let bits: u8 = if address.is_ipv4() { 32 } else { 128 };
-    let length = match random.below(4) {
-        0 => 0,
-        1 => bits,
-        2 => bits - u8::try_from(random.below(5)).expect("small"),
-        _ => u8::try_from(random.below(usize::from(bits) + 1)).expect("at most 128"),
-    };
-    let net = truncated(address, length);
+}
+
+/// How a packet comes from the rules: half of them are at the edge of one.
+#[derive(Clone, Debug)]
+struct Packet {
+    rule: Option<Index>,
+    part: Index,
+    edges: [Edge; 3],
+    client: IpAddr,
+    destination: IpAddr,
+    port: u16,
+    itself: bool,
+    bypassed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Edge {
+    First,
+    Last,
+    Before,
+    Behind,
+}
+
+fn packet() -> impl Strategy<Value = Packet> {
+    let edge = || select(&[Edge::First, Edge::Last, Edge::Before, Edge::Behind][..]);
+    let rule = prop::option::of(any::<Index>());
+    let edges = [edge(), edge(), edge()];
+    let whole =
+        (rule, any::<Index>(), edges, address(), address(), port(), prop::bool::weighted(0.2), any::<bool>());
+    whole.prop_map(|(rule, part, edges, client, destination, port, itself, bypassed)| Packet {
+        rule,
+        part,
+        edges,
+        client,
+        destination,
+        port,
+        itself,
+        bypassed,
+    })
+}
+
+/// An address at an edge of a network; none beyond the ends of the family.
+fn at_edge(net: IpNet, edge: Edge) -> IpAddr {
     match net {
-        IpAddr::V4(_) => format!("tcp:{net}/{length}:{ports}"),
-        IpAddr::V6(_) => format!("tcp:[{net}/{length}]:{ports}"),
-    }
-}
-
-/// An address without the bits after a prefix.
-fn truncated(address: IpAddr, length: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            Ipv4Addr::from_bits(v4.to_bits() & !u32::MAX.checked_shr(length.into()).unwrap_or(0)).into()
-        }
-        IpAddr::V6(v6) => {
-            Ipv6Addr::from_bits(v6.to_bits() & !u128::MAX.checked_shr(length.into()).unwrap_or(0)).into()
-        }
-    }
-}
-
-fn random_rules(random: &mut Random) -> Vec<(Rule, bool)> {
-    // In no order of names.
-    let mut names = vec!["a", "b", "aa", "Z", "0", "rule-1", "rule-10", "rule-2", "zz", "m.n"];
-    (0..1 + random.below(names.len()))
-        .map(|_| {
-            let name = names.swap_remove(random.below(names.len()));
-            let mut matches: Vec<_> = (0..1 + random.below(4)).map(|_| random_match(random)).collect();
-            matches.sort_unstable();
-            matches.dedup();
-            let matches: Vec<_> = matches.iter().map(String::as_str).collect();
-            let to = random.one_of(&["original", "127.0.0.1:1", "unix:/x", "pass", "reject"]);
-            let on_unavailable = random.one_of(&["pass", "reject"]);
-            (rule(name, &matches, to, on_unavailable), random.below(8) == 0)
+        IpNet::V4(net) => Ipv4Addr::from_bits(match edge {
+            Edge::First => net.network().to_bits(),
+            Edge::Last => net.broadcast().to_bits(),
+            Edge::Before => net.network().to_bits().saturating_sub(1),
+            Edge::Behind => net.broadcast().to_bits().saturating_add(1),
         })
-        .collect()
+        .into(),
+        IpNet::V6(net) => Ipv6Addr::from_bits(match edge {
+            Edge::First => net.network().to_bits(),
+            Edge::Last => net.broadcast().to_bits(),
+            Edge::Before => net.network().to_bits().saturating_sub(1),
+            Edge::Behind => net.broadcast().to_bits().saturating_add(1),
+        })
+        .into(),
+    }
+}
+
+impl Packet {
+    /// Client and original destination.
+    fn ends(&self, rules: &[(Rule, bool)]) -> (SocketAddr, SocketAddr) {
+        let [at_address, at_port, at_source] = self.edges;
+        let (mut client, mut destination, mut port) = (self.client, self.destination, self.port);
+        if let Some(index) = &self.rule {
+            let rule = &index.get(rules).0;
+            let parts: Vec<_> = rule.matches.iter().chain(&rule.except).collect();
+            let part = self.part.get(&parts);
+            destination = part.prefix.map_or(destination, |net| at_edge(net, at_address));
+            let (first, last) = *self.part.get(part.ports.ranges());
+            port = match at_port {
+                Edge::First => first,
+                Edge::Last => last,
+                Edge::Before => first.saturating_sub(1),
+                Edge::Behind => last.saturating_add(1),
+            };
+            if !rule.from.is_empty() {
+                client = at_edge(self.part.get(&rule.from).0, at_source);
+            }
+        }
+        // A packet is of one family.
+        if self.itself || client.is_ipv4() != destination.is_ipv4() {
+            client = destination;
+        }
+        (at(client, 50_000), at(destination, port))
+    }
+}
+
+/// Which rule decides, of rules and not of cells.
+fn model(rules: &[(Rule, bool)], client: IpAddr, to: SocketAddr) -> Option<usize> {
+    let mut taking = Vec::new();
+    for (index, (rule, _)) in rules.iter().enumerate() {
+        if rule.except.iter().any(|except| except.contains(to)) {
+            continue;
+        }
+        let sources =
+            rule.from.iter().filter(|source| source.contains(client)).map(|source| source.0.prefix_len());
+        let source = if rule.from.is_empty() { Some(0) } else { sources.max() };
+        let Some(source) = source else { continue };
+        for one in rule.matches.iter().filter(|one| one.contains(to)) {
+            let length = one.prefix.map_or(0, |prefix| prefix.prefix_len());
+            let order = (Reverse(rule.priority), Reverse(length), one.ports.len(), Reverse(source));
+            taking.push((order, rule.name.as_str(), index));
+        }
+    }
+    taking.into_iter().min().map(|(_, _, index)| index)
 }
 
 /// What is expected of a packet that this rule decides.
@@ -124,45 +261,50 @@ fn expected(bench: &Bench, (rule, down): &(Rule, bool), to: SocketAddr, bypassed
 #[test]
 fn kernel_and_user_space_agree_with_the_model_about_generated_rules() {
     needs!(TestRun);
-    const SETS: u64 = 200;
-    const FLOWS: usize = 200;
-    let bench = Bench::new();
-    let mut seen = BTreeMap::<&str, u32>::new();
-    for seed in 0..SETS {
-        let mut random = Random::new(seed);
-        let rules = random_rules(&mut random);
-        let set = compile(placed(&rules)).expect("few cells");
-        bench.instance.publish(&set).expect("publish");
-        for _ in 0..FLOWS {
-            let to = at(random.one_of(&ADDRESSES).parse().expect("an address"), *random.one_of(&PORTS));
-            let itself = random.below(4) == 0;
-            let from = match (itself, to.ip()) {
-                (true, ip) => at(ip, 50_000),
-                (false, IpAddr::V4(_)) => CLIENT,
-                (false, IpAddr::V6(_)) => at(CLIENT_V6, 40_000),
-            };
-            let guard =
-                (itself && random.below(2) == 0).then(|| bench.instance.bypass.enter(from).expect("room"));
+    let rules = prop_oneof![
+        5 => vec(specification(), 1..8),
+        4 => vec(specification(), 8..50),
+        1 => vec(specification(), 50..=500),
+    ];
+    let bench = Bench::with(500);
+    let seen = RefCell::new(BTreeMap::<&str, u32>::new());
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/it/model/counter-examples.txt");
+    let config = Config {
+        cases: scale::cases(),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(corpus))),
+        max_shrink_iters: 2_000,
+        ..Config::default()
+    };
+    let outcome = TestRunner::new(config).run(&(rules, vec(packet(), FLOWS)), |(specifications, packets)| {
+        let rules: Vec<_> = specifications.iter().enumerate().map(|(number, one)| one.rule(number)).collect();
+        let image = compile(placed(&rules)).expect("few rules");
+        bench.instance.publish(&image).expect("publish");
+        for packet in packets {
+            let (from, to) = packet.ends(&rules);
+            let bypassed = from.ip() == to.ip() && packet.bypassed;
+            let guard = bypassed.then(|| bench.instance.bypass.enter(from).expect("room"));
             let flow = flow(from, to);
-            let decides = model(&rules, to);
-            let context = || format!("seed {seed}, {from} to {to}, rules {rules:#?}");
-            let in_user_space = set.first_match(&flow).map(|cell| cell.rule as usize);
-            assert_eq!(in_user_space, decides, "user space; {}", context());
-            let expected =
+            let decides = model(&rules, from.ip(), to);
+            let in_user_space = image.decide(&flow).map(|decision| decision.rule as usize);
+            prop_assert_eq!(in_user_space, decides, "user space; {} to {}", from, to);
+            let wanted =
                 decides.map_or(Verdict::Pass, |index| expected(&bench, &rules[index], to, guard.is_some()));
-            assert_eq!(bench.run(&flow), expected, "the kernel; {}", context());
-            let kind = match (decides, expected) {
+            prop_assert_eq!(bench.run(&flow), wanted, "the kernel; {} to {}", from, to);
+            let kind = match (decides, wanted) {
                 (None, _) => "unmatched",
                 (_, Verdict::Pass) => "pass",
                 (_, Verdict::Drop) => "drop",
                 (_, Verdict::Steer(_)) => "steer",
             };
-            *seen.entry(kind).or_default() += 1;
+            *seen.borrow_mut().entry(kind).or_default() += 1;
         }
-    }
+        Ok(())
+    });
+    let seen = seen.into_inner();
     println!("{seen:?}");
+    outcome.unwrap_or_else(|error| panic!("{error}"));
     // A generator that gives one thing only proves little.
     for kind in ["unmatched", "pass", "drop", "steer"] {
-        assert!(seen[kind] > 1000, "{seen:?}");
+        assert!(seen[kind] > scale::cases() * 5, "{seen:?}");
     }
 }

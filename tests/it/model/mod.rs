@@ -9,12 +9,12 @@ use std::{
 };
 
 use redirector::{
-    config::{Placed, Rule, RuleSpec, compile},
-    kernel::{Instance, bypass_key},
+    config::{Rule, RuleSpec},
+    kernel::{Instance, flow},
+    matcher::{Placed, compile},
 };
 use redirector_ebpf::{
-    CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, MAX_CELLS, PROTOCOL_TCP, RuleCounters,
-    Unavailable, slot,
+    CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, RuleCounters, Unavailable, slot,
 };
 use redirector_tests::{
     eventually::eventually,
@@ -56,11 +56,17 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(128)
+    }
+
+    /// For so many rules.
+    fn with(rules: u32) -> Self {
         let netns = Netns::new();
         netns.ip("link set lo up");
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let listeners = netns.enter(|| loopback.map(|address| listen(at(address, 0))));
-        let bench = Self { instance: Instance::load().expect("load the program"), listeners, _netns: netns };
+        let bench =
+            Self { instance: Instance::load_for(rules).expect("load the program"), listeners, _netns: netns };
         bench.fill();
         bench
     }
@@ -78,7 +84,7 @@ impl Bench {
 
     #[track_caller]
     fn publish(&self, rules: &[(Rule, bool)]) {
-        self.instance.publish(&compile(placed(rules)).expect("few cells")).expect("publish");
+        self.instance.publish(&compile(placed(rules)).expect("few rules")).expect("publish");
     }
 
     /// What the kernel does.
@@ -103,22 +109,15 @@ impl Bench {
     }
 }
 
-fn flow(from: SocketAddr, to: SocketAddr) -> Flow {
-    let (remote, local) = (bypass_key(from), bypass_key(to));
-    Flow {
-        family: local.family,
-        protocol: PROTOCOL_TCP,
-        remote_address: remote.address,
-        local_address: local.address,
-        remote_port: remote.port,
-        local_port: local.port,
-    }
-}
-
 /// A rule as a user writes it.
 #[track_caller]
 fn rule(name: &str, matches: &[&str], to: &str, on_unavailable: &str) -> Rule {
-    let spec = json!({ "match": matches, "to": [to], "on_unavailable": on_unavailable });
+    rule_of(name, json!({ "match": matches, "to": [to], "on_unavailable": on_unavailable }))
+}
+
+/// A rule as the API takes it.
+#[track_caller]
+fn rule_of(name: &str, spec: serde_json::Value) -> Rule {
     let spec: RuleSpec = serde_json::from_value(spec).expect("a rule");
     spec.named(name.parse().expect("a name"))
 }
@@ -265,12 +264,12 @@ fn only_our_own_connections_to_their_own_address_are_bypassed() {
 }
 
 #[test]
-fn the_last_of_as_many_cells_as_there_can_be_decides() {
+fn every_port_of_many_rules_is_told_from_those_beside_it() {
     needs!(TestRun);
     let bench = Bench::new();
     let ports =
         |rule: usize| (0..32).map(|item| (1000 * (rule + 1) + 2 * item).to_string()).collect::<Vec<_>>();
-    let rules: Vec<_> = (0..MAX_CELLS / 32)
+    let rules: Vec<_> = (0..32)
         .map(|number| {
             let matching = format!("tcp:{}", ports(number).join(","));
             (rule(&format!("rule{number}"), &[&matching], "original", "reject"), false)

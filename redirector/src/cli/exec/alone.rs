@@ -67,7 +67,7 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
 fn again(command: &args::Exec) -> Vec<String> {
     let args::Exec {
         target,
-        matches,
+        traffic: args::Traffic { matches, from, except, priority },
         name,
         on_unavailable,
         user,
@@ -82,6 +82,9 @@ fn again(command: &args::Exec) -> Vec<String> {
     let mut arguments = vec!["exec".into(), target.to_string()];
     let mut option = |name: &str, value: String| arguments.push(format!("--{name}={value}"));
     matches.iter().for_each(|one| option("match", one.to_string()));
+    from.iter().for_each(|one| option("from", one.to_string()));
+    except.iter().for_each(|one| option("except", one.to_string()));
+    option("priority", priority.to_string());
     name.iter().for_each(|one| option("name", one.to_string()));
     option("on-unavailable", on_unavailable.to_string());
     user.iter().for_each(|one| option("user", one.clone()));

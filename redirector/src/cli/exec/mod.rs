@@ -80,9 +80,13 @@ fn lease(
 }
 
 fn request(command: &args::Exec, user: Option<&User>) -> LeaseRequest {
+    let traffic = &command.traffic;
     LeaseRequest {
         target: command.target.clone(),
-        matches: command.matches.clone(),
+        matches: traffic.matches.clone(),
+        from: traffic.from.clone(),
+        except: traffic.except.clone(),
+        priority: traffic.priority,
         name: command.name.clone(),
         on_unavailable: command.on_unavailable,
         host_netns: command.host_netns,

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Match, OnUnavailable, RuleName, Span, Target},
+    config::{Match, OnUnavailable, RuleName, Source, Span, Target},
     kernel::AttachedProgram,
     netns::Family,
 };
@@ -19,6 +19,15 @@ pub struct LeaseRequest {
     /// One at least.
     #[serde(rename = "match")]
     pub matches: Vec<Match>,
+    /// As [`RuleSpec::from`](crate::config::RuleSpec::from).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Source>,
+    /// As [`RuleSpec::except`](crate::config::RuleSpec::except).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<Match>,
+    /// As [`RuleSpec::priority`](crate::config::RuleSpec::priority).
+    #[serde(default)]
+    pub priority: i32,
     /// Without it `rule-N`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<RuleName>,

@@ -54,7 +54,7 @@ impl Supervisor {
             for rule in of_rules.rules() {
                 instance.counters.reset_rule(rule.index).map_err(|source| error(&source))?;
             }
-            instance.publish(&of_rules.set).map_err(|source| error(&source))?;
+            instance.publish(&of_rules.image).map_err(|source| error(&source))?;
             Ok((fd, sockets, instance))
         })
         .await?;

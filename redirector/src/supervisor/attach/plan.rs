@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use redirector_ebpf::{CONSUMER_RELAY, MAX_CELLS, MAX_CONSUMERS, MAX_RULES};
+use redirector_ebpf::{CONSUMER_RELAY, MAX_CONSUMERS, MAX_RULES};
 
 use super::How;
 use crate::{
@@ -70,8 +70,5 @@ pub(super) fn with(existing: Option<&Namespace>, state: Arc<RuleState>) -> Resul
     }
     let name = state.rule.name.clone();
     rules.push(state);
-    RuleTable::new(rules).map_err(|error| {
-        Error::new(Code::Failed, format!("rule `{name}`: {error}"))
-            .with_hint(format!("at most {MAX_CELLS} port ranges in one namespace"))
-    })
+    RuleTable::new(rules).map_err(|error| Error::new(Code::Failed, format!("rule `{name}`: {error}")))
 }

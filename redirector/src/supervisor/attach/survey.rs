@@ -29,14 +29,10 @@ pub(super) struct Found {
 /// Goes and looks, and changes nothing.
 pub(super) async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec) -> Result<Found, Error> {
     let OpenNetns { fd, file, container, .. } = opened;
-    let matches = spec.matches.clone();
+    let spec = spec.clone();
     let target = target.clone();
     blocking(move || {
-        let accepts = |local: SocketAddr| {
-            matches.iter().any(|one| {
-                one.ports.contains(local.port()) && one.prefix.is_none_or(|net| net.contains(&local.ip()))
-            })
-        };
+        let accepts = |local, remote: SocketAddr| spec.takes(remote.ip(), local);
         let error = |error: &(dyn std::error::Error + 'static)| failed("look at", &target, error);
         let look = || {
             let cookie = NetnsCookie::here().map_err(std::io::Error::other)?;
@@ -71,7 +67,11 @@ pub(super) fn warnings(existing: Option<&Namespace>, rule: &Rule, found: &Found)
     if let Some(netns) = existing {
         let current = Arc::clone(&netns.published.load().current);
         let twin = current.rules().iter().find(|state| {
-            state.rule.name != rule.name && state.rule.matches.iter().any(|one| rule.matches.contains(one))
+            state.rule.name != rule.name
+                && state.rule.from == rule.from
+                && state.rule.except == rule.except
+                && state.rule.priority == rule.priority
+                && state.rule.matches.iter().any(|one| rule.matches.contains(one))
         });
         if let Some(state) = twin {
             let (first, second) = if state.rule.name < rule.name {

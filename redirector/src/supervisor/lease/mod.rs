@@ -91,13 +91,27 @@ impl Leases for Supervisor {
         receiver: Receiver,
         request: LeaseRequest,
     ) -> Result<(Leased, Vec<OwnedFd>, Keeper), Error> {
-        let LeaseRequest { target, matches, name, on_unavailable, host_netns, kill_after, listen_as, user } =
-            request;
+        let LeaseRequest {
+            target,
+            matches,
+            from,
+            except,
+            priority,
+            name,
+            on_unavailable,
+            host_netns,
+            kill_after,
+            listen_as,
+            user,
+        } = request;
         let Receiver { caller, pidfd, enclosed } = receiver;
         let asked = asked(listen_as, enclosed, caller, &pidfd)?;
         let spec = RuleSpec {
             name,
             matches,
+            from,
+            except,
+            priority,
             to: vec![Destination::Handoff],
             on_unavailable,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,

@@ -150,6 +150,12 @@ impl<K, V> AsFd for Map<K, V> {
     }
 }
 
+impl<K, V> From<Map<K, V>> for OwnedFd {
+    fn from(map: Map<K, V>) -> Self {
+        map.fd
+    }
+}
+
 /// A per-CPU array.
 #[derive(Debug)]
 pub struct PerCpuArray<V> {

@@ -1,0 +1,21 @@
+//! A connection, as the program sees its first packet.
+
+use std::net::SocketAddr;
+
+use redirector_ebpf::{Flow, PROTOCOL_TCP};
+
+use super::bypass_key;
+
+/// The flow of a TCP connection. Both ends are of one family.
+#[must_use]
+pub fn flow(client: SocketAddr, destination: SocketAddr) -> Flow {
+    let (remote, local) = (bypass_key(client), bypass_key(destination));
+    Flow {
+        family: local.family,
+        protocol: PROTOCOL_TCP,
+        remote_address: remote.address,
+        local_address: local.address,
+        remote_port: remote.port,
+        local_port: local.port,
+    }
+}
