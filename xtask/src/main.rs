@@ -1,9 +1,10 @@
-//! The developer's commands: `cargo xtask build`, `run`, `test` and `ci`. One file a command.
+//! The developer's commands: `cargo xtask build`, `run`, `test`, `bench` and `ci`. One file a command.
 //!
 //! Hidden commands are pieces of these that need a process of their own: as root, or inside a namespace.
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod cargo;
 mod ci;
@@ -41,6 +42,8 @@ enum Command {
     Test(test::Options),
     /// Formatting, lints, documentation and all tests: what .ci/run runs
     Ci,
+    /// Measure: figures are printed, and kept as JSON
+    Bench(bench::Options),
     /// Build what users install: target/dist/
     Dist(dist::Options),
     #[command(hide = true)]
@@ -78,6 +81,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Ci => ci::run(),
+        Command::Bench(options) => bench::run(&options),
         Command::Dist(options) => dist::run(&options),
         Command::DistCheck(options) => dist::check::run(&options),
         Command::Prepare(options) => prepare::run(&options),
