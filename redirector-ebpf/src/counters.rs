@@ -61,23 +61,26 @@ pub struct RuleCounters {
     pub passed: u64,
     /// Refused because the rule says `reject`.
     pub rejected: u64,
+    /// Left without an answer because the rule says `drop`.
+    pub dropped: u64,
     /// The relay's own onward connections, left alone.
     pub bypassed: u64,
     /// By [`Unavailable`].
     pub unavailable: [u64; UNAVAILABLE_REASONS],
 }
 
-const _: () = assert!(size_of::<RuleCounters>() == 88 && align_of::<RuleCounters>() == 8);
+const _: () = assert!(size_of::<RuleCounters>() == 96 && align_of::<RuleCounters>() == 8);
 
 impl RuleCounters {
     /// The sum over CPUs.
     #[must_use]
     pub fn sum(each: &[Self]) -> Self {
         each.iter().fold(Self::default(), |mut total, one| {
-            let Self { steered, passed, rejected, bypassed, unavailable } = one;
+            let Self { steered, passed, rejected, dropped, bypassed, unavailable } = one;
             total.steered += steered;
             total.passed += passed;
             total.rejected += rejected;
+            total.dropped += dropped;
             total.bypassed += bypassed;
             for (sum, value) in total.unavailable.iter_mut().zip(unavailable) {
                 *sum += value;

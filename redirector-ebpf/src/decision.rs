@@ -13,6 +13,8 @@ pub enum Action {
     Reject = 1,
     /// To the listener of [`Decision::consumer`].
     Steer = 2,
+    /// To the listener of [`crate::CONSUMER_BLACK_HOLE`], which takes nothing: silence.
+    Drop = 3,
 }
 
 /// What a rule says about a packet that it takes.
@@ -27,7 +29,7 @@ pub struct Decision {
     pub consumer: u32,
     /// Index into the rule counters.
     pub rule: u32,
-    /// When the listener cannot be had: [`Action::Pass`] or [`Action::Reject`].
+    /// When the listener cannot be had: any [`Action`] but [`Action::Steer`].
     pub on_unavailable: u32,
     /// [`FLAG_DOWN`].
     pub flags: u32,

@@ -40,8 +40,11 @@ pub const MAX_CONSUMERS: usize = 16;
 /// The relay's consumer number.
 pub const CONSUMER_RELAY: u32 = 0;
 
-/// Length of the SOCKMAP `LISTENERS`: an IPv4 and an IPv6 listener for each consumer.
-pub const SLOTS: usize = 2 * MAX_CONSUMERS;
+/// Behind the consumers: whose listeners have a filter that takes nothing.
+pub const CONSUMER_BLACK_HOLE: u32 = MAX_CONSUMERS as u32;
+
+/// Length of the SOCKMAP `LISTENERS`: an IPv4 and an IPv6 listener for each consumer, and for the black hole.
+pub const SLOTS: usize = 2 * (MAX_CONSUMERS + 1);
 
 /// Capacity of the bypass map: local onward connections that can be open at once in one namespace.
 pub const MAX_BYPASS: usize = 65_536;

@@ -12,7 +12,9 @@ mod context;
 mod maps;
 
 use aya_ebpf::{bindings::sk_action, macros::sk_lookup, programs::SkLookupContext};
-use redirector_ebpf::{Action, BypassKey, Decision, FLAG_DOWN, Flow, PROTOCOL_TCP, Unavailable, slot};
+use redirector_ebpf::{
+    Action, BypassKey, CONSUMER_BLACK_HOLE, Decision, FLAG_DOWN, Flow, PROTOCOL_TCP, Unavailable, slot,
+};
 
 const SK_PASS: u32 = sk_action::SK_PASS;
 const SK_DROP: u32 = sk_action::SK_DROP;
@@ -62,7 +64,27 @@ fn decide(ctx: &SkLookupContext) -> u32 {
         // The client sees RST: "connection refused".
         return SK_DROP;
     }
+    if decision.action == Action::Drop as u32 {
+        return silence(ctx, &flow, &decision);
+    }
     steer(ctx, &flow, &decision)
+}
+
+/// The client's packet is let vanish by a listener that takes nothing: it hears nothing, and sends it again.
+#[inline(always)]
+fn silence(ctx: &SkLookupContext, flow: &Flow, decision: &Decision) -> u32 {
+    match maps::assign(ctx, slot(CONSUMER_BLACK_HOLE, flow.family)) {
+        0 => {
+            maps::count_rule(decision.rule, |counters| counters.dropped += 1);
+            SK_PASS
+        }
+        errno => {
+            let reason = Unavailable::from_errno(errno);
+            maps::count_rule(decision.rule, |counters| maps::count_reason(counters, reason));
+            // The next best: it gets in nowhere.
+            SK_DROP
+        }
+    }
 }
 
 #[inline(always)]
@@ -88,6 +110,11 @@ fn steer(ctx: &SkLookupContext, flow: &Flow, decision: &Decision) -> u32 {
     maps::count_rule(decision.rule, |counters| maps::count_reason(counters, reason));
     if decision.on_unavailable == Action::Pass as u32 {
         // The rule's user chose the application's own socket.
+        SK_PASS
+    } else if decision.on_unavailable == Action::Drop as u32
+        && maps::assign(ctx, slot(CONSUMER_BLACK_HOLE, flow.family)) == 0
+    {
+        // The rule's user chose silence.
         SK_PASS
     } else {
         // The client sees RST, unless another program in this namespace has selected a socket.

@@ -75,6 +75,7 @@ fn the_list_has_every_field_that_is_documented() {
         "/namespaces/0/rules/0/counters/steered",
         "/namespaces/0/rules/0/counters/passed",
         "/namespaces/0/rules/0/counters/rejected",
+        "/namespaces/0/rules/0/counters/dropped",
         "/namespaces/0/rules/0/counters/bypassed",
         "/namespaces/0/rules/0/counters/unavailable",
         "/namespaces/0/connections/active",

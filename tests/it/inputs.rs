@@ -19,7 +19,7 @@ use redirector_tests::{
 use socket2::SockRef;
 
 /// An attach of the pod, but for one thing.
-const ATTACH: [(&str, i32, &str); 68] = [
+const ATTACH: [(&str, i32, &str); 66] = [
     // Targets that are none.
     ("nowhere --match tcp:80 --to reject", 2, "nowhere"),
     ("netns: --match tcp:80 --to reject", 2, "netns:"),
@@ -66,7 +66,6 @@ const ATTACH: [(&str, i32, &str); 68] = [
     // Destinations.
     ("{pod} --match tcp:80", 2, "--to"),
     ("{pod} --match tcp:80 --to nowhere", 2, "nowhere"),
-    ("{pod} --match tcp:80 --to drop", 2, "drop"),
     ("{pod} --match tcp:80 --to 127.0.0.1", 2, "127.0.0.1"),
     ("{pod} --match tcp:80 --to 127.0.0.1:0", 2, "127.0.0.1:0"),
     ("{pod} --match tcp:80 --to 0.0.0.0:80", 2, "0.0.0.0"),
@@ -77,7 +76,6 @@ const ATTACH: [(&str, i32, &str); 68] = [
     // Options.
     ("{pod} --match tcp:80 --to reject --name -x", 2, "-x"),
     ("{pod} --match tcp:80 --to reject --name a/b", 2, "a/b"),
-    ("{pod} --match tcp:80 --to reject --on-unavailable drop", 2, "drop"),
     ("{pod} --match tcp:80 --to reject --connect-timeout 0s", 2, "0s"),
     ("{pod} --match tcp:80 --to reject --idle-timeout soon", 2, "soon"),
     ("{pod} --match tcp:80 --to reject --idle-timeout 25days", 2, "25days"),

@@ -8,6 +8,7 @@ mod cleanup;
 mod death;
 mod destinations;
 mod doctor;
+mod drop;
 mod elsewhere;
 mod ends;
 mod engine_answers;

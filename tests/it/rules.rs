@@ -75,7 +75,7 @@ fn reject_refuses_and_pass_leaves_the_application_and_each_is_counted() {
     for (rule, counter) in [("no", "rejected"), ("let", "passed"), ("rest", "steered")] {
         let rule = world.rule(rule);
         assert_eq!(count(&rule, &format!("/counters/{counter}")), 2, "{rule:#}");
-        let others = ["steered", "passed", "rejected", "bypassed", "unavailable"];
+        let others = ["steered", "passed", "rejected", "dropped", "bypassed", "unavailable"];
         let sum: u64 = others.iter().map(|one| count(&rule, &format!("/counters/{one}"))).sum();
         assert_eq!(sum, 2, "{rule:#}");
     }

@@ -111,6 +111,7 @@ DEST is one of
   original    the application in the same namespace, at the original destination
   unix:/PATH  a stream socket
   reject      RST
+  drop        no answer
   pass        whoever owns the socket"))]
 pub(super) struct Attach {
     /// The namespace
@@ -127,7 +128,8 @@ pub(super) struct Attach {
     #[arg(long, value_name = "RULE")]
     pub(super) name: Option<RuleName>,
 
-    /// What clients get while the listener or the destination cannot be had: the application's own socket, or RST
+    /// What clients get while the listener or the destination cannot be had: the application's own socket, RST, or no
+    /// answer
     #[arg(long, value_name = "ACTION", value_enum, default_value_t)]
     pub(super) on_unavailable: OnUnavailable,
 

@@ -120,6 +120,7 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
         "STEERED",
         "PASSED",
         "REJECTED",
+        "DROPPED",
         "BYPASSED",
         "UNAVAILABLE",
     ]);
@@ -133,6 +134,7 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
             counters.steered.to_string(),
             counters.passed.to_string(),
             counters.rejected.to_string(),
+            counters.dropped.to_string(),
             counters.bypassed.to_string(),
             with_reasons(counters.unavailable, &counters.unavailable_reasons),
         ]);

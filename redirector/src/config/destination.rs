@@ -9,13 +9,15 @@ use std::{
 
 use super::{ParseError, Target, target::KEYWORDS};
 
-/// `original`, `reject`, `pass`, `unix:/PATH`, `HOST:PORT` or `TARGET/IP:PORT`.
+/// `original`, `reject`, `drop`, `pass`, `unix:/PATH`, `HOST:PORT` or `TARGET/IP:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// The application in the same namespace, at the original destination.
     Original,
     /// Refuse with RST.
     Reject,
+    /// No answer at all.
+    Drop,
     /// Whoever owns the socket: the program stays out of it.
     Pass,
     /// The program that holds the rule's listeners; only `redirector exec` and the hand-off socket make it.
@@ -58,7 +60,7 @@ pub enum DestinationPort {
     Client,
 }
 
-const FORMS: &str = "`HOST:PORT`, `TARGET/IP:PORT`, `original`, `unix:/PATH`, `reject` or `pass`";
+const FORMS: &str = "`HOST:PORT`, `TARGET/IP:PORT`, `original`, `unix:/PATH`, `reject`, `drop` or `pass`";
 
 /// The length of `sun_path`, less the NUL.
 const MAX_UNIX_PATH: usize = 107;
@@ -76,6 +78,7 @@ fn parse(text: &str) -> Result<Destination, ParseError> {
     match text {
         "original" => return Ok(Destination::Original),
         "reject" => return Ok(Destination::Reject),
+        "drop" => return Ok(Destination::Drop),
         "pass" => return Ok(Destination::Pass),
         "handoff" => return Ok(Destination::Handoff),
         _ => {}
@@ -217,6 +220,7 @@ impl fmt::Display for Destination {
         match self {
             Self::Original => f.write_str("original"),
             Self::Reject => f.write_str("reject"),
+            Self::Drop => f.write_str("drop"),
             Self::Pass => f.write_str("pass"),
             Self::Handoff => f.write_str("handoff"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),

@@ -265,6 +265,8 @@ pub enum OnUnavailable {
     /// RST.
     #[default]
     Reject,
+    /// No answer at all.
+    Drop,
 }
 
 impl fmt::Display for OnUnavailable {
@@ -272,6 +274,7 @@ impl fmt::Display for OnUnavailable {
         f.write_str(match self {
             Self::Pass => "pass",
             Self::Reject => "reject",
+            Self::Drop => "drop",
         })
     }
 }

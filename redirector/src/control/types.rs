@@ -235,6 +235,9 @@ pub struct RuleCounts {
     pub passed: u64,
     /// Refused: the rule says `reject`.
     pub rejected: u64,
+    /// Left without an answer: the rule says `drop`.
+    #[serde(default)]
+    pub dropped: u64,
     /// The relay's own onward connections, left alone.
     pub bypassed: u64,
     /// The listener could not be had; `on_unavailable` decided.

@@ -6,11 +6,13 @@
 mod accept;
 mod addresses;
 mod bind;
+mod mute;
 mod options;
 mod socket;
 
 pub use accept::{AcceptEnd, accept_all, accept_until};
 pub use addresses::{Client, OriginalDst};
 pub use bind::{BindError, Reach, bind, bind_pair};
+pub use mute::mute;
 pub use options::set_tcp_options;
 pub use socket::{Listener, cookies};

@@ -105,6 +105,7 @@ fn decision(Placed { rule, index, .. }: Placed<'_>, consumer: u32, flags: u32) -
     let action = match rule.to {
         Destination::Pass => Action::Pass,
         Destination::Reject => Action::Reject,
+        Destination::Drop => Action::Drop,
         Destination::Handoff
         | Destination::Original
         | Destination::Unix(_)
@@ -114,6 +115,7 @@ fn decision(Placed { rule, index, .. }: Placed<'_>, consumer: u32, flags: u32) -
     let on_unavailable = match rule.on_unavailable {
         OnUnavailable::Pass => Action::Pass,
         OnUnavailable::Reject => Action::Reject,
+        OnUnavailable::Drop => Action::Drop,
     };
     Decision { action: action as u32, consumer, rule: index, on_unavailable: on_unavailable as u32, flags }
 }

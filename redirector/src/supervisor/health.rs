@@ -139,7 +139,7 @@ fn in_force(netns: &Namespace, rule: &Arc<RuleState>) -> bool {
     netns.link_info().is_some() && published.current.rules().iter().any(|one| Arc::ptr_eq(one, rule))
 }
 
-/// Puts our listener back where something else is. A listener that does not listen is its accept loop's.
+/// Puts our listeners back where something else is. One of the relay's that does not listen is its accept loop's.
 fn mend(netns: &Namespace) {
     for listener in netns.listeners() {
         if !listener.is_listening() || list::is_in_slot(netns, &listener) {
@@ -147,13 +147,26 @@ fn mend(netns: &Namespace) {
         }
         match netns.fill_slot(&listener) {
             Ok(()) => {
-                Namespace::count_mended(&netns.slots_restored);
+                Namespace::count_mended(&netns.slots_restored, 1);
                 tracing::warn!(netns = %netns.target, family = %listener.family(), "restored a listener's slot");
             }
             Err(error) => {
                 let error = crate::control::chain(&error);
                 tracing::error!(netns = %netns.target, family = %listener.family(), error, "restore a listener's slot");
             }
+        }
+    }
+    let black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
+    match black_hole.as_ref().map(|black_hole| black_hole.mend(netns)) {
+        None | Some(Ok((0, 0))) => {}
+        Some(Ok((revived, restored))) => {
+            Namespace::count_mended(&netns.listeners_revived, revived);
+            Namespace::count_mended(&netns.slots_restored, restored);
+            tracing::warn!(netns = %netns.target, revived, restored, "mended what `drop` leads to");
+        }
+        Some(Err(error)) => {
+            let error = crate::control::chain(&error);
+            tracing::error!(netns = %netns.target, error, "mend what `drop` leads to");
         }
     }
 }

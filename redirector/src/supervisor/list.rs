@@ -98,7 +98,7 @@ pub(super) fn is_in_slot(netns: &Namespace, listener: &Listener) -> bool {
 }
 
 fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleView, SyscallError> {
-    let RuleCounters { steered, passed, rejected, bypassed, unavailable } =
+    let RuleCounters { steered, passed, rejected, dropped, bypassed, unavailable } =
         netns.instance.counters.rule(state.index)?;
     let unavailable_reasons: BTreeMap<String, u64> = Unavailable::ALL
         .iter()
@@ -122,6 +122,7 @@ fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleV
             steered,
             passed,
             rejected,
+            dropped,
             bypassed,
             unavailable: unavailable.iter().sum(),
             unavailable_reasons,

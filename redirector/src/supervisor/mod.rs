@@ -4,6 +4,7 @@
 //! its `namespace::Namespace` and reads the rules in force from there without a lock.
 
 mod attach;
+mod black_hole;
 mod connection;
 mod detach;
 mod dial;

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
+    black_hole::BlackHole,
     elsewhere::Elsewhere,
     lease::Lease,
     onward::Dialer,
@@ -87,6 +88,8 @@ pub(super) struct Namespace {
     /// One for each listener.
     pub(super) acceptors: TaskTracker,
     listeners: Mutex<Vec<Arc<Listener>>>,
+    /// Where a rule can leave clients without an answer.
+    pub(super) black_hole: Mutex<Option<BlackHole>>,
     link: Mutex<Option<Link>>,
     life: watch::Sender<Life>,
     log_limits: [RateLimit; NotDelivered::ALL.len()],
@@ -104,6 +107,7 @@ pub(super) struct Parts {
     pub(super) dialer: Dialer,
     pub(super) table: Arc<RuleTable>,
     pub(super) listeners: Vec<Arc<Listener>>,
+    pub(super) black_hole: Option<BlackHole>,
     pub(super) foreign_programs: Vec<AttachedProgram>,
     pub(super) went_down: mpsc::UnboundedSender<WentDown>,
 }
@@ -120,6 +124,7 @@ impl Namespace {
             dialer,
             table,
             listeners,
+            black_hole,
             foreign_programs,
             went_down,
         } = parts;
@@ -140,6 +145,7 @@ impl Namespace {
             slots_restored: AtomicU64::new(0),
             acceptors: TaskTracker::new(),
             listeners: Mutex::new(listeners),
+            black_hole: Mutex::new(black_hole),
             link: Mutex::new(None),
             life: watch::Sender::new(Life::Steering),
             log_limits: Default::default(),
@@ -234,6 +240,7 @@ impl Namespace {
     pub(super) async fn stopped(&self) {
         self.acceptors.wait().await;
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Stops steering. Connections go on.
@@ -282,8 +289,8 @@ impl Namespace {
     }
 
     /// Counts a slot or a listener that was mended.
-    pub(super) fn count_mended(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_mended(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
     }
 
     /// An fd of the namespace, for as long as it is used: never kept.

@@ -155,13 +155,15 @@ impl Dialer {
                 };
                 within(timeout, endpoint, dial).await
             }
-            Destination::Original | Destination::Reject | Destination::Pass | Destination::Handoff => {
-                Err(DialError {
-                    reason: NotDelivered::Unattributed,
-                    endpoint: Endpoint::Rule(state.rule.to.clone()),
-                    source: io::Error::other("not a destination outside the namespace"),
-                })
-            }
+            Destination::Original
+            | Destination::Reject
+            | Destination::Drop
+            | Destination::Pass
+            | Destination::Handoff => Err(DialError {
+                reason: NotDelivered::Unattributed,
+                endpoint: Endpoint::Rule(state.rule.to.clone()),
+                source: io::Error::other("not a destination outside the namespace"),
+            }),
         }
     }
 

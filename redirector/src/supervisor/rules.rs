@@ -9,7 +9,7 @@ use redirector_ebpf::{Action, CONSUMER_RELAY, FLAG_DOWN, Flow, MAX_CONSUMERS, MA
 
 use super::{elsewhere::Elsewhere, resolver::Resolver};
 use crate::{
-    config::{Destination, DestinationPort, Rule, RuleName},
+    config::{Destination, DestinationPort, OnUnavailable, Rule, RuleName},
     kernel::flow,
     listener::{Client, OriginalDst},
     matcher::{CompileError, Image, Placed, compile},
@@ -99,6 +99,11 @@ impl RuleState {
         self.rule.to == Destination::Handoff
     }
 
+    /// Whether it may leave clients without an answer.
+    fn can_drop(&self) -> bool {
+        self.rule.to == Destination::Drop || self.rule.on_unavailable == OnUnavailable::Drop
+    }
+
     pub(super) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
@@ -127,6 +132,11 @@ impl RuleTable {
 
     pub(super) fn rules(&self) -> &[Arc<RuleState>] {
         &self.rules
+    }
+
+    /// Whether the namespace has to have a black hole.
+    pub(super) fn can_drop(&self) -> bool {
+        self.rules.iter().any(|state| state.can_drop())
     }
 
     pub(super) fn get(&self, name: &RuleName) -> Option<&Arc<RuleState>> {

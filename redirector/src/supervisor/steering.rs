@@ -79,6 +79,6 @@ pub(super) async fn accept(netns: Arc<Namespace>, listener: Arc<Listener>) {
 fn revive(netns: &Namespace, listener: &Listener) -> Result<(), SyscallError> {
     listener.revive()?;
     netns.fill_slot(listener)?;
-    Namespace::count_mended(&netns.listeners_revived);
+    Namespace::count_mended(&netns.listeners_revived, 1);
     Ok(())
 }

@@ -105,10 +105,10 @@ fn specification() -> impl Strategy<Value = Specification> {
     let except = prop_oneof![4 => Just(Vec::new()), 1 => vec(matching(), 1..3)];
     let from = prop_oneof![3 => Just(Vec::new()), 2 => vec(net(), 1..4)];
     let priority = prop_oneof![6 => Just(0), 1 => select(&[i32::MIN, -1, 1, i32::MAX][..])];
-    let to = select(&["original", "127.0.0.1:1", "unix:/x", "pass", "reject"][..]);
+    let to = select(&["original", "127.0.0.1:1", "unix:/x", "pass", "reject", "drop"][..]);
     let down = prop::bool::weighted(0.1);
-    (vec(matching(), 1..4), from, except, priority, to, select(&["pass", "reject"][..]), down).prop_map(
-        |(matches, from, except, priority, to, on_unavailable, down)| Specification {
+    (vec(matching(), 1..4), from, except, priority, to, select(&["pass", "reject", "drop"][..]), down)
+        .prop_map(|(matches, from, except, priority, to, on_unavailable, down)| Specification {
             matches,
             from,
             except,
@@ -116,8 +116,7 @@ fn specification() -> impl Strategy<Value = Specification> {
             to,
             on_unavailable,
             down,
-        },
-    )
+        })
 }
 
 impl Specification {
@@ -252,9 +251,13 @@ fn expected(bench: &Bench, (rule, down): &(Rule, bool), to: SocketAddr, bypassed
         Destination::Pass => Verdict::Pass,
         _ if bypassed => Verdict::Pass,
         Destination::Reject => Verdict::Drop,
+        Destination::Drop => bench.dropped(to),
         _ if !down => bench.steered(to),
-        _ if rule.on_unavailable == OnUnavailable::Pass => Verdict::Pass,
-        _ => Verdict::Drop,
+        _ => match rule.on_unavailable {
+            OnUnavailable::Pass => Verdict::Pass,
+            OnUnavailable::Reject => Verdict::Drop,
+            OnUnavailable::Drop => bench.dropped(to),
+        },
     }
 }
 

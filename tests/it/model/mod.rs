@@ -14,7 +14,8 @@ use redirector::{
     matcher::{Placed, compile},
 };
 use redirector_ebpf::{
-    CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, RuleCounters, Unavailable, slot,
+    CONSUMER_BLACK_HOLE, CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, RuleCounters,
+    Unavailable, slot,
 };
 use redirector_tests::{
     eventually::eventually,
@@ -51,6 +52,8 @@ enum Verdict {
 struct Bench {
     instance: Instance,
     listeners: [Socket; 2],
+    /// Where `drop` leads to.
+    black_hole: [Socket; 2],
     _netns: Netns,
 }
 
@@ -64,10 +67,19 @@ impl Bench {
         let netns = Netns::new();
         netns.ip("link set lo up");
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        let listeners = netns.enter(|| loopback.map(|address| listen(at(address, 0))));
-        let bench =
-            Self { instance: Instance::load_for(rules).expect("load the program"), listeners, _netns: netns };
+        let pair = || loopback.map(|address| listen(at(address, 0)));
+        let [listeners, black_hole] = netns.enter(|| [pair(), pair()]);
+        let bench = Self {
+            instance: Instance::load_for(rules).expect("load the program"),
+            listeners,
+            black_hole,
+            _netns: netns,
+        };
         bench.fill();
+        for (listener, family) in bench.black_hole.iter().zip([FAMILY_IPV4, FAMILY_IPV6]) {
+            let slot = slot(CONSUMER_BLACK_HOLE, family);
+            bench.instance.set_listener(slot, listener.as_fd()).expect("fill a slot");
+        }
         bench
     }
 
@@ -104,6 +116,11 @@ impl Bench {
         Verdict::Steer(self.listeners[usize::from(to.is_ipv6())].cookie().expect("SO_COOKIE"))
     }
 
+    /// To the listener of the family that takes nothing.
+    fn dropped(&self, to: SocketAddr) -> Verdict {
+        Verdict::Steer(self.black_hole[usize::from(to.is_ipv6())].cookie().expect("SO_COOKIE"))
+    }
+
     fn counters(&self, rule: u32) -> RuleCounters {
         self.instance.counters.rule(rule).expect("read counters")
     }
@@ -136,6 +153,8 @@ fn each_action_does_what_it_says_and_counts_itself() {
         (rule("pass", &["tcp:84"], "pass", "reject"), false),
         (rule("down", &["tcp:85"], "127.0.0.1:1", "reject"), true),
         (rule("down-pass", &["tcp:86"], "127.0.0.1:1", "pass"), true),
+        (rule("drop", &["tcp:88"], "drop", "reject"), false),
+        (rule("down-drop", &["tcp:89"], "127.0.0.1:1", "drop"), true),
     ];
     for (pod, client) in [(POD_V4, CLIENT_V4), (POD_V6, CLIENT_V6)] {
         let ask = |port| bench.run(&flow(at(client, 40_000), at(pod, port)));
@@ -155,6 +174,8 @@ fn each_action_does_what_it_says_and_counts_itself() {
             (85, Verdict::Drop),
             (86, Verdict::Pass),
             (87, Verdict::Pass),
+            (88, bench.dropped(at(pod, 0))),
+            (89, bench.dropped(at(pod, 0))),
         ];
         for (port, verdict) in expected {
             assert_eq!(ask(port), verdict, "{pod} port {port}");
@@ -165,7 +186,8 @@ fn each_action_does_what_it_says_and_counts_itself() {
     }
     assert_eq!(bench.counters(3), RuleCounters { rejected: 2, ..RuleCounters::default() });
     assert_eq!(bench.counters(4), RuleCounters { passed: 2, ..RuleCounters::default() });
-    for index in 5..7 {
+    assert_eq!(bench.counters(7), RuleCounters { dropped: 2, ..RuleCounters::default() });
+    for index in [5, 6, 8] {
         let mut expected = RuleCounters::default();
         expected.unavailable[Unavailable::RuleDown as usize] = 2;
         assert_eq!(bench.counters(index), expected);
@@ -229,6 +251,24 @@ fn a_slot_without_a_usable_socket_is_decided_by_on_unavailable_and_counted_by_er
     check(Unavailable::EmptySlot, &mut expected);
     bench.fill();
     assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, 80))), bench.steered(CLIENT));
+}
+
+#[test]
+fn without_a_black_hole_nobody_gets_in_and_it_is_counted() {
+    needs!(TestRun);
+    let bench = Bench::new();
+    bench.publish(&[
+        (rule("drop", &["tcp:80"], "drop", "reject"), false),
+        (rule("down", &["tcp:81"], "original", "drop"), true),
+    ]);
+    bench.instance.clear_listener(slot(CONSUMER_BLACK_HOLE, FAMILY_IPV4));
+    for port in [80, 81] {
+        assert_eq!(bench.run(&flow(CLIENT, at(POD_V4, port))), Verdict::Drop, "port {port}");
+    }
+    let counters = bench.counters(0);
+    assert_eq!((counters.dropped, counters.unavailable[Unavailable::EmptySlot as usize]), (0, 1));
+    let counters = bench.counters(1);
+    assert_eq!(counters.unavailable[Unavailable::RuleDown as usize], 1);
 }
 
 #[test]

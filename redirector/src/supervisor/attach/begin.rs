@@ -15,7 +15,9 @@ use crate::{
     listener::{self, Listener},
     netns::{self, Family, NetnsCookie, SocketFactory},
     supervisor::{
-        Supervisor, blocking,
+        Supervisor,
+        black_hole::BlackHole,
+        blocking,
         dial::Itself,
         failed,
         namespace::{Namespace, Parts},
@@ -43,7 +45,7 @@ impl Supervisor {
         let rules = Arc::new(rules);
         let of_rules = Arc::clone(&rules);
         let for_error = target.clone();
-        let (fd, sockets, instance) = blocking(move || {
+        let (fd, sockets, instance, black_hole) = blocking(move || {
             let error = |error: &(dyn std::error::Error + 'static)| failed("attach", &for_error, error);
             let sockets = bind_both(&fd, cookie, &for_error)?;
             let instance = Instance::load().map_err(|source| match source.raw_os_error() {
@@ -54,8 +56,10 @@ impl Supervisor {
             for rule in of_rules.rules() {
                 instance.counters.reset_rule(rule.index).map_err(|source| error(&source))?;
             }
+            let black_hole =
+                of_rules.can_drop().then(|| BlackHole::make(&fd, cookie, &for_error, &instance)).transpose()?;
             instance.publish(&of_rules.image).map_err(|source| error(&source))?;
-            Ok((fd, sockets, instance))
+            Ok((fd, sockets, instance, black_hole))
         })
         .await?;
         let mut listeners = Vec::new();
@@ -87,6 +91,7 @@ impl Supervisor {
             dialer,
             table: rules,
             listeners,
+            black_hole,
             foreign_programs,
             went_down: self.went_down.clone(),
         });
@@ -126,7 +131,11 @@ pub(super) fn fill_consumer(
 }
 
 /// One listener for each family that the kernel has, in this namespace and in no other.
-pub(super) fn bind_both(fd: &OwnedFd, netns: NetnsCookie, target: &Target) -> Result<Bound, Error> {
+pub(in crate::supervisor) fn bind_both(
+    fd: &OwnedFd,
+    netns: NetnsCookie,
+    target: &Target,
+) -> Result<Bound, Error> {
     let error = |error: &(dyn std::error::Error + 'static)| failed("attach", target, error);
     let made = netns::enter(fd, listener::bind_pair);
     let sockets = made.map_err(|source| error(&source))?.map_err(|source| error(&source))?;

@@ -5,20 +5,23 @@ mod plan;
 mod survey;
 
 use std::{
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, PoisonError},
 };
 
 use redirector_ebpf::slot;
 
-pub(super) use self::begin::Bound;
+pub(super) use self::begin::{Bound, bind_both};
 use self::{
-    begin::{bind_both, fill_consumer},
+    begin::fill_consumer,
     plan::{Plan, plan, with},
     survey::{Found, find_out, warnings},
 };
 use super::{
-    Supervisor, Table, blocking, failed,
+    Supervisor, Table,
+    black_hole::BlackHole,
+    blocking, failed,
     follow::Follow,
     namespace::Namespace,
     opening::Missing,
@@ -207,6 +210,9 @@ impl Supervisor {
                 let listeners = own_listeners(&found, &target, how).await?;
                 let netns = match existing {
                     Some(netns) => {
+                        if rules.can_drop() {
+                            make_black_hole(&netns, found.fd).await?;
+                        }
                         change(&netns, rules, &state, &listeners, result).await?;
                         *netns.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner) = foreign;
                         netns
@@ -273,6 +279,19 @@ async fn own_listeners(found: &Found, target: &Target, how: How) -> Result<Bound
     let fd = found.fd.try_clone().map_err(|error| failed("attach", target, &error))?;
     let (cookie, target) = (found.cookie, target.clone());
     blocking(move || bind_both(&fd, cookie, &target)).await
+}
+
+/// Makes what `drop` leads to, where it is not there yet.
+async fn make_black_hole(netns: &Arc<Namespace>, fd: OwnedFd) -> Result<(), Error> {
+    let netns = Arc::clone(netns);
+    blocking(move || {
+        let mut black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
+        if black_hole.is_none() {
+            *black_hole = Some(BlackHole::make(&fd, netns.cookie, &netns.target, &netns.instance)?);
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Publishes other rules in a namespace that is steered already: `state` is new among them, or has changed.
