@@ -24,7 +24,7 @@ use crate::{Decision, FAMILY_IPV4, FAMILY_IPV6, Flow};
 
 /// The size of an image is one of three, in words, powers of 2: a map's value has one size, and most namespaces have few
 /// rules. The largest is what a value can have on Linux 5.10 (`KMALLOC_MAX_SIZE`, kernel/bpf/arraymap.c).
-pub const SMALL: usize = 1 << 12;
+pub const SMALL: usize = 1 << 13;
 /// The second size.
 pub const MEDIUM: usize = 1 << 16;
 /// The third size.

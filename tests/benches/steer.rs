@@ -179,13 +179,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             "{name}: compiled in {} ms, published in {} ms, {} KiB",
             compiling.as_millis(),
             publishing.as_millis(),
-            image.length() / 256
+            image.size() >> 10
         );
         bench.rows.push(json!({
             "rules": name,
             "compile_ms": compiling.as_secs_f64() * 1e3,
             "publish_ms": publishing.as_secs_f64() * 1e3,
-            "bytes": image.length() * 4,
+            "bytes": image.size(),
         }));
     }
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("steer.json");

@@ -92,8 +92,9 @@ fn detach_of_one_rule_leaves_the_others_and_their_connections() {
 fn a_rule_that_changes_a_thousand_times_loses_no_connection_of_four_clients() {
     const CLIENTS: usize = 4;
     // Of which the kernel keeps one in a map of another size than the other.
-    let many: Vec<_> = (0..63).map(|item| (1000 * (item + 1)).to_string()).collect();
-    let matches = ["tcp:80".to_owned(), format!("tcp:80,{}", many.join(","))];
+    let ports =
+        |first: usize| (0..60).map(|item| (first + 1000 * item).to_string()).collect::<Vec<_>>().join(",");
+    let matches = ["tcp:80".to_owned(), format!("tcp:80,{} --match tcp:{}", ports(1000), ports(1500))];
     let (world, one, two) = (World::new(), Server::here("one"), Server::here("two"));
     world.steer("http", "tcp:80", &one.destination());
     // For more connections in a minute than there are ports.

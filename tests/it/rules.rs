@@ -158,7 +158,10 @@ fn as_many_rules_as_a_namespace_can_have_all_work() {
     for rule in [0, 1, MAX_RULES / 2, MAX_RULES - 1] {
         let port = u16::try_from(1000 + 2 * rule).unwrap();
         assert_eq!(world.answer(at(POD_V4, port)), "proxy", "port {port}");
-        assert_eq!(world.answer(at(POD_V6, port + 1)), "refused", "port {port}");
+        assert_eq!(world.answer(at(POD_V6, port)), "proxy", "port {port}");
+        for pod in [POD_V4, POD_V6] {
+            assert_eq!(world.answer(at(pod, port + 1)), "refused", "port {port}");
+        }
     }
     let outcome =
         world.cli().run(&["attach", &world.target(), "--match", "tcp:1", "--to", &proxy.destination()]);
@@ -244,4 +247,43 @@ fn the_higher_priority_decides_whatever_matches() {
         assert_eq!(world.answer(at(pod, 81)), "high");
         world.detach();
     }
+}
+
+#[test]
+fn rules_that_cannot_be_compiled_are_refused_whole() {
+    let (world, first) = (World::new(), Server::here("first"));
+    let sources =
+        |rule: usize| (0..64).map(|item| format!(" --from 10.{rule}.{item}.0/24")).collect::<String>();
+    let matches = |rule: usize| {
+        let ranges = (0..8).map(|item| 8 * rule + item);
+        ranges
+            .map(|range| format!(" --match tcp:10.0.0.0/8:{}-{}", 1 + range, 20_000 + range))
+            .collect::<String>()
+    };
+    // One before all others: how they overlap does not matter.
+    let attach = format!("--name first --match tcp:10.0.0.0/8:* --priority 1 --to {}", first.destination());
+    world.attach(&attach);
+    for rule in 0..32 {
+        world.attach(&format!("--name other{rule} --to reject{}{}", matches(rule), sources(rule)));
+    }
+    assert_eq!(world.answer(at(POD_V4, 80)), "first");
+    let before = world.pod()["rules"].clone();
+    let target = world.target();
+    let outcome = world.cli().run(&["detach", &target, "--rule", "first"]);
+    redirector_tests::cli::error(&outcome, 1);
+    assert!(outcome.stderr.contains(&target) && outcome.stderr.contains("overlap"), "{outcome}");
+    assert!(outcome.stderr.contains("hint: "), "{outcome}");
+    let lower = attach.replace("--priority 1", "--priority -1");
+    let words: Vec<_> = ["attach", &target].into_iter().chain(lower.split_whitespace()).collect();
+    let outcome = world.cli().run(&words);
+    redirector_tests::cli::error(&outcome, 1);
+    assert!(outcome.stderr.contains("`first`") && outcome.stderr.contains("overlap"), "{outcome}");
+    let names = |rules: &serde_json::Value| {
+        let rules = rules.as_array().expect("an array").iter();
+        rules.map(|rule| (rule["name"].clone(), rule["priority"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&world.pod()["rules"]), names(&before));
+    assert_eq!(world.answer(at(POD_V4, 80)), "first");
+    world.detach();
+    assert_eq!(world.answer(at(POD_V4, 80)), "refused");
 }

@@ -263,7 +263,6 @@ mod tests {
     fn errors_show_the_corrected_form() {
         for (text, part) in [
             ("", "a destination is"),
-            ("drop", "a destination is"),
             ("127.0.0.1", "a destination is"),
             ("127.0.0.1:0", "`0` is not a port"),
             ("127.0.0.1:65536", "`65536` is not a port"),

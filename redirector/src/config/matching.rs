@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ParseError, PortSet, Source};
+use super::{ParseError, PortSet, Source, ports::without};
 
 /// `tcp:[PREFIX:]PORTS`: the original destinations that a rule takes. Without a prefix, those of both families.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,19 +36,22 @@ impl Match {
             || sources.iter().any(|source| Some(is_ipv6(source.0)) == prefix)
     }
 
-    /// Whether all of another one is in this one.
-    pub(super) fn covers(&self, other: &Self) -> bool {
-        let prefixes = match (self.prefix, other.prefix) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(one), Some(two)) => one.contains(&two),
-        };
-        prefixes
-            && other
-                .ports
-                .ranges()
-                .iter()
-                .all(|(first, last)| self.ports.ranges().iter().any(|(from, to)| from <= first && last <= to))
+    /// Whether anything of it is left, of a family that the sources have, without what is excepted wherever it matches.
+    pub(super) fn is_left(&self, sources: &[Source], except: &[Self]) -> bool {
+        let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let mut families =
+            all.map(|address: IpAddr| IpNet::new(address, 0).expect("0 is a length")).into_iter();
+        families.any(|family| {
+            let is_in = |net: IpNet| net.addr().is_ipv4() == family.addr().is_ipv4();
+            let can_be = self.prefix.is_none_or(is_in)
+                && Self { prefix: Some(family), ..self.clone() }.can_come_from(sources);
+            let here = self.prefix.unwrap_or(family);
+            let covering =
+                except.iter().filter(|one| one.prefix.is_none_or(|net| is_in(net) && net.contains(&here)));
+            let left =
+                covering.fold(self.ports.ranges().to_vec(), |left, one| without(&left, one.ports.ranges()));
+            can_be && !left.is_empty()
+        })
     }
 
     /// Whether there is an address and a port in both.

@@ -16,6 +16,8 @@ pub use container::{Container, Engine};
 pub use destination::{Destination, DestinationPort, Host};
 pub use matching::Match;
 pub use ports::PortSet;
+pub(crate) use ports::without;
+pub(crate) use rule::is_default_priority;
 pub use rule::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, OnUnavailable, Rule, RuleName, RuleSpec, Span,
 };

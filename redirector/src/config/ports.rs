@@ -51,6 +51,31 @@ impl PortSet {
     }
 }
 
+/// Ascending ranges, without those of others, which are ascending too.
+pub(crate) fn without(ranges: &[(u16, u16)], others: &[(u16, u16)]) -> Vec<(u16, u16)> {
+    let mut left = Vec::new();
+    let mut others = others.iter().map(|(from, to)| (u32::from(*from), u32::from(*to))).peekable();
+    for (first, last) in ranges.iter().map(|(first, last)| (u32::from(*first), u32::from(*last))) {
+        let mut next = first;
+        while let Some((from, to)) = others.peek().copied().filter(|(from, _)| *from <= last) {
+            if from > next {
+                left.push((next, from - 1));
+            }
+            next = next.max(to + 1);
+            if to > last {
+                // It may reach into what comes next.
+                break;
+            }
+            others.next();
+        }
+        if next <= last {
+            left.push((next, last));
+        }
+    }
+    let port = |port| u16::try_from(port).expect("between two ports");
+    left.into_iter().map(|(first, last)| (port(first), port(last))).collect()
+}
+
 fn port(text: &str) -> Result<u16, ParseError> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u16>() {
@@ -131,6 +156,36 @@ mod tests {
             assert_eq!(set.to_string(), shown);
             assert_eq!(set.len(), len);
         }
+    }
+
+    #[test]
+    fn ranges_are_taken_away() {
+        let all = 1..=20_u16;
+        let sets: [&[(u16, u16)]; 7] = [
+            &[],
+            &[(1, 20)],
+            &[(1, 1)],
+            &[(20, 20)],
+            &[(3, 5), (7, 9), (15, 16)],
+            &[(2, 8), (10, 15)],
+            &[(5, 7)],
+        ];
+        for ranges in sets {
+            for others in sets {
+                let is_in = |set: &[(u16, u16)], port| {
+                    set.iter().any(|(first, last)| (*first..=*last).contains(&port))
+                };
+                let left = without(ranges, others);
+                for port in all.clone() {
+                    assert_eq!(
+                        is_in(&left, port),
+                        is_in(ranges, port) && !is_in(others, port),
+                        "{ranges:?} {others:?}"
+                    );
+                }
+            }
+        }
+        assert_eq!(without(&[(1, u16::MAX)], &[(u16::MAX, u16::MAX)]), [(1, u16::MAX - 1)]);
     }
 
     #[test]

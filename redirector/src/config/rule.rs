@@ -58,7 +58,7 @@ fn default_idle_timeout() -> Span {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_default_priority(priority: &i32) -> bool {
+pub(crate) fn is_default_priority(priority: &i32) -> bool {
     *priority == 0
 }
 
@@ -121,9 +121,7 @@ impl RuleSpec {
         {
             return error(format!("exception `{outside}` has nothing in common with a match"));
         }
-        if let Some(nothing) =
-            self.matches.iter().find(|one| self.except.iter().any(|except| except.covers(one)))
-        {
+        if let Some(nothing) = self.matches.iter().find(|one| !one.is_left(&self.from, &self.except)) {
             return error(format!("match `{nothing}`: nothing is left of it without the exceptions"));
         }
         match &self.to[..] {

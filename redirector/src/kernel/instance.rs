@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aya::{EbpfLoader, maps::Map, programs::SkLookup};
@@ -56,6 +56,8 @@ pub struct Instance {
     program: OwnedFd,
     /// The fd of a rule set, by size: there is one in one of them.
     rules: [bpf::Map<u32, u32>; 3],
+    /// Which of them has the rule set in force.
+    in_force: Mutex<Option<usize>>,
     /// An fd when it is written, a cookie when it is read.
     listeners: bpf::Map<u32, u64>,
     /// What keeps the relay's own connections from being steered.
@@ -107,6 +109,7 @@ impl Instance {
                 named(call, bpf::Map::new(take("RULES_MEDIUM")?))?,
                 named(call, bpf::Map::new(take("RULES_LARGE")?))?,
             ],
+            in_force: Mutex::default(),
             listeners: named(call, bpf::Map::new(take("LISTENERS")?))?,
             bypass: Arc::new(Bypass::new(named(call, bpf::Map::new(take("BYPASS")?))?)),
             counters: Counters::new(
@@ -129,13 +132,21 @@ impl Instance {
             Image::Medium(words) => (1, inner(words)?),
             Image::Large(words) => (2, inner(words)?),
         };
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         let number = u32::try_from(inner.as_raw_fd()).expect("an open fd is not negative");
         named("bpf BPF_MAP_UPDATE_ELEM RULES", self.rules[size].update(&0, &number, bpf::Update::Any))?;
-        // The program takes the smallest that is there. When the one before is larger, it is out of force, and nobody
-        // looks at it any more; when it is smaller, it is in force until here.
-        for other in self.rules.iter().enumerate().filter(|(other, _)| *other != size).map(|(_, map)| map) {
-            named("bpf BPF_MAP_DELETE_ELEM RULES", other.delete(&0))?;
+        // The program takes the smallest that is there. A larger one before is out of force by now, and nobody looks at it
+        // any more; a smaller one is in force until it is taken out.
+        if let Some(before) = in_force.filter(|before| *before != size)
+            && let Err(error) = named("bpf BPF_MAP_DELETE_ELEM RULES", self.rules[before].delete(&0))
+        {
+            if before < size {
+                named("bpf BPF_MAP_DELETE_ELEM RULES", self.rules[size].delete(&0))?;
+                return Err(error);
+            }
+            tracing::error!(%error, "take out the rule set before; its memory is lost until the namespace is let go of");
         }
+        *in_force = Some(size);
         Ok(())
     }
 

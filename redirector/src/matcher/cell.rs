@@ -1,10 +1,12 @@
 //! Rules, taken apart.
 
+use std::rc::Rc;
+
 use ipnet::IpNet;
 use redirector_ebpf::{Action, Decision, FAMILY_IPV4, FAMILY_IPV6, Precedence};
 
-use super::{Placed, ports, prefixes::Prefix};
-use crate::config::{Destination, Match, OnUnavailable};
+use super::{CompileError, Placed, ports::Ranges, prefixes::Prefix};
+use crate::config::{Destination, Match, OnUnavailable, Rule, without};
 
 /// One match of a rule with one of its sources, in one family.
 #[derive(Debug)]
@@ -17,10 +19,10 @@ pub(super) struct Cell {
     pub(super) destination: Prefix,
     /// [`Prefix::ALL`] without a source.
     pub(super) source: Prefix,
-    /// Ascending ranges, both ends included.
-    pub(super) ports: Vec<(u16, u16)>,
+    /// Its ports.
+    pub(super) ports: Ranges,
     /// What is not taken, although it is inside: destinations with their ports, longer than `destination`.
-    pub(super) exceptions: Vec<(Prefix, Vec<(u16, u16)>)>,
+    pub(super) exceptions: Rc<[(Prefix, Ranges)]>,
     /// [`Decision::rule`].
     pub(super) rule: u32,
     /// [`Decision::packed`].
@@ -39,69 +41,93 @@ fn prefix(prefix: Option<IpNet>) -> Prefix {
     prefix.map_or(Prefix::ALL, Prefix::from)
 }
 
+/// Cells that one namespace can have: a bound for what compiling takes.
+const MAX_CELLS: usize = 1 << 16;
+
 /// All of them, in the order in which they decide.
-pub(super) fn cells<'a>(rules: impl IntoIterator<Item = Placed<'a>>) -> Vec<Cell> {
-    let mut cells: Vec<(Precedence<'a>, [Option<Cell>; 2])> = Vec::new();
+pub(super) fn cells(rules: &[Placed<'_>]) -> Result<Vec<Cell>, CompileError> {
+    let count = |rule: &Rule| rule.matches.len() * rule.from.len().max(1);
+    if rules.iter().map(|placed| count(placed.rule)).sum::<usize>() > MAX_CELLS {
+        return Err(CompileError::TooMuchWork);
+    }
+    let mut cells: Vec<(Precedence<'_>, Cell)> = Vec::new();
     for placed in rules {
         let rule = placed.rule;
         let named: Vec<_> = rule.from.iter().map(|source| Some(source.0)).collect();
         let sources = if named.is_empty() { &[None][..] } else { &named };
-        for (matching, source) in
-            rule.matches.iter().flat_map(|one| sources.iter().map(move |from| (one, *from)))
-        {
-            let precedence = Precedence {
-                priority: rule.priority,
-                destination_prefix_length: prefix(matching.prefix).length,
-                ports: matching.ports.len(),
-                source_prefix_length: prefix(source).length,
-                rule_name: rule.name.as_str().as_bytes(),
-            };
-            let of = |family| cell(placed, family, matching, source);
-            cells.push((precedence, [of(FAMILY_IPV4), of(FAMILY_IPV6)]));
+        let exceptions =
+            rule.except.iter().map(|except| (except.prefix, Ranges::from(except.ports.ranges())));
+        let exceptions: Vec<_> = exceptions.collect();
+        for matching in &rule.matches {
+            for family in
+                [FAMILY_IPV4, FAMILY_IPV6].into_iter().filter(|family| is_in(*family, matching.prefix))
+            {
+                let (ports, inside) = taken(matching, family, &exceptions);
+                if ports.is_empty() {
+                    continue;
+                }
+                for source in sources.iter().filter(|source| is_in(family, **source)) {
+                    let precedence = Precedence {
+                        priority: rule.priority,
+                        destination_prefix_length: prefix(matching.prefix).length,
+                        ports: matching.ports.len(),
+                        source_prefix_length: prefix(*source).length,
+                        rule_name: rule.name.as_str().as_bytes(),
+                    };
+                    let cell = Cell {
+                        rank: 0,
+                        family,
+                        destination: prefix(matching.prefix),
+                        source: prefix(*source),
+                        ports: Rc::clone(&ports),
+                        exceptions: Rc::clone(&inside),
+                        rule: placed.index,
+                        packed: decision(*placed).packed(),
+                    };
+                    cells.push((precedence, cell));
+                }
+            }
         }
     }
     // Stable: cells that the order holds equal are of one rule, where either gives the same.
     cells.sort_by_key(|(precedence, _)| *precedence);
-    let ranked = cells
-        .into_iter()
-        .zip(0..)
-        .flat_map(|((_, both), rank)| both.into_iter().flatten().map(move |cell| Cell { rank, ..cell }));
-    ranked.collect()
+    // Where the order holds them equal, they have the same place: of both families what they lead to is then the same.
+    let mut ranked: Vec<Cell> = Vec::with_capacity(cells.len());
+    let mut before = None;
+    for (precedence, cell) in cells {
+        let last = ranked.last().map(|last| last.rank);
+        let rank = match last {
+            None => 0,
+            Some(last) if before == Some(precedence) => last,
+            Some(last) => last + 1,
+        };
+        before = Some(precedence);
+        ranked.push(Cell { rank, ..cell });
+    }
+    Ok(ranked)
 }
 
-fn cell(placed: Placed<'_>, family: u32, matching: &Match, source: Option<IpNet>) -> Option<Cell> {
-    let Placed { rule, index, consumer, flags } = placed;
-    if !is_in(family, matching.prefix) || !is_in(family, source) {
-        return None;
-    }
+/// The ports of a match without those that are excepted wherever it matches, and what is excepted inside.
+fn taken(
+    matching: &Match,
+    family: u32,
+    exceptions: &[(Option<IpNet>, Ranges)],
+) -> (Ranges, Rc<[(Prefix, Ranges)]>) {
     let destination = prefix(matching.prefix);
     let mut ports = matching.ports.ranges().to_vec();
-    let mut exceptions = Vec::new();
-    for except in rule.except.iter().filter(|except| is_in(family, except.prefix)) {
-        let outside = prefix(except.prefix);
+    let mut inside = Vec::new();
+    for (outside, others) in exceptions.iter().filter(|(outside, _)| is_in(family, *outside)) {
+        let outside = prefix(*outside);
         if outside.contains(destination) {
-            ports = ports::without(&ports, except.ports.ranges());
+            ports = without(&ports, others);
         } else if destination.contains(outside) {
-            exceptions.push((outside, except.ports.ranges().to_vec()));
+            inside.push((outside, Rc::clone(others)));
         }
     }
-    if ports.is_empty() {
-        return None;
-    }
-    let packed = decision(placed, consumer, flags).packed();
-    Some(Cell {
-        rank: 0,
-        family,
-        destination,
-        source: prefix(source),
-        ports,
-        exceptions,
-        rule: index,
-        packed,
-    })
+    (ports.into(), inside.into())
 }
 
-fn decision(Placed { rule, index, .. }: Placed<'_>, consumer: u32, flags: u32) -> Decision {
+fn decision(Placed { rule, index, consumer, flags }: Placed<'_>) -> Decision {
     let action = match rule.to {
         Destination::Pass => Action::Pass,
         Destination::Reject => Action::Reject,

@@ -12,7 +12,7 @@ use super::CompileError;
 /// A compiled rule set, in the smallest of three sizes.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Image {
-    /// 16 KiB.
+    /// 32 KiB.
     Small(Box<Words<SMALL>>),
     /// 256 KiB.
     Medium(Box<Words<MEDIUM>>),
@@ -28,6 +28,16 @@ impl Image {
             Self::Small(words) => words.decide(flow),
             Self::Medium(words) => words.decide(flow),
             Self::Large(words) => words.decide(flow),
+        }
+    }
+
+    /// Bytes of it in the kernel.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Small(_) => size_of::<Words<SMALL>>(),
+            Self::Medium(_) => size_of::<Words<MEDIUM>>(),
+            Self::Large(_) => size_of::<Words<LARGE>>(),
         }
     }
 

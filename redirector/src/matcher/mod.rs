@@ -26,6 +26,11 @@ pub enum CompileError {
         (LARGE * 4) >> 20
     )]
     TooLarge,
+    /// To find out what has to be told apart would take too long.
+    #[error(
+        "the rules of this namespace are too many to be compiled, or too many overlap in destination, port and source"
+    )]
+    TooMuchWork,
 }
 
 /// A rule's place in a namespace.
@@ -48,9 +53,10 @@ const SEEDS: u64 = 8;
 ///
 /// # Errors
 ///
-/// [`CompileError::TooLarge`].
+/// [`CompileError`]: nothing of it can be in force.
 pub fn compile<'a>(rules: impl IntoIterator<Item = Placed<'a>>) -> Result<Image, CompileError> {
-    let cells = cell::cells(rules);
+    let rules: Vec<_> = rules.into_iter().collect();
+    let cells = cell::cells(&rules)?;
     for seed in 0..SEEDS {
         if let Some(image) = with_seed(&cells, seed)? {
             return Ok(image);

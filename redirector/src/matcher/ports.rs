@@ -1,24 +1,12 @@
 //! Sets of port ranges: what is in force from which port on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
-/// Ascending ranges, without those of others.
-pub(super) fn without(ranges: &[(u16, u16)], others: &[(u16, u16)]) -> Vec<(u16, u16)> {
-    let mut left = Vec::new();
-    for (first, last) in ranges {
-        let mut next = u32::from(*first);
-        for (from, to) in others.iter().filter(|(from, to)| to >= first && from <= last) {
-            if u32::from(*from) > next {
-                left.push((next as u16, from - 1));
-            }
-            next = next.max(u32::from(*to) + 1);
-        }
-        if next <= u32::from(*last) {
-            left.push((next as u16, *last));
-        }
-    }
-    left
-}
+/// Ascending ranges, first and last port both included.
+pub(super) type Ranges = Rc<[(u16, u16)]>;
 
 /// Goes through all ports from 0 on and asks what holds where these sets (each with its key) are in force. Gives each
 /// answer with the first port of it.

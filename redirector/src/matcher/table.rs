@@ -12,12 +12,13 @@ use super::{
     cell::Cell,
     hashed,
     image::Builder,
-    ports::{sweep, without},
+    ports::{Ranges, sweep},
     prefixes::{Prefix, Prefixes},
 };
+use crate::config::without;
 
-/// What may be looked at while rules are compiled. Rules that overlap so much that it does not suffice would not fit.
-const WORK: usize = 20_000_000;
+/// What may be looked at while rules are compiled, which takes a second or two: cells, symbols, port ranges.
+const WORK: usize = 30_000_000;
 
 /// What a cell looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +60,7 @@ impl Rests {
 
     fn work(&mut self, more: usize) -> Result<(), CompileError> {
         self.work += more;
-        if self.work > WORK { Err(CompileError::TooLarge) } else { Ok(()) }
+        if self.work > WORK { Err(CompileError::TooMuchWork) } else { Ok(()) }
     }
 
     /// A new one; gives its number.
@@ -131,6 +132,7 @@ pub(super) fn build(
     let destinations = Prefixes::new(of_destinations.clone().map(|cell| cell.destination).chain(exceptions));
     let sources = Prefixes::new(cells.iter().map(|cell| cell.source));
 
+    rests.work(cells.iter().map(|cell| cell.ports.len()).sum())?;
     let by_port = ports(builder, cells)?;
     builder.set(at + table::PORTS, by_port.0);
     builder.set(at + table::CLASSES, by_port.1);
@@ -248,14 +250,23 @@ fn list(
     cells: &[&Cell],
     values: &mut impl Values,
 ) -> Result<u32, CompileError> {
-    let ports: Vec<_> = cells
-        .iter()
-        .map(|cell| {
-            let here = cell.exceptions.iter().filter(|(outside, _)| outside.contains(prefix));
-            here.fold(cell.ports.clone(), |ports, (_, others)| without(&ports, others))
-        })
-        .collect();
-    let ranges = sweep(ports.iter().map(Vec::as_slice).enumerate(), |in_force: &BTreeSet<usize>| {
+    // Cells of one match have the same ports, and the same exceptions.
+    let mut known = HashMap::new();
+    let mut ports = Vec::new();
+    for cell in cells {
+        let of_match = (Rc::as_ptr(&cell.ports), Rc::as_ptr(&cell.exceptions));
+        let here = match known.get(&of_match) {
+            Some(here) => Rc::clone(here),
+            None => {
+                let here = left(cell, prefix, values)?;
+                known.insert(of_match, Rc::clone(&here));
+                here
+            }
+        };
+        values.work(here.len())?;
+        ports.push(here);
+    }
+    let ranges = sweep(ports.iter().map(|ports| &**ports).enumerate(), |in_force: &BTreeSet<usize>| {
         let mut decisive = Vec::new();
         for cell in in_force.iter().map(|index| cells[*index]) {
             decisive.push(cell);
@@ -273,6 +284,17 @@ fn list(
     let mut words = vec![u32::try_from(ranges.len()).expect("fewer than ports")];
     words.extend(ranges.iter().map(|(port, rest)| u32::from(*port) << 16 | rest));
     builder.intern(&words)
+}
+
+/// The ports of a cell at a destination: without what is excepted there.
+fn left(cell: &Cell, prefix: Prefix, values: &mut impl Values) -> Result<Ranges, CompileError> {
+    let mut left = Rc::clone(&cell.ports);
+    values.work(cell.exceptions.len())?;
+    for (_, others) in cell.exceptions.iter().filter(|(outside, _)| outside.contains(prefix)) {
+        values.work(left.len() + others.len())?;
+        left = without(&left, others).into();
+    }
+    Ok(left)
 }
 
 /// Where the source has been looked at: the first cell.

@@ -112,16 +112,69 @@ fn the_same_rules_give_the_same_image() {
     assert!(compiled(&rules) == compiled(&rules));
 }
 
+/// Each of so many ranges of ports, with each of so many sources, is another answer.
+fn overlapping(ranges: usize, sources: usize) -> Vec<serde_json::Value> {
+    let sources: Vec<_> =
+        (0..sources).map(|number| format!("10.{}.{}.0/24", number / 256, number % 256)).collect();
+    let rule = |sources: &[String], number: usize| {
+        let matches = (0..ranges).map(|range| {
+            let range = number * ranges + range;
+            format!("tcp:10.0.0.0/8:{}-{}", 1 + range, 20_000 + range)
+        });
+        json!({"match": matches.collect::<Vec<_>>(), "from": sources, "to": ["pass"]})
+    };
+    sources.chunks(64).enumerate().map(|(number, sources)| rule(sources, number)).collect()
+}
+
 #[test]
 fn rules_that_overlap_too_much_are_refused() {
-    // Each port of each destination with each source is another answer.
-    let spec = |number: usize| {
+    assert!(compiled(&rules(&overlapping(8, 640))).is_ok());
+    assert_eq!(compiled(&rules(&overlapping(8, 2048))).unwrap_err(), CompileError::TooLarge);
+    let many = (0..128).map(|number| {
+        let ports: Vec<_> = (0..64).map(|item| (1 + number + 1000 * item).to_string()).collect();
         json!({
-            "match": [format!("tcp:10.0.0.0/8:{}-{}", 1 + number, 30_000 + number)],
-            "from": [format!("10.{}.{}.0/24", number / 256, number % 256)],
+            "match": (0..64).map(|item| format!("tcp:10.{item}.0.0/16:{}", ports.join(","))).collect::<Vec<_>>(),
+            "from": (0..64).map(|item| format!("10.{number}.{item}.0/24")).collect::<Vec<_>>(),
             "to": ["pass"],
         })
-    };
-    let rules = rules(&(0..4000).map(spec).collect::<Vec<_>>());
-    assert_eq!(compiled(&rules).unwrap_err(), CompileError::TooLarge);
+    });
+    assert_eq!(compiled(&rules(&many.collect::<Vec<_>>())).unwrap_err(), CompileError::TooMuchWork);
+}
+
+#[test]
+fn a_rule_that_is_taken_away_may_have_hidden_how_others_overlap() {
+    let mut specs = overlapping(8, 2048);
+    specs.push(json!({"match": ["tcp:10.0.0.0/8:*"], "priority": 1, "to": ["pass"]}));
+    assert!(compiled(&rules(&specs)).is_ok());
+    specs.pop();
+    assert!(compiled(&rules(&specs)).is_err());
+}
+
+#[test]
+fn few_rules_are_small() {
+    let one = rules(&[
+        json!({"match": [format!("tcp:{}", (1..=30).map(|item| (item * 999).to_string()).collect::<Vec<_>>().join(","))], "to": ["pass"]}),
+    ]);
+    assert_eq!(compiled(&one).unwrap().size(), 32 << 10);
+    let spec = |number: usize| json!({"match": [format!("tcp:{},{}", number * 3000 + 80, number * 3000 + 443)], "to": ["pass"]});
+    let sixteen = rules(&(0..16).map(spec).collect::<Vec<_>>());
+    assert_eq!(compiled(&sixteen).unwrap().size(), 32 << 10);
+}
+
+#[test]
+fn a_match_of_which_nothing_is_left_is_refused() {
+    for (matching, from, except, is_good) in [
+        ("tcp:1-100", "", "tcp:1-50 tcp:51-100", false),
+        ("tcp:1-100", "", "tcp:1-50 tcp:52-100", true),
+        ("tcp:80", "", "tcp:0.0.0.0/0:80 tcp:[::/0]:80", false),
+        ("tcp:80", "", "tcp:0.0.0.0/0:80", true),
+        ("tcp:80", "10.0.0.0/8", "tcp:0.0.0.0/0:80", false),
+        ("tcp:10.0.0.0/8:80", "", "tcp:10.0.0.0/9:80", true),
+        ("tcp:10.0.0.1:80", "", "tcp:10.0.0.0/8:*", false),
+    ] {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let spec = json!({"match": [matching], "from": words(from), "except": words(except), "to": ["pass"]});
+        let spec: RuleSpec = serde_json::from_value(spec).unwrap();
+        assert_eq!(spec.validate().is_ok(), is_good, "{matching} from {from} except {except}");
+    }
 }

@@ -69,9 +69,14 @@ impl Supervisor {
             self.let_go(netns).await;
             return Ok(false);
         }
-        let rest = RuleTable::new(rest).expect("fewer cells than before");
         let changed = Arc::clone(netns);
         blocking(move || {
+            // Fewer rules can be more to compile: one before all others may have hidden how they overlap.
+            let rest = RuleTable::new(rest).map_err(|error| {
+                let message = format!("`{}`: without what is to be detached: {error}", changed.target);
+                Error::new(Code::Failed, message)
+                    .with_hint("detach other rules first, or the whole namespace")
+            })?;
             changed.publish(&Arc::new(rest)).map_err(|error| Error::chain(Code::Failed, &error))
         })
         .await?;

@@ -98,10 +98,15 @@ impl Supervisor {
     /// A rule's destination does not answer: its `on_unavailable` decides from now on, until it does.
     async fn until_up(self: Arc<Self>, WentDown { netns, rule }: WentDown) {
         tracing::warn!(netns = %netns.target, rule = %rule.rule.name, destination = %rule.rule.to, "rule is down: its destination does not answer");
-        if let Err(error) = self.publish_again(&netns, &rule).await {
-            tracing::error!(netns = %netns.target, rule = %rule.rule.name, %error, "mark the rule down");
-        }
+        let mut is_marked = false;
         loop {
+            if !is_marked {
+                let marked = self.publish_again(&netns, &rule).await;
+                is_marked = marked.is_ok();
+                if let Err(error) = marked {
+                    tracing::error!(netns = %netns.target, rule = %rule.rule.name, %error, "mark the rule down");
+                }
+            }
             tokio::time::sleep(RETRY).await;
             if !in_force(&netns, &rule) || self.is_ending() {
                 return;

@@ -11,7 +11,7 @@ use std::{
 use redirector::{
     config::{Rule, RuleSpec},
     kernel::{Instance, flow},
-    matcher::{Placed, compile},
+    matcher::{Image, Placed, compile},
 };
 use redirector_ebpf::{
     CONSUMER_BLACK_HOLE, CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, RuleCounters,
@@ -19,6 +19,7 @@ use redirector_ebpf::{
 };
 use redirector_tests::{
     eventually::eventually,
+    mixed_rules::MixedRules,
     needs,
     netns::Netns,
     server::listen,
@@ -322,6 +323,35 @@ fn every_port_of_many_rules_is_told_from_those_beside_it() {
             assert_eq!(bench.run(&flow(CLIENT, to)), bench.steered(to), "{to}");
             let beside = at(POD_V4, to.port() + 1);
             assert_eq!(bench.run(&flow(CLIENT, beside)), Verdict::Pass, "{beside}");
+        }
+    }
+}
+
+#[test]
+fn rule_sets_of_every_size_decide_and_replace_each_other() {
+    needs!(TestRun);
+    let bench = Bench::with(5_000);
+    let sets = [1, 100, 5_000].map(|count| {
+        let mixed = MixedRules::new(3, count);
+        let rules: Vec<_> = mixed.rules.into_iter().map(|rule| (rule, false)).collect();
+        (compile(placed(&rules)).expect("few rules"), mixed.hits)
+    });
+    let [small, medium, large] = &sets;
+    assert!(matches!((&small.0, &medium.0, &large.0), (Image::Small(_), Image::Medium(_), Image::Large(_))));
+    let elsewhere: Vec<_> = large.1.iter().copied().map(MixedRules::to_unnamed_port).collect();
+    // Each after each.
+    for (image, hits) in [small, medium, large, small, large, medium, small] {
+        bench.instance.publish(image).expect("publish");
+        for (from, to) in hits.iter().take(200) {
+            assert_eq!(bench.run(&flow(*from, *to)), bench.steered(*to), "{from} to {to} of {image:?}");
+        }
+        for (from, to) in large.1.iter().take(200) {
+            let flow = flow(*from, *to);
+            let wanted = if image.decide(&flow).is_some() { bench.steered(*to) } else { Verdict::Pass };
+            assert_eq!(bench.run(&flow), wanted, "{from} to {to} of {image:?}");
+        }
+        for (from, to) in elsewhere.iter().take(100) {
+            assert_eq!(bench.run(&flow(*from, *to)), Verdict::Pass, "{from} to {to} of {image:?}");
         }
     }
 }

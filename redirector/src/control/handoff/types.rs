@@ -26,7 +26,7 @@ pub struct LeaseRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<Match>,
     /// As [`RuleSpec::priority`](crate::config::RuleSpec::priority).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "crate::config::is_default_priority")]
     pub priority: i32,
     /// Without it `rule-N`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -192,7 +192,8 @@ impl Supervisor {
             existing_connections: found.existing_connections,
         };
         let state = Arc::new(RuleState::new(rule, index, consumer, whereabouts));
-        let rules = with(existing.as_deref(), Arc::clone(&state))?;
+        let (before, changed) = (existing.clone(), Arc::clone(&state));
+        let rules = blocking(move || with(before.as_deref(), changed)).await?;
         if how == How::DryRun {
             return Ok(Put { answer, netns: existing, listeners: Vec::new(), state });
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    config::{Rule, RuleSpec, Target},
+    config::{Rule, RuleSpec, Source, Target},
     control::Error,
     kernel::{self, AttachedProgram},
     netns::{self, NetnsCookie, NetnsFile, Survey},
@@ -46,6 +46,11 @@ pub(super) async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec
     .await
 }
 
+/// Whether some client is named by both with the same prefix.
+fn have_one_in_common(one: &[Source], other: &[Source]) -> bool {
+    one.iter().any(|source| other.contains(source)) || (one.is_empty() && other.is_empty())
+}
+
 /// What may surprise the user.
 pub(super) fn warnings(existing: Option<&Namespace>, rule: &Rule, found: &Found) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -68,8 +73,7 @@ pub(super) fn warnings(existing: Option<&Namespace>, rule: &Rule, found: &Found)
         let current = Arc::clone(&netns.published.load().current);
         let twin = current.rules().iter().find(|state| {
             state.rule.name != rule.name
-                && state.rule.from == rule.from
-                && state.rule.except == rule.except
+                && have_one_in_common(&state.rule.from, &rule.from)
                 && state.rule.priority == rule.priority
                 && state.rule.matches.iter().any(|one| rule.matches.contains(one))
         });

@@ -59,10 +59,10 @@ impl Supervisor {
         let rule = &lease.rule.rule.name;
         if table.get(&netns.cookie).is_some_and(|one| Arc::ptr_eq(one, netns)) {
             if let Err(error) = self.remove_rules(&mut table, netns, std::slice::from_ref(rule)).await {
-                tracing::error!(netns = %netns.target, %rule, %error, "end the lease");
-                return;
+                tracing::error!(netns = %netns.target, %rule, %error, "end the lease; the rule's on_unavailable decides");
+            } else {
+                tracing::info!(netns = %netns.target, %rule, "the lease has ended");
             }
-            tracing::info!(netns = %netns.target, %rule, "the lease has ended");
         }
         // Who shares the receiver's listeners may still hold them: they must not get a later consumer's traffic.
         for family in [Family::Ipv4, Family::Ipv6] {
