@@ -25,6 +25,8 @@ for_each_engine!(
     a_rule_whose_destination_is_missing_holds_up_no_other,
     a_rule_that_follows_two_names_says_what_was_said_last,
     a_stopped_container_of_a_pod_that_lives_can_be_detached,
+    a_rule_leaves_a_namespace_that_lives_on_without_its_container,
+    an_id_goes_on_where_a_name_has_gone_elsewhere,
     a_rule_that_waits_can_be_ended_where_the_container_runs,
     a_rule_without_a_name_that_is_said_twice_is_one_rule,
     attach_without_follow_ends_following,
@@ -277,12 +279,57 @@ fn a_stopped_container_of_a_pod_that_lives_can_be_detached(kind: &'static str) {
     assert_eq!((&detached["rules"], &detached["steered"]), (&json!(["two"]), &json!(false)), "{detached:#}");
     assert_eq!(setting.list()["waiting"], json!([]));
     assert_eq!(setting.visit("pod").server, "proxy");
+    // What it shall say from the next start on waits, and what it says goes on.
+    let attach = ["attach", &target, "--name", "web", "--match", "tcp:8080", "--to", "reject", "--follow"];
+    assert_eq!(setting.cli().json(&attach)["result"], "waiting");
+    let list = setting.list();
+    assert_eq!(list["waiting"][0]["rules"][0]["to"], json!(["reject"]), "{list:#}");
+    assert_eq!(setting.visit("pod").server, "proxy");
     // And all of them.
     assert_eq!(second(&[])["result"], "waiting");
     let detached = setting.cli().json(&["detach", &target]);
     assert_eq!(detached["rules"], json!(["web", "two"]), "{detached:#}");
     assert_eq!(setting.answer("pod"), "refused");
     setting.eventually_nothing();
+}
+
+fn a_rule_leaves_a_namespace_that_lives_on_without_its_container(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    let before = cookie(&setting.steer("web", &["--follow"]));
+    // As a pod's: it has the namespace that web had, when web gets another.
+    setting.engine.run("sidecar", &["--network", "container:web"]);
+    setting.engine.client(&["restart", "-t", "0", "web"]);
+    let [web, sidecar] = ["web", "sidecar"].map(|name| setting.engine.netns_of(name).inode());
+    assert_ne!(web, sidecar, "the sidecar must keep the namespace");
+    setting.eventually_steered("web", before);
+    let list = setting.list();
+    assert_eq!(list["namespaces"].as_array().map(Vec::len), Some(1), "{list:#}");
+    setting.cli().json(&["detach", &setting.engine.target("web")]);
+    setting.eventually_nothing();
+}
+
+fn an_id_goes_on_where_a_name_has_gone_elsewhere(kind: &'static str) {
+    let setting = Setting::new(kind);
+    let id = setting.engine.client(&["create", "--name", "web", setting.engine.image()]);
+    for name in ["web", &id[..12]] {
+        assert_eq!(setting.steer(name, &["--follow"])["result"], "waiting");
+    }
+    setting.engine.client(&["start", "web"]);
+    setting.eventually("it is in force by both names", |list| list["waiting"] == json!([]));
+    let before = cookie(&setting.list()["namespaces"][0]);
+    setting.engine.client(&["rename", "web", "old"]);
+    setting.engine.run("web", &[]);
+    setting.eventually_steered("web", before);
+    for container in ["web", "old"] {
+        assert_eq!(setting.visit(container).server, "proxy");
+    }
+    setting.engine.client(&["restart", "-t", "0", "old"]);
+    setting.eventually("the id is followed on", |list| {
+        let namespaces = list["namespaces"].as_array().expect("an array").iter();
+        namespaces.filter(|netns| netns["cookie"] != before).count() == 2 && list["waiting"] == json!([])
+    });
+    assert_eq!(setting.visit("old").server, "proxy");
 }
 
 fn a_rule_that_waits_can_be_ended_where_the_container_runs(kind: &'static str) {

@@ -25,7 +25,7 @@ use redirector_tests::{
     netns::Netns,
     server::{Place, Server},
     topology::{POD_V4, POD_V6, Topology, at},
-    world::World,
+    world::{World, count},
 };
 
 /// How long a namespace may live after its last process and mount are gone.
@@ -387,6 +387,11 @@ fn the_client_may_die_first() {
         let outcome = world.net.pod.run("ip", &["link", "show", "dev", "eth0"]);
         if outcome.status.success() { Err(outcome.stdout) } else { Ok(()) }
     });
-    world.eventually_at_rest();
+    // A FIN that nobody is there to acknowledge any more is waited for 30 s.
+    eventually("no connection is left", FIGURE * 2, || {
+        let pod = world.pod();
+        let left = ["/connections/active", "/connections/lingering"].map(|one| count(&pod, one));
+        if left == [0, 0] { Ok(()) } else { Err(pod) }
+    });
     assert_eq!(answer(&world.net.pod, at([127, 0, 0, 1].into(), 80)), "proxy");
 }

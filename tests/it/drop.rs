@@ -109,6 +109,13 @@ fn nothing_of_it_is_left_and_it_is_mended() {
     assert_eq!(world.answer(at(POD_V6, 81)), "refused");
     assert_waits(&client);
     drop(client);
+    // Only for as long as a rule leads to it.
+    world.steer("silent", "tcp:80", "reject");
+    assert_eq!(listening(&world.net.pod), usual);
+    world.attach("--name gone --match tcp:82 --to unix:/nowhere.sock --on-unavailable drop");
+    assert_eq!(listening(&world.net.pod).len(), both.len());
+    world.cli().json(&["detach", &world.target(), "--rule", "gone"]);
+    assert_eq!(listening(&world.net.pod), usual);
     world.detach();
     world.daemon.eventually_has_fds(fds);
     Snapshot::of(&world.net.pod).assert_same_as(&before);

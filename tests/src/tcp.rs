@@ -32,12 +32,19 @@ pub fn unread(filter: &str) -> Vec<u64> {
     column(&established("-Htn", filter), 0)
 }
 
-/// How many established connections that the filter takes wait for their peers to have room.
+/// How many established connections that the filter takes wait for their peers to have room, and have asked in vain: the
+/// first question, after 200 ms, still sends what there is room for (`tcp_write_wakeup`), and each later one comes after
+/// twice the time.
 #[track_caller]
 #[must_use]
 pub fn blocked(filter: &str) -> usize {
     let shown = established("-Htno", filter);
-    shown.lines().filter(|line| line.contains("timer:(persist,")).count()
+    let left = shown.lines().filter_map(|line| line.split_once("timer:(persist,")?.1.split_once(','));
+    let asked = |left: &str| match left.strip_suffix("ms").map(str::parse::<f64>) {
+        Some(Ok(milliseconds)) => milliseconds > 250.0,
+        _ => true,
+    };
+    left.filter(|(left, _)| asked(left)).count()
 }
 
 fn column(shown: &str, index: usize) -> Vec<u64> {

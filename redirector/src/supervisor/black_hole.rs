@@ -17,7 +17,7 @@ use crate::{
     sys,
 };
 
-/// The listeners of one namespace. They are there from the first rule that needs them until the namespace is let go of.
+/// The listeners of one namespace. They are there while a rule needs them.
 #[derive(Debug)]
 pub(super) struct BlackHole(Vec<(Family, socket2::Socket)>);
 

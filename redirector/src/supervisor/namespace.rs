@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use redirector_ebpf::{CONSUMER_RELAY, slot};
+use redirector_ebpf::{CONSUMER_BLACK_HOLE, CONSUMER_RELAY, slot};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +25,7 @@ use crate::{
     config::Target,
     kernel::{AttachedProgram, Instance, Link},
     listener::Listener,
-    netns::{NetnsCookie, NetnsFile},
+    netns::{Family, NetnsCookie, NetnsFile},
     observe::{Connections, NotDelivered, RateLimit},
     sys::SyscallError,
     target::ContainerId,
@@ -221,7 +221,22 @@ impl Namespace {
         // Ours first: a connection that the kernel steers by the new rules is attributed by them, and one that
         // it has steered by the old ones is found there when the new ones do not take it.
         self.published.store(Arc::new(Published { current: Arc::clone(table), previous }));
-        self.instance.publish(&table.image).inspect_err(|_| self.published.store(before))
+        let published = self.instance.publish(&table.image).inspect_err(|_| self.published.store(before));
+        self.let_go_of_black_hole();
+        published
+    }
+
+    /// Takes away what no rule in force leads to.
+    fn let_go_of_black_hole(&self) {
+        if self.published.load().current.can_drop() {
+            return;
+        }
+        let gone = self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if gone.is_some() {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                self.instance.clear_listener(slot(CONSUMER_BLACK_HOLE, family.bit()));
+            }
+        }
     }
 
     /// Stops steering at once. [`Self::stopped`] waits for what that entails.

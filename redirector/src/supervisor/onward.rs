@@ -226,6 +226,9 @@ impl Dialer {
             (Destination::Inside { port: DestinationPort::Client, .. }, Some(elsewhere)) => {
                 elsewhere.remote().await.is_ok()
             }
+            (Destination::Host { port: DestinationPort::Client, .. }, _) => {
+                state.resolver.as_ref().is_none_or(|resolver| !resolver.addresses().is_empty())
+            }
             // Whatever a connection says by being opened and closed: it is there.
             _ => self.dial_outside(state, 0).await.is_ok(),
         }

@@ -98,6 +98,11 @@ impl Supervisor {
             let message = format!("target `{target}`: only a container can be followed");
             return Err(Error::new(Code::Usage, message));
         }
+        if follow && let [to @ Destination::Inside { target: Target::Pid(_), .. }] = &spec.to[..] {
+            let message =
+                format!("destination `{to}`: a process cannot be found again, and the rule is to follow");
+            return Err(Error::new(Code::Usage, message).with_hint("name its namespace, or its container"));
+        }
         let opened = match self.open_unless_steered(&target, caller).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -112,7 +117,7 @@ impl Supervisor {
                 // Whatever is wrong with its destination is wrong now.
                 self.whereabouts(&spec, caller, Missing::Refused).await?;
                 let why = (id.clone(), error.to_string());
-                return Ok(self.wait_for(container, why, (spec, host_netns), dry_run).await);
+                return self.wait_for(container, why, (spec, host_netns), dry_run).await;
             }
         };
         let follow = if follow { Follow::Begin } else { Follow::Not };

@@ -86,6 +86,7 @@ impl Supervisor {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut looks, mut busy) = (FuturesUnordered::new(), BTreeSet::<Container>::new());
         let (mut pauses, mut stuck) = (FuturesUnordered::new(), BTreeMap::<Container, Stuck>::new());
+        let mut paused = 0_u64;
         loop {
             tokio::select! {
                 event = events.next() => match event {
@@ -109,15 +110,17 @@ impl Supervisor {
                     } else {
                         let stuck = stuck.entry(container.clone()).or_default();
                         // One pause at a time, however many looks there were.
-                        if !std::mem::replace(&mut stuck.is_paused, true) {
-                            pauses.push(after(stuck.backoff.next().unwrap_or(TICK), container));
+                        if stuck.pause.is_none() {
+                            paused += 1;
+                            stuck.pause = Some(paused);
+                            pauses.push(after(stuck.backoff.next().unwrap_or(TICK), container, paused));
                         }
                     }
                 }
-                Some(container) = pauses.next(), if !pauses.is_empty() => {
-                    // It may have been settled meanwhile.
-                    if let Some(stuck) = stuck.get_mut(&container) {
-                        stuck.is_paused = false;
+                Some((container, pause)) = pauses.next(), if !pauses.is_empty() => {
+                    // It may have been settled meanwhile, and be stuck again.
+                    if let Some(stuck) = stuck.get_mut(&container).filter(|stuck| stuck.pause == Some(pause)) {
+                        stuck.pause = None;
                         self.follows.look_at([container]);
                     }
                 }
@@ -172,17 +175,17 @@ impl Supervisor {
 /// A container whose rules cannot be put.
 struct Stuck {
     backoff: ExponentialBackoff,
-    /// Whether it is looked at again after a pause, anyhow.
-    is_paused: bool,
+    /// The number of the pause after which it is looked at again.
+    pause: Option<u64>,
 }
 
 impl Default for Stuck {
     fn default() -> Self {
-        Self { backoff: backoff(RETRIES), is_paused: false }
+        Self { backoff: backoff(RETRIES), pause: None }
     }
 }
 
-async fn after(pause: Duration, container: Container) -> Container {
+async fn after(pause: Duration, container: Container, number: u64) -> (Container, u64) {
     tokio::time::sleep(pause).await;
-    container
+    (container, number)
 }

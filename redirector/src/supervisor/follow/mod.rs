@@ -9,9 +9,11 @@ mod list;
 
 use std::sync::Arc;
 
+use redirector_ebpf::MAX_RULES;
+
 use self::list::Followed;
 pub(super) use self::list::Follows;
-use super::{Supervisor, Table, attach::HostNetns, namespace::Namespace};
+use super::{Supervisor, Table, attach::HostNetns, namespace::Namespace, rules::RuleState};
 use crate::{
     config::{Container, RuleName, RuleSpec, Target},
     control::{AttachResult, Attached, Code, Detached, Error, SCHEMA, WaitingView},
@@ -89,18 +91,24 @@ impl Supervisor {
         let followed =
             Followed { spec, host_netns, id: id.clone(), at: Some(netns.cookie), why: String::new() };
         let before = self.follows.keep(container, &name, followed.clone());
-        if let Some(before) = &before
-            && before.id != id
-        {
-            tracing::warn!(target = %container, rule = %name, before = %before.id, now = %id, "that name is another container's now; the rule follows the name");
-            self.leave(table, before, &name).await;
+        if let Some(before) = &before {
+            if before.id != id {
+                tracing::warn!(target = %container, rule = %name, before = %before.id, now = %id, "that name is another container's now; the rule follows the name");
+            }
+            if before.at != Some(netns.cookie) {
+                // Where it was may live on, by another container that shares it.
+                self.leave(table, before, &name).await;
+            }
         }
         before.is_none_or(|before| before.spec != followed.spec || before.host_netns != followed.host_netns)
     }
 
-    /// Takes a rule out of a namespace that its name does not mean any more.
+    /// Takes a rule out of a namespace that its name does not mean any more, if no other name has it there.
     async fn leave(&self, table: &mut Table, before: &Followed, name: &RuleName) {
         let Some(netns) = before.at.and_then(|at| table.get(&at)).cloned() else { return };
+        if !self.follows.owners(netns.cookie, name).is_empty() || !before.is_there(&netns) {
+            return;
+        }
         if let Err(error) = self.remove_rules(table, &netns, std::slice::from_ref(name)).await {
             tracing::error!(netns = %netns.target, %error, "take the rule away where it was");
         }
@@ -113,9 +121,15 @@ impl Supervisor {
         (id, why): (ContainerId, String),
         (spec, host_netns): (RuleSpec, HostNetns),
         dry_run: bool,
-    ) -> Attached {
+    ) -> Result<Attached, Error> {
         let _table = self.table.lock().await;
         let name = spec.name.clone().unwrap_or_else(|| self.follows.name_for(container, &spec));
+        let others = self.follows.of_container(container).into_iter().filter(|(other, _)| *other != name);
+        if others.count() >= MAX_RULES {
+            let target = Target::Container(container.clone());
+            let message = format!("rule `{name}`: {MAX_RULES} rules follow `{target}` already");
+            return Err(Error::new(Code::Failed, message));
+        }
         let spec = RuleSpec { name: Some(name.clone()), ..spec };
         if !dry_run {
             // Where it is in force, and of which container, is not what has changed.
@@ -126,7 +140,7 @@ impl Supervisor {
             self.follows.look_at([container.clone()]);
             tracing::info!(target = %container, rule = %name, "the rule waits until the container runs");
         }
-        Attached {
+        Ok(Attached {
             schema: SCHEMA,
             result: AttachResult::Waiting,
             dry_run,
@@ -136,7 +150,7 @@ impl Supervisor {
             warnings: Vec::new(),
             foreign_programs: Vec::new(),
             existing_connections: 0,
-        }
+        })
     }
 
     /// Ends rules that follow a container, those that wait and those that are in force where it was last; `None` where
@@ -161,7 +175,7 @@ impl Supervisor {
         };
         for (name, followed) in &followed {
             let netns = followed.at.and_then(|at| table.get(&at)).cloned();
-            if let Some(netns) = netns.filter(|netns| followed.is_in_force(netns)) {
+            if let Some(netns) = netns.filter(|netns| followed.is_there(netns)) {
                 detached.cookie = netns.cookie.0;
                 detached.steered = self.remove_rules(table, &netns, std::slice::from_ref(name)).await?;
             }
@@ -191,10 +205,22 @@ impl Supervisor {
 }
 
 impl Followed {
-    /// Whether it is among the rules there.
+    /// Whether a rule of its name is where it was last.
+    fn is_there(&self, netns: &Namespace) -> bool {
+        self.rule_there(netns).is_some()
+    }
+
+    /// Whether that rule says the same.
     fn is_in_force(&self, netns: &Namespace) -> bool {
-        self.at == Some(netns.cookie)
-            && self.spec.name.as_ref().is_some_and(|name| netns.published.load().current.get(name).is_some())
+        self.rule_there(netns).is_some_and(|state| {
+            let name = state.rule.name.clone();
+            state.rule.is_like(&self.spec.clone().named(name))
+        })
+    }
+
+    fn rule_there(&self, netns: &Namespace) -> Option<Arc<RuleState>> {
+        let name = self.spec.name.as_ref().filter(|_| self.at == Some(netns.cookie))?;
+        netns.published.load().current.get(name).cloned()
     }
 }
 
