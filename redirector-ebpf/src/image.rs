@@ -12,10 +12,9 @@
 //! 4. Where rules that name a source only take the port, the symbol of the source leads to a leaf likewise.
 //! 5. Of the leaves that were found the one with the least rank decides.
 //!
-//! The longest prefix is found by binary search over the lengths that occur, after a beginning that was found over those of the
-//! prefixes that have it (Waldvogel, Varghese, Turner, Plattner:
-//! "Scalable High Speed IP Routing Lookups", SIGCOMM 1997): an entry for each prefix, and one for each prefix of it that
-//! the search looks at on its way. Entries are found in tables without collisions: a displacement for each bucket of keys
+//! The longest prefix is found by binary search over the lengths that occur; where a beginning was found, over those of the
+//! prefixes that begin so (Waldvogel, Varghese, Turner, Plattner: "Scalable High Speed IP Routing Lookups", SIGCOMM 1997).
+//! There is an entry for each prefix, and one for each beginning of it that the search looks at on its way. Entries are found in tables without collisions: a displacement for each bucket of keys
 //! (Belazzougui, Botelho, Dietzfelbinger: "Hash, displace, and compress", ESA 2009).
 //!
 //! Words are 32 bits. "At" is an index of a word in the image. 0 is nothing, wherever an index is meant.
@@ -156,7 +155,7 @@ pub mod rest {
 
 /// What a rule decides.
 pub mod leaf {
-    /// Its place in the order of [`crate::Precedence`].
+    /// Its place in the order in which rules decide, the first 0. Which order that is, only the compiler knows.
     pub const RANK: u32 = 0;
     /// [`crate::Decision::rule`].
     pub const RULE: u32 = 1;

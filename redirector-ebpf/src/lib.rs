@@ -22,14 +22,12 @@ mod counters;
 mod decision;
 mod flow;
 pub mod image;
-mod order;
 
 pub use abi::ABI_MARK;
 pub use counters::{NetnsCounters, RuleCounters, UNAVAILABLE_REASONS, Unavailable};
 pub use decision::{Action, Decision, FLAG_DOWN};
 pub use flow::{FAMILY_IPV4, FAMILY_IPV6, Flow, PROTOCOL_TCP};
 pub use image::Words;
-pub use order::Precedence;
 
 /// Rules that one namespace can have: the length of `RULE_COUNTERS`.
 pub const MAX_RULES: usize = 128;

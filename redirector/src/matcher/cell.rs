@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use ipnet::IpNet;
-use redirector_ebpf::{Action, Decision, FAMILY_IPV4, FAMILY_IPV6, Precedence};
+use redirector_ebpf::{Action, Decision, FAMILY_IPV4, FAMILY_IPV6};
 
-use super::{CompileError, Placed, ports::Ranges, prefixes::Prefix};
+use super::{CompileError, Placed, order::Precedence, ports::Ranges, prefixes::Prefix};
 use crate::config::{Destination, Match, OnUnavailable, Rule, without};
 
 /// One match of a rule with one of its sources, in one family.

@@ -40,22 +40,11 @@ impl Image {
             Self::Large(_) => size_of::<Words<LARGE>>(),
         }
     }
-
-    /// Words in use, of 4 bytes.
-    #[must_use]
-    pub fn length(&self) -> u32 {
-        let words: &[u32] = match self {
-            Self::Small(words) => &words.0,
-            Self::Medium(words) => &words.0,
-            Self::Large(words) => &words.0,
-        };
-        words[head::LENGTH as usize]
-    }
 }
 
 impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Image({} words)", self.length())
+        write!(f, "Image({} KiB)", self.size() >> 10)
     }
 }
 

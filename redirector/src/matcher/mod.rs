@@ -3,6 +3,7 @@
 mod cell;
 mod hashed;
 mod image;
+mod order;
 mod ports;
 mod prefixes;
 mod table;

@@ -70,7 +70,20 @@ pub(crate) fn run(
     mode: &str,
     limits: Limits,
 ) -> Result<Report> {
-    unless_emulator_errs(accelerator, || boot(interrupt, accelerator, kernel, image, mode, limits))
+    unless_emulator_errs(accelerator, || {
+        let mut command = qemu(accelerator, kernel)?;
+        command.arg("-initrd").arg(image);
+        // An oops ends the machine too.
+        command.args(["-append", &format!("console=ttyS0 quiet panic=-1 oops=panic -- vm-init {mode}")]);
+        let mut qemu = Ended(interrupt::spawn(&mut command)?);
+        let output = watch::read(&mut qemu.0)?;
+        let (console, end) = watch::follow(interrupt, &output, limits, watch::show)?;
+        let end = match end {
+            Some(end) => end,
+            None => End::Exit(qemu.0.wait().context("wait for QEMU")?.to_string()),
+        };
+        Ok(console.conclude(end))
+    })
 }
 
 /// How often a machine is booted that the emulator crashes.
@@ -91,28 +104,6 @@ fn unless_emulator_errs(
         ));
     }
     boot()
-}
-
-fn boot(
-    interrupt: &Interrupt,
-    accelerator: Accelerator,
-    kernel: &Path,
-    image: &Path,
-    mode: &str,
-    limits: Limits,
-) -> Result<Report> {
-    let mut command = qemu(accelerator, kernel)?;
-    command.arg("-initrd").arg(image);
-    // An oops ends the machine too.
-    command.args(["-append", &format!("console=ttyS0 quiet panic=-1 oops=panic -- vm-init {mode}")]);
-    let mut qemu = Ended(interrupt::spawn(&mut command)?);
-    let output = watch::read(&mut qemu.0)?;
-    let (console, end) = watch::follow(interrupt, &output, limits, watch::show)?;
-    let end = match end {
-        Some(end) => end,
-        None => End::Exit(qemu.0.wait().context("wait for QEMU")?.to_string()),
-    };
-    Ok(console.conclude(end))
 }
 
 fn qemu(accelerator: Accelerator, kernel: &Path) -> Result<Command> {

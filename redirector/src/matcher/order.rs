@@ -1,6 +1,6 @@
 //! The total order of cells: which one decides when several match.
 
-use core::cmp::Ordering;
+use std::cmp::Ordering;
 
 /// What the order looks at, of one cell: one match of a rule with one of its sources. The lesser comes first and decides.
 ///
@@ -8,17 +8,17 @@ use core::cmp::Ordering;
 /// the rule's name in byte order. Prefixes of different families are compared by length too, which decides nothing: no
 /// packet matches both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Precedence<'a> {
+pub(super) struct Precedence<'a> {
     /// The rule's.
-    pub priority: i32,
+    pub(super) priority: i32,
     /// 0 to 128; 0 without an address.
-    pub destination_prefix_length: u8,
+    pub(super) destination_prefix_length: u8,
     /// 1 to 65,535.
-    pub ports: u32,
+    pub(super) ports: u32,
     /// 0 to 128; 0 without a source.
-    pub source_prefix_length: u8,
+    pub(super) source_prefix_length: u8,
     /// Unique in a namespace.
-    pub rule_name: &'a [u8],
+    pub(super) rule_name: &'a [u8],
 }
 
 impl Ord for Precedence<'_> {
