@@ -1,25 +1,23 @@
 //! A mark of the ABI, in the kernel object, so that an object can be told from one of another version.
 
 use crate::{
-    BypassKey, Flow, MAX_BYPASS, MAX_RULES, NetnsCounters, RuleCounters, SLOTS,
-    image::{LARGE, MEDIUM, SMALL},
+    BypassKey, Counters, Flow, MAX_BYPASS, MAX_RULES, SLOTS,
+    image::{LEAST, MOST},
 };
 
 /// Raised with every change of a meaning in this crate that changes no size.
-const ABI_VERSION: usize = 3;
+const ABI_VERSION: usize = 4;
 
-const LAYOUT: [usize; 11] = [
+const LAYOUT: [usize; 9] = [
     ABI_VERSION,
     size_of::<BypassKey>(),
     size_of::<Flow>(),
-    size_of::<NetnsCounters>(),
-    size_of::<RuleCounters>(),
+    size_of::<Counters>(),
     MAX_BYPASS,
     MAX_RULES,
     SLOTS,
-    SMALL,
-    MEDIUM,
-    LARGE,
+    LEAST,
+    MOST,
 ];
 
 const PREFIX: [u8; 16] = *b"redirector-abi-\0";

@@ -1,7 +1,9 @@
 //! The only reader of `bpf_sk_lookup`.
 
 use aya_ebpf::{EbpfContext as _, bindings::bpf_sk_lookup, programs::SkLookupContext};
-use redirector_ebpf::{FAMILY_IPV4, FAMILY_IPV6, Flow};
+use redirector_ebpf::{FAMILY_IPV4, FAMILY_IPV6, Packet};
+
+use crate::constants;
 
 const AF_INET6: u32 = 10;
 
@@ -27,10 +29,12 @@ impl Context {
         read!(self, protocol)
     }
 
-    /// As [`Flow::family`].
+    /// As [`redirector_ebpf::Flow::family`].
     #[inline(always)]
     pub(crate) fn family(self) -> u32 {
-        if read!(self, family) == AF_INET6 { FAMILY_IPV6 } else { FAMILY_IPV4 }
+        // AF_INET is 2. Calculated, as in `Kind::of`.
+        const { assert!(AF_INET6 >> 3 == 1 && FAMILY_IPV6 == FAMILY_IPV4 + 1) };
+        FAMILY_IPV4 + (read!(self, family) >> 3 & 1)
     }
 
     #[inline(always)]
@@ -38,33 +42,48 @@ impl Context {
         read!(self, local_port)
     }
 
-    /// Reads every field of both families, whichever the packet has. Volatile and unconditional on purpose: LLVM else merges
-    /// the loads of the two families into one at a computed offset, which the verifier refuses ("dereference of modified ctx
-    /// ptr"). The fields of the other family read as 0.
+    /// The client's port, as [`redirector_ebpf::Flow::remote_port`].
     #[inline(always)]
-    pub(crate) fn flow(self) -> Flow {
-        let family = self.family();
-        let protocol = self.protocol();
-        let remote_ip4 = read!(self, remote_ip4);
-        let local_ip4 = read!(self, local_ip4);
-        let remote_ip6 = [
-            read!(self, remote_ip6[0]),
+    pub(crate) fn remote_port(self) -> u32 {
+        u16::from_be(read!(self, remote_port)).into()
+    }
+}
+
+/// Addresses read every field of both families, whichever the packet has; those of the other one are 0. Volatile and
+/// unconditional on purpose: LLVM else merges the loads of the two families into one at a computed offset, which the verifier
+/// refuses ("dereference of modified ctx ptr").
+impl Packet for Context {
+    #[inline(always)]
+    fn remote_first(&self) -> u32 {
+        read!(self, remote_ip4) | read!(self, remote_ip6[0])
+    }
+
+    #[inline(always)]
+    fn remote_address(&self) -> [u32; 4] {
+        [
+            self.remote_first(),
             read!(self, remote_ip6[1]),
             read!(self, remote_ip6[2]),
             read!(self, remote_ip6[3]),
-        ];
-        let local_ip6 = [
-            read!(self, local_ip6[0]),
-            read!(self, local_ip6[1]),
-            read!(self, local_ip6[2]),
-            read!(self, local_ip6[3]),
-        ];
-        let remote_port = u16::from_be(read!(self, remote_port)).into();
-        let (remote_address, local_address) = if family == FAMILY_IPV6 {
-            (remote_ip6, local_ip6)
-        } else {
-            ([remote_ip4, 0, 0, 0], [local_ip4, 0, 0, 0])
-        };
-        Flow { family, protocol, remote_address, local_address, remote_port, local_port: self.local_port() }
+        ]
+    }
+
+    #[inline(always)]
+    fn local_first(&self) -> u32 {
+        read!(self, local_ip4) | read!(self, local_ip6[0])
+    }
+
+    #[inline(always)]
+    fn local_address(&self) -> [u32; 4] {
+        [self.local_first(), read!(self, local_ip6[1]), read!(self, local_ip6[2]), read!(self, local_ip6[3])]
+    }
+
+    /// Where the constant says that it is not read, the verifier does not see that it could be, and an older kernel, whose
+    /// context ends before it, takes the program.
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        // Read in any case: else LLVM merges both loads into one at a computed address.
+        let given = constants::given_ingress();
+        if constants::reads_ingress() { read!(self, ingress_ifindex) } else { given }
     }
 }

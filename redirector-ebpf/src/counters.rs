@@ -1,7 +1,7 @@
 //! What the program counts. It runs at least once for each SYN and again for a retransmitted or cookie-checked
 //! one, so these count decisions; connections are counted where they are accepted.
 
-/// Why a rule's listener could not be given the packet: the index into [`RuleCounters::unavailable`].
+/// Why a rule's listener could not be given the packet: the index into [`Counters::unavailable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Unavailable {
@@ -51,10 +51,10 @@ impl Unavailable {
     }
 }
 
-/// Decisions of one rule, on one CPU.
+/// Decisions of one rule, on one CPU; or, as `passed`, of TCP packets for a new connection that no rule names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct RuleCounters {
+pub struct Counters {
     /// Given to the rule's listener.
     pub steered: u64,
     /// Left alone because the rule says `pass`.
@@ -69,9 +69,31 @@ pub struct RuleCounters {
     pub unavailable: [u64; UNAVAILABLE_REASONS],
 }
 
-const _: () = assert!(size_of::<RuleCounters>() == 96 && align_of::<RuleCounters>() == 8);
+const _: () = assert!(size_of::<Counters>() == 96 && align_of::<Counters>() == 8);
 
-impl RuleCounters {
+impl Counters {
+    /// [`Self::count`] `steered`.
+    pub const STEERED: u32 = 0;
+    /// [`Self::count`] `passed`.
+    pub const PASSED: u32 = 1;
+    /// [`Self::count`] `rejected`.
+    pub const REJECTED: u32 = 2;
+    /// [`Self::count`] `dropped`.
+    pub const DROPPED: u32 = 3;
+    /// [`Self::count`] `bypassed`.
+    pub const BYPASSED: u32 = 4;
+    /// [`Self::count`] the first [`Unavailable`]; the others follow.
+    pub const UNAVAILABLE: u32 = 5;
+
+    /// One more. By number, so that the program has one place that counts.
+    #[inline(always)]
+    pub fn count(&mut self, counter: u32) {
+        let counters: &mut [u64; size_of::<Self>() / 8] = bytemuck::cast_mut(self);
+        if let Some(counter) = counters.get_mut(counter as usize) {
+            *counter += 1;
+        }
+    }
+
     /// The sum over CPUs.
     #[must_use]
     pub fn sum(each: &[Self]) -> Self {
@@ -87,23 +109,5 @@ impl RuleCounters {
             }
             total
         })
-    }
-}
-
-/// Decisions that no rule took, on one CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-pub struct NetnsCounters {
-    /// TCP packets for a new connection that no rule names, left alone.
-    pub unmatched: u64,
-}
-
-const _: () = assert!(size_of::<NetnsCounters>() == 8);
-
-impl NetnsCounters {
-    /// The sum over CPUs.
-    #[must_use]
-    pub fn sum(each: &[Self]) -> Self {
-        Self { unmatched: each.iter().map(|one| one.unmatched).sum() }
     }
 }

@@ -25,9 +25,9 @@ pub enum Action {
 pub struct Decision {
     /// An [`Action`].
     pub action: u32,
-    /// Whose listener, for [`Action::Steer`]: below 256.
+    /// Whose listener, for [`Action::Steer`] and [`Action::Drop`]: below 256.
     pub consumer: u32,
-    /// Index into the rule counters.
+    /// The rule's number, for [`crate::counters_of`].
     pub rule: u32,
     /// When the listener cannot be had: any [`Action`] but [`Action::Steer`].
     pub on_unavailable: u32,

@@ -1,16 +1,18 @@
 //! What the kernel program and user space share: the ABI of the maps, and the one matching rule.
 //!
 //! Both sides compile this file. There is no second implementation of the rule anywhere: the kernel program
-//! calls [`Words::decide`] for a SYN, the relay calls it for the connection that this SYN became, and
+//! calls [`Image::decide`] for a SYN, the relay calls it for the connection that this SYN became, and
 //! the tests call it to check the kernel.
 //!
 //! | map | type | key | value | writer | reader |
 //! | --- | --- | --- | --- | --- | --- |
-//! | `RULES_SMALL`, `RULES_MEDIUM`, `RULES_LARGE` | array of maps, 1 × array, 1 | 0, 0 | [`Words`] | user space, whole | program |
+//! | `RULES` | array of maps, 1 × array, 1 | 0, 0 | [`image`], [`constant::WORDS`] | user space, whole | program |
 //! | `LISTENERS` | SOCKMAP, [`SLOTS`] | [`slot`] | socket (cookie when read) | user space | program |
-//! | `BYPASS` | hash, [`MAX_BYPASS`] | [`BypassKey`] | 1 | user space | program |
-//! | `RULE_COUNTERS` | per-CPU array, [`MAX_RULES`] | [`Decision::rule`] | [`RuleCounters`] | program | user space |
-//! | `NETNS_COUNTERS` | per-CPU array, 1 | 0 | [`NetnsCounters`] | program | user space |
+//! | `BYPASS` | hash, [`MAX_BYPASS`], one for all namespaces | [`BypassKey`] | 1 | user space | program |
+//! | `COUNTERS` | per-CPU array, as many as user space says | [`counters_of`] | [`Counters`] | program | user space |
+//!
+//! What is the same for each packet of a namespace is in constants ([`constant`]) that user space sets before it loads the
+//! program: the kernel leaves out what they exclude.
 //!
 //! Every type here is integers with its padding written out, so that `bytemuck` can prove that there is none left.
 
@@ -22,15 +24,16 @@ mod counters;
 mod decision;
 mod flow;
 pub mod image;
+mod lookup;
 
 pub use abi::ABI_MARK;
-pub use counters::{NetnsCounters, RuleCounters, UNAVAILABLE_REASONS, Unavailable};
+pub use counters::{Counters, UNAVAILABLE_REASONS, Unavailable};
 pub use decision::{Action, Decision, FLAG_DOWN};
-pub use flow::{FAMILY_IPV4, FAMILY_IPV6, Flow, PROTOCOL_TCP};
-pub use image::Words;
+pub use flow::{FAMILY_IPV4, FAMILY_IPV6, Flow, Kind, PROTOCOL_TCP, PROTOCOL_UDP, Packet};
+pub use lookup::{Image, Words};
 
-/// Rules that one namespace can have: the length of `RULE_COUNTERS`.
-pub const MAX_RULES: usize = 128;
+/// Rules that one namespace can have.
+pub const MAX_RULES: usize = 16_384;
 
 /// Consumers that one namespace can have. Consumer 0 is the relay.
 pub const MAX_CONSUMERS: usize = 16;
@@ -41,17 +44,47 @@ pub const CONSUMER_RELAY: u32 = 0;
 /// Behind the consumers: whose listeners have a filter that takes nothing.
 pub const CONSUMER_BLACK_HOLE: u32 = MAX_CONSUMERS as u32;
 
-/// Length of the SOCKMAP `LISTENERS`: an IPv4 and an IPv6 listener for each consumer, and for the black hole.
-pub const SLOTS: usize = 2 * (MAX_CONSUMERS + 1);
+/// Length of the SOCKMAP `LISTENERS`: for each consumer, and for the black hole, a socket of each protocol and family.
+pub const SLOTS: usize = 4 * (MAX_CONSUMERS + 1);
 
-/// Capacity of the bypass map: local onward connections that can be open at once in one namespace.
+/// Capacity of the bypass map: local onward connections that can be open at once in all namespaces.
 pub const MAX_BYPASS: usize = 65_536;
 
-/// The key of a consumer's listener of one family ([`FAMILY_IPV4`] or [`FAMILY_IPV6`]) in `LISTENERS`.
+/// The key in `COUNTERS` of what no rule takes.
+pub const COUNTERS_OF_NETNS: u32 = 0;
+
+/// The key in `COUNTERS` of a rule ([`Decision::rule`]).
 #[inline(always)]
 #[must_use]
-pub const fn slot(consumer: u32, family: u32) -> u32 {
-    consumer * 2 + (family == FAMILY_IPV6) as u32
+pub const fn counters_of(rule: u32) -> u32 {
+    1 + rule
+}
+
+/// Names of the program's constants, 32 bits each. All of them have to be set.
+pub mod constant {
+    /// [`crate::BypassKey::netns`].
+    pub const NETNS: &str = "NETNS";
+    /// The length of images, in words, a power of 2. An image of another length needs a program of its own, and a map.
+    pub const WORDS: &str = "WORDS";
+    /// 1: the program reads the ingress interface of each packet. Minimum kernel 5.17.
+    pub const READS_INGRESS: &str = "READS_INGRESS";
+    /// What the program takes for the ingress interface where it does not read it.
+    pub const GIVEN_INGRESS: &str = "GIVEN_INGRESS";
+}
+
+/// The key in `LISTENERS` of a consumer's socket for one kind of packets.
+#[inline(always)]
+#[must_use]
+pub const fn slot_of(consumer: u32, kind: Kind) -> u32 {
+    consumer * 4 + kind.number()
+}
+
+/// The key in `LISTENERS` of a consumer's socket of one protocol ([`PROTOCOL_TCP`] or [`PROTOCOL_UDP`]) and one family
+/// ([`FAMILY_IPV4`] or [`FAMILY_IPV6`]).
+#[inline(always)]
+#[must_use]
+pub const fn slot(consumer: u32, protocol: u32, family: u32) -> u32 {
+    slot_of(consumer, Kind::of(protocol, family))
 }
 
 /// The local end of a connection that the relay itself makes inside the namespace.
@@ -64,6 +97,9 @@ pub struct BypassKey {
     pub port: u32,
     /// As [`Flow::local_address`].
     pub address: [u32; 4],
+    /// The namespace's number, among those of the daemon. The map is one for all of them: an empty one of this capacity
+    /// takes 1 MiB.
+    pub netns: u32,
 }
 
-const _: () = assert!(size_of::<BypassKey>() == 24 && align_of::<BypassKey>() == 4);
+const _: () = assert!(size_of::<BypassKey>() == 28 && align_of::<BypassKey>() == 4);

@@ -2,19 +2,23 @@
 //!
 //! One instance runs in each steered namespace, with maps of its own, because the program cannot learn which
 //! namespace it runs in (`bpf_get_netns_cookie` is refused for this program type). It runs for each packet that
-//! is delivered locally and belongs to no connection: a SYN, its retransmissions, and the ACK that answers a
-//! SYN cookie. It writes nothing but counters.
+//! is delivered locally and belongs to no connection: a SYN, its retransmissions, the ACK that answers a
+//! SYN cookie, and each datagram that has no connected socket. It writes nothing but counters.
 
 #![no_std]
 #![no_main]
 
+mod constants;
 mod context;
 mod maps;
 
 use aya_ebpf::{bindings::sk_action, macros::sk_lookup, programs::SkLookupContext};
 use redirector_ebpf::{
-    Action, BypassKey, CONSUMER_BLACK_HOLE, Decision, FLAG_DOWN, Flow, PROTOCOL_TCP, Unavailable, slot,
+    Action, BypassKey, CONSUMER_BLACK_HOLE, COUNTERS_OF_NETNS, Counters, Decision, FLAG_DOWN, Kind,
+    PROTOCOL_TCP, PROTOCOL_UDP, Packet as _, Unavailable, counters_of, slot_of,
 };
+
+use self::context::Context;
 
 const SK_PASS: u32 = sk_action::SK_PASS;
 const SK_DROP: u32 = sk_action::SK_DROP;
@@ -28,98 +32,98 @@ fn redirector(ctx: SkLookupContext) -> u32 {
 
 #[inline(always)]
 fn decide(ctx: &SkLookupContext) -> u32 {
-    let context = context::Context::new(ctx);
-    if context.protocol() != PROTOCOL_TCP {
+    let context = Context::new(ctx);
+    let (protocol, family, port) = (context.protocol(), context.family(), context.local_port());
+    // The kernel asks for TCP and UDP, and before 6.19 for UDP-Lite, which is 136.
+    const { assert!(PROTOCOL_TCP < PROTOCOL_UDP) };
+    if protocol > PROTOCOL_UDP {
         // Not ours to judge: the kernel's own lookup goes on.
         return SK_PASS;
     }
-    let (family, port) = (context.family(), context.local_port());
-    let decided = if let Some(small) = maps::small_rules() {
-        small.decide_reading(family, port, || context.flow())
-    } else if let Some(medium) = maps::medium_rules() {
-        medium.decide_reading(family, port, || context.flow())
-    } else if let Some(large) = maps::large_rules() {
-        large.decide_reading(family, port, || context.flow())
-    } else {
+    let Some(rules) = maps::rules() else {
         // No rule set was ever published: as if the program were not there.
         return SK_PASS;
     };
-    let Some((decision, flow)) = decided else {
-        maps::count_netns(|counters| counters.unmatched += 1);
+    let kind = Kind::of(protocol, family);
+    let Some(decision) = rules.decide_about(kind, port, &context) else {
+        if kind.is_tcp() {
+            // UDP comes here with each datagram, and says nothing of how often it is used.
+            maps::count(COUNTERS_OF_NETNS, Counters::PASSED);
+        }
         // The application's own socket, or the kernel's RST when it has none.
         return SK_PASS;
     };
+    let (verdict, counter) = judge(ctx, context, kind, &decision);
+    maps::count(counters_of(decision.rule), counter);
+    verdict
+}
+
+/// What becomes of a packet that a rule takes, and which of the rule's counters says so.
+#[inline(always)]
+fn judge(ctx: &SkLookupContext, context: Context, kind: Kind, decision: &Decision) -> (u32, u32) {
     if decision.action == Action::Pass as u32 {
-        maps::count_rule(decision.rule, |counters| counters.passed += 1);
         // The application's own socket.
-        return SK_PASS;
+        return (SK_PASS, Counters::PASSED);
     }
-    if flow.is_to_itself() && is_bypassed(&flow) {
-        maps::count_rule(decision.rule, |counters| counters.bypassed += 1);
+    // The relay's onward connections come from the address that they go to. Most packets differ in the first word already.
+    if kind.is_tcp() && context.remote_first() == context.local_first() && is_bypassed(context) {
         // The relay's onward connection reaches the application.
-        return SK_PASS;
+        return (SK_PASS, Counters::BYPASSED);
     }
     if decision.action == Action::Reject as u32 {
-        maps::count_rule(decision.rule, |counters| counters.rejected += 1);
-        // The client sees RST: "connection refused".
-        return SK_DROP;
+        // The client sees RST, or of UDP "port unreachable": "connection refused".
+        return (SK_DROP, Counters::REJECTED);
     }
-    if decision.action == Action::Drop as u32 {
-        return silence(ctx, &flow, &decision);
-    }
-    steer(ctx, &flow, &decision)
-}
-
-/// The client's packet is let vanish by a listener that takes nothing: it hears nothing, and sends it again.
-#[inline(always)]
-fn silence(ctx: &SkLookupContext, flow: &Flow, decision: &Decision) -> u32 {
-    match maps::assign(ctx, slot(CONSUMER_BLACK_HOLE, flow.family)) {
-        0 => {
-            maps::count_rule(decision.rule, |counters| counters.dropped += 1);
-            SK_PASS
-        }
-        errno => {
-            let reason = Unavailable::from_errno(errno);
-            maps::count_rule(decision.rule, |counters| maps::count_reason(counters, reason));
-            // The next best: it gets in nowhere.
-            SK_DROP
-        }
-    }
-}
-
-#[inline(always)]
-fn is_bypassed(flow: &Flow) -> bool {
-    let key = BypassKey { family: flow.family, port: flow.remote_port, address: flow.remote_address };
-    maps::BYPASS.get_ptr(key).is_some()
-}
-
-#[inline(always)]
-fn steer(ctx: &SkLookupContext, flow: &Flow, decision: &Decision) -> u32 {
     let reason = if decision.flags & FLAG_DOWN == 0 {
-        match maps::assign(ctx, slot(decision.consumer, flow.family)) {
-            0 => {
-                maps::count_rule(decision.rule, |counters| counters.steered += 1);
-                // The client's SYN is answered by our listener.
-                return SK_PASS;
-            }
+        match maps::assign(ctx, slot_of(decision.consumer, kind)) {
+            // The client hears nothing, and sends it again: its packet vanishes in a socket that takes nothing.
+            0 if decision.action == Action::Drop as u32 => return (SK_PASS, Counters::DROPPED),
+            // The client's SYN is answered by our listener.
+            0 => return (SK_PASS, Counters::STEERED),
             errno => Unavailable::from_errno(errno),
         }
     } else {
         Unavailable::RuleDown
     };
-    maps::count_rule(decision.rule, |counters| maps::count_reason(counters, reason));
-    if decision.on_unavailable == Action::Pass as u32 {
+    let verdict = if decision.on_unavailable == Action::Pass as u32 {
         // The rule's user chose the application's own socket.
         SK_PASS
     } else if decision.on_unavailable == Action::Drop as u32
-        && maps::assign(ctx, slot(CONSUMER_BLACK_HOLE, flow.family)) == 0
+        && maps::assign(ctx, slot_of(CONSUMER_BLACK_HOLE, kind)) == 0
     {
         // The rule's user chose silence.
         SK_PASS
     } else {
         // The client sees RST, unless another program in this namespace has selected a socket.
         SK_DROP
+    };
+    (verdict, Counters::UNAVAILABLE + reason as u32)
+}
+
+#[inline(always)]
+fn is_same(one: [u32; 4], other: [u32; 4]) -> bool {
+    let mut different = 0;
+    let mut word = 0;
+    while word < 4 {
+        different |= one[word] ^ other[word];
+        word += 1;
     }
+    different == 0
+}
+
+#[inline(always)]
+fn is_bypassed(context: Context) -> bool {
+    let client = context.remote_address();
+    if !is_same(client, context.local_address()) {
+        return false;
+    }
+    let key = BypassKey {
+        family: context.family(),
+        port: context.remote_port(),
+        address: client,
+        netns: constants::netns(),
+    };
+    maps::BYPASS.get_ptr(key).is_some()
 }
 
 #[panic_handler]

@@ -11,34 +11,59 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use redirector_ebpf::{
-    BypassKey, MAX_BYPASS, MAX_RULES, NetnsCounters, PROTOCOL_TCP, RuleCounters, SLOTS, Unavailable, Words,
-    image::{LARGE, MEDIUM, SMALL},
+    BypassKey, Counters, Image, MAX_BYPASS, MAX_RULES, PROTOCOL_TCP, SLOTS, Words,
+    image::{MOST, NARROW},
 };
 
-/// The inner map is replaced as a whole: a packet sees one rule set or the other, never a mixture. There is one in one of
-/// these maps, but while user space goes from one size to another: then it is in two, and the smaller one counts.
+use crate::constants;
+
+/// The inner map is replaced as a whole: a packet sees one rule set or the other, never a mixture. Its value is an image, whose
+/// length user space knows when it makes both maps; here it is the longest.
 ///
-/// Their values are [`Words`], and called words of 64 bits: user space makes inner maps without BTF, and from Linux 5.15 to
+/// It is called words of 64 bits: user space makes maps without BTF, and from Linux 5.15 to
 /// 6.2 a value that BTF calls a struct without a timer is another one than a value of which nothing is known, so that the
 /// kernel would refuse the map (`bpf_map_meta_equal`,
 /// <https://github.com/torvalds/linux/blob/v6.1/kernel/bpf/map_in_map.c>). Words cannot have a timer either way.
-macro_rules! rules {
-    ($map:ident, $get:ident, $size:ident) => {
-        #[btf_map]
-        static $map: ArrayOfMaps<Array<[u64; $size / 2], 1>, 1> = ArrayOfMaps::new();
+#[btf_map]
+static RULES: ArrayOfMaps<Array<[u64; MOST / 2], 1>, 1> = ArrayOfMaps::new();
 
-        /// The rule set in force, when it has this size.
-        #[inline(always)]
-        pub(crate) fn $get() -> Option<&'static Words<$size>> {
-            let words: *const [u64; $size / 2] = $map.get_value(0, &0)?;
-            // SAFETY: user space writes whole rule sets; they are as long as these words, and aligned no more strictly.
-            Some(unsafe { &*words.cast::<Words<$size>>() })
-        }
-    };
+/// The rule set in force.
+#[derive(Clone, Copy)]
+pub(crate) struct InForce {
+    words: *const u32,
+    mask: usize,
 }
-rules!(RULES_SMALL, small_rules, SMALL);
-rules!(RULES_MEDIUM, medium_rules, MEDIUM);
-rules!(RULES_LARGE, large_rules, LARGE);
+
+/// `None` before the first one.
+#[inline(always)]
+pub(crate) fn rules() -> Option<Image<InForce>> {
+    let words: *const [u64; MOST / 2] = RULES.get_value(0, &0)?;
+    Some(Image(InForce { words: words.cast(), mask: (constants::words() - 1) as usize }))
+}
+
+impl Words for InForce {
+    #[inline(always)]
+    fn at(&self, index: u32) -> u32 {
+        // SAFETY: the map's value has one word more than the mask says; the verifier, who knows both, checks it.
+        unsafe { *self.words.add(index as usize & self.mask) }
+    }
+
+    #[inline(always)]
+    fn head(&self, index: u32) -> u32 {
+        // SAFETY: the shortest image is longer than its head; the verifier checks it.
+        unsafe { *self.words.add(index as usize) }
+    }
+
+    #[inline(always)]
+    fn is_narrow(&self) -> bool {
+        self.mask < NARROW
+    }
+
+    #[inline(always)]
+    fn wrap(&self, index: u32) -> u32 {
+        (index as usize & self.mask) as u32
+    }
+}
 
 #[btf_map]
 static LISTENERS: ListenerMap = ListenerMap::new();
@@ -49,10 +74,7 @@ pub(crate) static BYPASS: HashMap<BypassKey, u32, MAX_BYPASS, { BPF_F_NO_PREALLO
     HashMap::new();
 
 #[btf_map]
-static RULE_COUNTERS: PerCpuArray<RuleCounters, MAX_RULES> = PerCpuArray::new();
-
-#[btf_map]
-static NETNS_COUNTERS: PerCpuArray<NetnsCounters, 1> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<Counters, { 1 + MAX_RULES }> = PerCpuArray::new();
 
 /// A SOCKMAP with 8-byte values, for which user space reads socket cookies. aya-ebpf's has 4-byte ones, which
 /// cannot be read at all (`ENOSPC`).
@@ -108,30 +130,11 @@ pub(crate) fn assign(ctx: &SkLookupContext, slot: u32) -> i32 {
     result as i32
 }
 
-/// Changes the counters of a rule on this CPU.
+/// One more in a counter, on this CPU: of what has this key in `COUNTERS`.
 #[inline(always)]
-pub(crate) fn count_rule(rule: u32, change: impl FnOnce(&mut RuleCounters)) {
-    if let Some(counters) = RULE_COUNTERS.get_ptr_mut(rule) {
+pub(crate) fn count(key: u32, counter: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(key) {
         // SAFETY: this CPU's own value, and the program is not preempted by itself.
-        change(unsafe { &mut *counters });
-    }
-}
-
-/// Changes the counters of the namespace on this CPU.
-#[inline(always)]
-pub(crate) fn count_netns(change: impl FnOnce(&mut NetnsCounters)) {
-    if let Some(counters) = NETNS_COUNTERS.get_ptr_mut(0) {
-        // SAFETY: as in `count_rule`.
-        change(unsafe { &mut *counters });
-    }
-}
-
-/// One more for a reason. Spelled out, because an index that comes from a variable makes a bounds check and
-/// with it a panic.
-#[inline(always)]
-pub(crate) fn count_reason(counters: &mut RuleCounters, reason: Unavailable) {
-    let index = reason as usize;
-    if let Some(counter) = counters.unavailable.get_mut(index) {
-        *counter += 1;
+        unsafe { &mut *counters }.count(counter);
     }
 }

@@ -7,13 +7,14 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd as _,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use redirector::{
     config::{Rule, RuleSpec},
-    kernel::{self, Instance},
-    matcher::{Image, Placed, compile},
+    kernel::{self, Ingress, Instance, RuleSet},
+    matcher::{Placed, compile},
     sys::bpf::{Instruction, SkLookup, sk_lookup_program, test_run},
 };
 use redirector_ebpf::{CONSUMER_RELAY, FAMILY_IPV4, FAMILY_IPV6, Flow, PROTOCOL_TCP, slot};
@@ -58,11 +59,11 @@ fn rule(spec: Value) -> Result<Rule, Box<dyn Error>> {
     Ok(spec.named("bench".parse()?))
 }
 
-fn compiled(rules: &[Rule]) -> Result<(Image, Duration), Box<dyn Error>> {
+fn compiled(rules: &[Rule]) -> Result<(RuleSet, Duration), Box<dyn Error>> {
     let begin = Instant::now();
-    let placed =
-        rules.iter().zip(0..).map(|(rule, index)| Placed { rule, index, consumer: CONSUMER_RELAY, flags: 0 });
-    Ok((compile(placed)?, begin.elapsed()))
+    let placed = rules.iter().zip(0..).map(|(rule, index)| Placed::new(rule, index));
+    let image = compile(placed)?;
+    Ok((image.into(), begin.elapsed()))
 }
 
 impl Bench {
@@ -71,15 +72,15 @@ impl Bench {
         netns.ip("link set lo up");
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let listeners = netns.enter(|| loopback.map(|address| listen(at(address, 0))));
-        let instance = Instance::load_for(rules)?;
+        let instance = Instance::load_with(&Arc::default(), &RuleSet::default(), rules, Ingress::Read)?;
         for (listener, family) in listeners.iter().zip([FAMILY_IPV4, FAMILY_IPV6]) {
-            instance.set_listener(slot(CONSUMER_RELAY, family), listener.as_fd())?;
+            instance.set_listener(slot(CONSUMER_RELAY, PROTOCOL_TCP, family), listener.as_fd())?;
         }
         Ok(Self { instance, _listeners: listeners, _netns: netns, rows: Vec::new() })
     }
 
     fn floor() -> Result<f64, Box<dyn Error>> {
-        let nothing = sk_lookup_program(&[Instruction::result(1), Instruction::EXIT])?;
+        let nothing = sk_lookup_program(&[Instruction::result(1), Instruction::EXIT], "nothing")?;
         let context = SkLookup { family: 2, protocol: PROTOCOL_TCP, ..SkLookup::default() };
         let runs = (0..FLOWS).map(|_| test_run(nothing.as_fd(), &context, REPEAT));
         let runs = runs.collect::<Result<Vec<_>, _>>()?;
@@ -87,12 +88,12 @@ impl Bench {
     }
 
     /// Measures flows, all of which must be taken or none.
-    fn measure(&mut self, image: &Image, flows: &[Addresses], is_hit: bool) -> Result<Row, Box<dyn Error>> {
+    fn measure(&mut self, image: &RuleSet, flows: &[Addresses], is_hit: bool) -> Result<Row, Box<dyn Error>> {
         let flows: Vec<_> = flows.iter().map(|flow| self::flow(*flow)).collect();
         let mut cold = Vec::new();
         for flow in &flows {
             let run = self.instance.test_run(flow, 1)?;
-            if image.decide(flow).is_some() != is_hit || (run.cookie != 0) != is_hit {
+            if image.image.decide(flow).is_some() != is_hit || (run.cookie != 0) != is_hit {
                 return Err(format!("not what the row is about: {flow:?}: {run:?}").into());
             }
             cold.push(run.nanoseconds.into());
@@ -105,7 +106,7 @@ impl Bench {
     fn row(
         &mut self,
         (rules, what, budget): (&str, &str, f64),
-        image: &Image,
+        image: &RuleSet,
         flows: &[Addresses],
         is_hit: bool,
     ) -> Result<(), Box<dyn Error>> {
@@ -119,13 +120,15 @@ impl Bench {
 
 /// So many of one family, and whether rules take them.
 fn some(
-    image: &Image,
+    image: &RuleSet,
     from: impl Iterator<Item = Addresses>,
     is_ipv6: bool,
     is_hit: bool,
 ) -> Result<Vec<Addresses>, Box<dyn Error>> {
     let found: Vec<_> = from
-        .filter(|flow| flow.1.is_ipv6() == is_ipv6 && image.decide(&self::flow(*flow)).is_some() == is_hit)
+        .filter(|flow| {
+            flow.1.is_ipv6() == is_ipv6 && image.image.decide(&self::flow(*flow)).is_some() == is_hit
+        })
         .take(FLOWS)
         .collect();
     if found.len() < FLOWS { Err(format!("only {} flows", found.len()).into()) } else { Ok(found) }
@@ -143,7 +146,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (at(host().into(), 40_000), at(host().into(), port))
     };
     let (image, _) = compiled(&[rule(json!({ "match": ["tcp:80"], "to": ["original"] }))?])?;
-    bench.instance.publish(&image)?;
+    bench.instance.publish(&image, 0)?;
     let hits: Vec<_> = (0..FLOWS).map(|_| near(80)).collect();
     bench.row(("one port", "hit, IPv4", 75.0), &image, &hits, true)?;
     let misses: Vec<_> = (0..FLOWS).map(|_| near(81)).collect();
@@ -151,7 +154,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let narrow = json!({ "match": ["tcp:10.0.0.0/8:80"], "from": ["10.0.0.0/8"], "to": ["original"] });
     let (image, _) = compiled(&[rule(narrow)?])?;
-    bench.instance.publish(&image)?;
+    bench.instance.publish(&image, 0)?;
     bench.row(("one port, destination, source", "hit, IPv4", 110.0), &image, &hits, true)?;
     bench.row(("one port, destination, source", "port not named, IPv4", 32.0), &image, &misses, false)?;
 
@@ -160,8 +163,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mixed = MixedRules::new(1, count);
         let (image, compiling) = compiled(&mixed.rules)?;
         let begin = Instant::now();
-        bench.instance.publish(&image)?;
+        bench.instance.publish(&image, 0)?;
         let publishing = begin.elapsed();
+        let memory = bench.instance.kernel_memory()?;
         let shuffled: Vec<_> = {
             let mut random = Random::new(11);
             (0..20 * FLOWS).map(|_| *random.one_of(&mixed.hits)).collect()
@@ -176,16 +180,18 @@ fn main() -> Result<(), Box<dyn Error>> {
             bench.row((&name, &format!("miss, {family}"), 90.0), &image, &missed, false)?;
         }
         println!(
-            "{name}: compiled in {} ms, published in {} ms, {} KiB",
+            "{name}: compiled in {} ms, published in {} ms; image {} KiB, the namespace in the kernel {} KiB",
             compiling.as_millis(),
             publishing.as_millis(),
-            image.size() >> 10
+            image.image.size() >> 10,
+            memory >> 10,
         );
         bench.rows.push(json!({
             "rules": name,
             "compile_ms": compiling.as_secs_f64() * 1e3,
             "publish_ms": publishing.as_secs_f64() * 1e3,
-            "bytes": image.size(),
+            "bytes": image.image.size(),
+            "kernel_memory": memory,
         }));
     }
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("steer.json");

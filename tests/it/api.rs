@@ -136,7 +136,7 @@ fn a_wrong_request_is_answered_with_what_is_wrong_and_changes_nothing() {
         attach(json!({ "target": target, "rule": rule }))
     };
     assert_error(&with("match", json!([])), 400, "usage", "match");
-    assert_error(&with("match", json!(["udp:53"])), 400, "usage", "udp:53");
+    assert_error(&with("match", json!(["sctp:53"])), 400, "usage", "sctp:53");
     assert_error(&with("match", json!("tcp:80")), 400, "usage", "");
     assert_error(&with("to", json!([])), 400, "usage", "destination");
     assert_error(&with("to", json!(["reject", "pass"])), 400, "usage", "pass");

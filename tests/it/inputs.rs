@@ -19,7 +19,7 @@ use redirector_tests::{
 use socket2::SockRef;
 
 /// An attach of the pod, but for one thing.
-const ATTACH: [(&str, i32, &str); 66] = [
+const ATTACH: [(&str, i32, &str); 68] = [
     // Targets that are none.
     ("nowhere --match tcp:80 --to reject", 2, "nowhere"),
     ("netns: --match tcp:80 --to reject", 2, "netns:"),
@@ -52,7 +52,9 @@ const ATTACH: [(&str, i32, &str); 66] = [
     ("self --match tcp:80 --to reject", 1, "self"),
     // Matches.
     ("{pod} --match 80 --to reject", 2, "tcp:80"),
-    ("{pod} --match udp:53 --to reject", 2, "udp"),
+    ("{pod} --match sctp:53 --to reject", 2, "sctp"),
+    ("{pod} --match udp:53 --to 127.0.0.1:53", 2, "UDP cannot be taken to"),
+    ("{pod} --match any:53 --to original", 2, "UDP cannot be taken to"),
     ("{pod} --match tcp:0 --to reject", 2, "tcp:0"),
     ("{pod} --match tcp:65536 --to reject", 2, "65536"),
     ("{pod} --match tcp:90-80 --to reject", 2, "80-90"),
@@ -79,7 +81,7 @@ const ATTACH: [(&str, i32, &str); 66] = [
     ("{pod} --match tcp:80 --to reject --connect-timeout 0s", 2, "0s"),
     ("{pod} --match tcp:80 --to reject --idle-timeout soon", 2, "soon"),
     ("{pod} --match tcp:80 --to reject --idle-timeout 25days", 2, "25days"),
-    ("{pod} --match tcp:80 --to reject --interface eth0", 2, "--interface"),
+    ("{pod} --match tcp:80 --to reject --balance random", 2, "--balance"),
     // Sources, exceptions, priorities.
     ("{pod} --match tcp:80 --to reject --from 10.0.0.1/8", 2, "10.0.0.0/8"),
     ("{pod} --match tcp:80 --to reject --from fd00::1/8", 2, "fd00::/8"),

@@ -5,7 +5,7 @@ use std::{num::NonZeroU16, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    config::{Destination, Match, OnUnavailable, RuleName, Source, Span, Target},
+    config::{Destination, Interface, Match, OnUnavailable, RuleName, Source, Span, Target},
     control::DEFAULT_SOCKET,
     target::{EngineSockets, Engines, Opener},
 };
@@ -100,8 +100,9 @@ impl EngineOptions {
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{TARGETS}
 
-MATCH is tcp:[ADDRESS[/LEN]:]PORTS, of the original destination, as
+MATCH is PROTOCOL:[ADDRESS[/LEN]:]PORTS, of the original destination, as
   'tcp:8080'  'tcp:80,443,8000-8099'  'tcp:10.0.0.1:*'  'tcp:[fd00::/8]:443'
+PROTOCOL is tcp, udp or any, which is both. What takes UDP goes to reject, drop or pass only.
 Quote it: shells take * and [ for themselves.
 
 DEST is one of
@@ -110,7 +111,7 @@ DEST is one of
               dialled from inside that namespace
   original    the application in the same namespace, at the original destination
   unix:/PATH  a stream socket
-  reject      RST
+  reject      RST; of UDP an ICMP error
   drop        no answer
   pass        whoever owns the socket"))]
 pub(super) struct Attach {
@@ -140,6 +141,10 @@ pub(super) struct Attach {
     /// Until a connection without a byte in either direction is reset; 0s is never
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub(super) idle_timeout: Span,
+
+    /// Attach although another redirector is attached there; not with `original`. The first that steers a connection has it
+    #[arg(long)]
+    pub(super) coexist: bool,
 
     /// Of a container: the rule goes with it when it is restarted, or another one gets its name, and waits while none
     /// runs; without it the rule ends with the namespace
@@ -211,6 +216,10 @@ pub(super) struct Exec {
     #[arg(long, value_name = "TEMPLATE=FILE", value_parser = pair)]
     pub(super) render: Vec<(String, String)>,
 
+    /// Attach although another redirector is attached there; not with `original`. The first that steers a connection has it
+    #[arg(long)]
+    pub(super) coexist: bool,
+
     /// Allow the host's own namespace as target
     #[arg(long)]
     pub(super) host_netns: bool,
@@ -238,6 +247,11 @@ pub(super) struct Traffic {
     /// What the rule does not take, although a match names it; may be given several times
     #[arg(long, value_name = "MATCH")]
     pub(super) except: Vec<Match>,
+
+    /// Of what comes by this interface of the namespace only; may be given several times. What comes from the namespace
+    /// itself comes by the interface that has the address it goes to. Needs Linux 5.17
+    #[arg(long = "interface", value_name = "NAME")]
+    pub(super) interfaces: Vec<Interface>,
 
     /// Rules with a higher one decide first, whatever they match: -2147483648 to 2147483647
     #[arg(long, value_name = "NUMBER", default_value_t, allow_negative_numbers = true)]

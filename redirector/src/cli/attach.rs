@@ -14,19 +14,31 @@ use crate::{
 pub(super) async fn attach(socket: &Path, command: args::Attach) -> Result<(), Failure> {
     let args::Attach {
         target,
-        traffic: args::Traffic { matches, from, except, priority },
+        traffic: args::Traffic { matches, from, except, interfaces, priority },
         to,
         name,
         on_unavailable,
         connect_timeout,
         idle_timeout,
+        coexist,
         follow,
         host_netns,
         dry_run,
         json,
     } = command;
-    let rule =
-        RuleSpec { name, matches, from, except, priority, to, on_unavailable, connect_timeout, idle_timeout };
+    let rule = RuleSpec {
+        name,
+        matches,
+        from,
+        except,
+        interfaces,
+        priority,
+        to,
+        on_unavailable,
+        connect_timeout,
+        idle_timeout,
+        coexist,
+    };
     // The daemon checks it as well; this way a mistake is found without one.
     rule.validate().map_err(|error| Failure::usage(error.to_string()))?;
     if follow && !matches!(target, Target::Container(_)) {

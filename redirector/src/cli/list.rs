@@ -10,8 +10,8 @@ use comfy_table::{Table, presets};
 
 use super::{args, exit::Failure};
 use crate::{
-    config::{Match, Source, Target},
-    control::{self, Draining, Listing, NamespaceView, WaitingView},
+    config::{Interface, Match, Source, Target},
+    control::{self, Draining, Listing, NamespaceView, RuleView, WaitingView},
 };
 
 pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failure> {
@@ -75,14 +75,20 @@ fn print_waiting(out: &mut impl io::Write, waiting: &WaitingView) -> io::Result<
     table.set_header(["RULE", "MATCH", "TO"]);
     for rule in rules {
         let name = rule.name.as_ref().map(ToString::to_string).unwrap_or_default();
-        let matching = traffic(&rule.matches, &rule.from, &rule.except, rule.priority);
+        let matching = traffic(&rule.matches, &rule.from, &rule.except, &rule.interfaces, rule.priority);
         table.add_row([name, matching, joined(&rule.to)]);
     }
     table.lines().try_for_each(|line| writeln!(out, " {}", line.trim_end()))
 }
 
 /// What a rule takes, on one line.
-fn traffic(matches: &[Match], from: &[Source], except: &[Match], priority: i32) -> String {
+fn traffic(
+    matches: &[Match],
+    from: &[Source],
+    except: &[Match],
+    interfaces: &[Interface],
+    priority: i32,
+) -> String {
     let mut text = joined(matches);
     if !from.is_empty() {
         text += &format!(" from {}", joined(from));
@@ -90,10 +96,23 @@ fn traffic(matches: &[Match], from: &[Source], except: &[Match], priority: i32) 
     if !except.is_empty() {
         text += &format!(" except {}", joined(except));
     }
+    if !interfaces.is_empty() {
+        text += &format!(" by {}", joined(interfaces));
+    }
     if priority != 0 {
         text += &format!(" priority {priority}");
     }
     text
+}
+
+/// The same of a rule that is in force, with what keeps it from taking anything.
+fn taken_now(rule: &RuleView) -> String {
+    let text = traffic(&rule.matches, &rule.from, &rule.except, &rule.interfaces, rule.priority);
+    if rule.interfaces_missing.is_empty() {
+        text
+    } else {
+        format!("{text} (not there: {})", joined(&rule.interfaces_missing))
+    }
 }
 
 /// An id as engines show it.
@@ -128,7 +147,7 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
         let counters = &rule.counters;
         table.add_row([
             rule.name.to_string(),
-            traffic(&rule.matches, &rule.from, &rule.except, rule.priority),
+            taken_now(rule),
             joined(&rule.to),
             if rule.follows.is_some() { format!("{}, follows", rule.state) } else { rule.state.clone() },
             counters.steered.to_string(),

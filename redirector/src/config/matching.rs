@@ -8,11 +8,13 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ParseError, PortSet, Source, ports::without};
+use super::{ParseError, PortSet, Protocol, Source, ports::without};
 
-/// `tcp:[PREFIX:]PORTS`: the original destinations that a rule takes. Without a prefix, those of both families.
+/// `PROTOCOL:[PREFIX:]PORTS`: the original destinations that a rule takes. Without a prefix, those of both families.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Match {
+    /// `tcp`, `udp`, or `any` for both.
+    pub protocol: Protocol,
     /// `None` is every address.
     pub prefix: Option<IpNet>,
     /// Ports of the original destination.
@@ -20,10 +22,12 @@ pub struct Match {
 }
 
 impl Match {
-    /// Whether a connection to this address and port is one of it.
+    /// Whether a connection of this protocol ([`redirector_ebpf::PROTOCOL_TCP`] or `_UDP`) to this address and port is one of
+    /// it.
     #[must_use]
-    pub fn contains(&self, destination: SocketAddr) -> bool {
-        self.ports.contains(destination.port())
+    pub fn contains(&self, protocol: u32, destination: SocketAddr) -> bool {
+        self.protocol.includes(protocol)
+            && self.ports.contains(destination.port())
             && self.prefix.is_none_or(|net| net.contains(&destination.ip()))
     }
 
@@ -39,28 +43,32 @@ impl Match {
     /// Whether anything of it is left, of a family that the sources have, without what is excepted wherever it matches.
     pub(super) fn is_left(&self, sources: &[Source], except: &[Self]) -> bool {
         let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        let mut families =
-            all.map(|address: IpAddr| IpNet::new(address, 0).expect("0 is a length")).into_iter();
-        families.any(|family| {
+        let families = all.map(|address: IpAddr| IpNet::new(address, 0).expect("0 is a length"));
+        let mut kinds =
+            self.protocol.each().flat_map(|protocol| families.map(move |family| (protocol, family)));
+        kinds.any(|(protocol, family)| {
             let is_in = |net: IpNet| net.addr().is_ipv4() == family.addr().is_ipv4();
             let can_be = self.prefix.is_none_or(is_in)
                 && Self { prefix: Some(family), ..self.clone() }.can_come_from(sources);
             let here = self.prefix.unwrap_or(family);
-            let covering =
-                except.iter().filter(|one| one.prefix.is_none_or(|net| is_in(net) && net.contains(&here)));
+            let covering = except.iter().filter(|one| {
+                one.protocol.includes(protocol)
+                    && one.prefix.is_none_or(|net| is_in(net) && net.contains(&here))
+            });
             let left =
                 covering.fold(self.ports.ranges().to_vec(), |left, one| without(&left, one.ports.ranges()));
             can_be && !left.is_empty()
         })
     }
 
-    /// Whether there is an address and a port in both.
+    /// Whether there is a protocol, an address and a port in both.
     pub(super) fn meets(&self, other: &Self) -> bool {
         let prefixes = match (self.prefix, other.prefix) {
             (Some(one), Some(two)) => one.contains(&two) || two.contains(&one),
             (None, _) | (_, None) => true,
         };
-        prefixes
+        self.protocol.each().any(|protocol| other.protocol.includes(protocol))
+            && prefixes
             && self.ports.ranges().iter().any(|(first, last)| {
                 other.ports.ranges().iter().any(|(from, to)| from <= last && first <= to)
             })
@@ -79,35 +87,35 @@ fn parse(text: &str) -> Result<Match, ParseError> {
     let Some((protocol, rest)) = text.split_once(':') else {
         return Err(ParseError(format!("needs a protocol, as in `tcp:{}`", text.escape_debug())));
     };
-    if protocol != "tcp" {
+    let Some(protocol) = Protocol::ALL.into_iter().find(|one| one.name() == protocol) else {
         return Err(ParseError(format!(
-            "unknown protocol `{}`; a match begins with `tcp:`",
+            "unknown protocol `{}`; a match begins with `tcp:`, `udp:` or `any:`",
             protocol.escape_debug()
         )));
-    }
+    };
     if let Some(bracketed) = rest.strip_prefix('[') {
         let Some((address, ports)) = bracketed.split_once("]:") else {
             return Err(ParseError("after `[ADDRESS]` comes `:PORTS`".into()));
         };
         let prefix = prefix::<Ipv6Addr>(address, 128)?;
-        return Ok(Match { prefix: Some(prefix), ports: ports.parse()? });
+        return Ok(Match { protocol, prefix: Some(prefix), ports: ports.parse()? });
     }
     match rest.rsplit_once(':') {
         None if rest.parse::<Ipv4Addr>().is_ok() || rest.parse::<ipnet::Ipv4Net>().is_ok() => {
-            Err(ParseError(format!("the ports are missing; for all of them write `tcp:{rest}:*`")))
+            Err(ParseError(format!("the ports are missing; for all of them write `{protocol}:{rest}:*`")))
         }
-        None => Ok(Match { prefix: None, ports: rest.parse()? }),
+        None => Ok(Match { protocol, prefix: None, ports: rest.parse()? }),
         Some((address, ports)) if address.contains(':') => {
             // Where an unbracketed address ends and the ports begin cannot be told.
             let whole = rest.parse::<Ipv6Addr>().is_ok() || rest.parse::<ipnet::Ipv6Net>().is_ok();
             let corrected = if whole { format!("[{rest}]:*") } else { format!("[{address}]:{ports}") };
             Err(ParseError(format!(
-                "an IPv6 address needs brackets; write `tcp:{}`",
+                "an IPv6 address needs brackets; write `{protocol}:{}`",
                 corrected.escape_debug()
             )))
         }
         Some((address, ports)) => {
-            Ok(Match { prefix: Some(prefix::<Ipv4Addr>(address, 32)?), ports: ports.parse()? })
+            Ok(Match { protocol, prefix: Some(prefix::<Ipv4Addr>(address, 32)?), ports: ports.parse()? })
         }
     }
 }
@@ -142,16 +150,16 @@ pub(super) fn prefix<A: FromStr + Into<IpAddr>>(text: &str, bits: u8) -> Result<
 
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { prefix, ports } = self;
+        let Self { protocol, prefix, ports } = self;
         match prefix {
-            None => write!(f, "tcp:{ports}"),
+            None => write!(f, "{protocol}:{ports}"),
             Some(net) => {
                 let host = net.prefix_len() == net.max_prefix_len();
                 match (net, host) {
-                    (IpNet::V4(net), true) => write!(f, "tcp:{}:{ports}", net.addr()),
-                    (IpNet::V4(net), false) => write!(f, "tcp:{net}:{ports}"),
-                    (IpNet::V6(net), true) => write!(f, "tcp:[{}]:{ports}", net.addr()),
-                    (IpNet::V6(net), false) => write!(f, "tcp:[{net}]:{ports}"),
+                    (IpNet::V4(net), true) => write!(f, "{protocol}:{}:{ports}", net.addr()),
+                    (IpNet::V4(net), false) => write!(f, "{protocol}:{net}:{ports}"),
+                    (IpNet::V6(net), true) => write!(f, "{protocol}:[{}]:{ports}", net.addr()),
+                    (IpNet::V6(net), false) => write!(f, "{protocol}:[{net}]:{ports}"),
                 }
             }
         }
@@ -176,6 +184,8 @@ mod tests {
             ("tcp:[fd00::1]:80", "tcp:[fd00::1]:80"),
             ("tcp:[fd00::/16]:*", "tcp:[fd00::/16]:*"),
             ("tcp:[::/0]:80", "tcp:[::/0]:80"),
+            ("udp:53", "udp:53"),
+            ("any:[fd00::]:53", "any:[fd00::]:53"),
         ] {
             assert_eq!(text.parse::<Match>().unwrap().to_string(), shown);
             assert_eq!(shown.parse::<Match>().unwrap().to_string(), shown);
@@ -186,7 +196,9 @@ mod tests {
     fn errors_show_the_corrected_form() {
         for (text, part) in [
             ("8080", "`tcp:8080`"),
-            ("udp:53", "unknown protocol `udp`"),
+            ("sctp:53", "unknown protocol `sctp`"),
+            ("udp:10.0.0.1", "`udp:10.0.0.1:*`"),
+            ("any:fd00::1:80", "`any:[fd00::1:80]:*`"),
             ("tcp:", "is not a port"),
             ("tcp:10.0.0.1", "`tcp:10.0.0.1:*`"),
             ("tcp:10.0.0.0/8", "`tcp:10.0.0.0/8:*`"),

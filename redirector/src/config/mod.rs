@@ -6,17 +6,21 @@
 
 mod container;
 mod destination;
+mod interface;
 mod matching;
 mod ports;
+mod protocol;
 mod rule;
 mod source;
 mod target;
 
 pub use container::{Container, Engine};
 pub use destination::{Destination, DestinationPort, Host};
+pub use interface::Interface;
 pub use matching::Match;
 pub use ports::PortSet;
 pub(crate) use ports::without;
+pub use protocol::Protocol;
 pub(crate) use rule::is_default_priority;
 pub use rule::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, OnUnavailable, Rule, RuleName, RuleSpec, Span,
@@ -47,4 +51,4 @@ macro_rules! serde_as_text {
     )+};
 }
 
-serde_as_text!(Destination, Match, RuleName, Source, Span, Target);
+serde_as_text!(Destination, Interface, Match, RuleName, Source, Span, Target);

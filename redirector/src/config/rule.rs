@@ -9,7 +9,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Destination, Match, ParseError, Source};
+use redirector_ebpf::PROTOCOL_TCP;
+
+use super::{Destination, Interface, Match, ParseError, Protocol, Source};
 
 /// A rule as the user wrote it: the one type behind the command line and the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct RuleSpec {
     /// What is not taken, although a match names it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<Match>,
+    /// Of what comes by these interfaces only. Minimum kernel 5.17.
+    #[serde(default, rename = "interface", skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
     /// Before every rule with a lower one, whatever they match.
     #[serde(default, skip_serializing_if = "is_default_priority")]
     pub priority: i32,
@@ -41,6 +46,9 @@ pub struct RuleSpec {
     /// Without a byte in either direction; `0s` is never.
     #[serde(default = "default_idle_timeout")]
     pub idle_timeout: Span,
+    /// It may be in force beside another redirector in the same namespace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub coexist: bool,
 }
 
 /// 5 s: the field's usual figure (Envoy's `connect_timeout`), above one retransmitted SYN (1 s) and two (3 s).
@@ -95,9 +103,12 @@ impl RuleSpec {
         if self.matches.is_empty() {
             return error("a rule needs a match".into());
         }
-        for (what, count) in
-            [("matches", self.matches.len()), ("sources", self.from.len()), ("exceptions", self.except.len())]
-        {
+        for (what, count) in [
+            ("matches", self.matches.len()),
+            ("sources", self.from.len()),
+            ("exceptions", self.except.len()),
+            ("interfaces", self.interfaces.len()),
+        ] {
             if count > MAX_ITEMS {
                 return error(format!("a rule has at most {MAX_ITEMS} {what}, not {count}"));
             }
@@ -110,6 +121,9 @@ impl RuleSpec {
         }
         if let Some((number, twice)) = twice(&self.except) {
             return error(format!("exception `{twice}` is there twice (number {number})"));
+        }
+        if let Some((number, twice)) = twice(&self.interfaces) {
+            return error(format!("interface `{twice}` is there twice (number {number})"));
         }
         if let Some(never) = self.matches.iter().find(|one| !one.can_come_from(&self.from)) {
             let family =
@@ -131,18 +145,33 @@ impl RuleSpec {
                 return error(format!("a rule has one destination, not both `{first}` and `{second}`"));
             }
         }
+        let takes_udp = self.matches.iter().find(|one| one.protocol != Protocol::Tcp);
+        if let (Some(udp), [to]) = (takes_udp, &self.to[..])
+            && !matches!(to, Destination::Pass | Destination::Reject | Destination::Drop)
+        {
+            return error(format!(
+                "match `{udp}`: UDP cannot be taken to `{to}`, only to `pass`, `reject` or `drop`; of TCP write `{}`",
+                Match { protocol: Protocol::Tcp, ..udp.clone() }
+            ));
+        }
+        if self.coexist && self.to == [Destination::Original] {
+            return error(
+                "destination `original`: another redirector may take what is on its way to the application, so not with `coexist`"
+                    .into(),
+            );
+        }
         if self.connect_timeout.0.is_zero() {
             return error("connect time-out `0s`: must be longer than 0".into());
         }
         Ok(())
     }
 
-    /// Whether a connection is one of the rule's, other rules apart.
+    /// Whether a TCP connection is one of the rule's, other rules and by which interface it came apart.
     #[must_use]
     pub fn takes(&self, client: IpAddr, destination: SocketAddr) -> bool {
         (self.from.is_empty() || self.from.iter().any(|source| source.contains(client)))
-            && self.matches.iter().any(|one| one.contains(destination))
-            && !self.except.iter().any(|one| one.contains(destination))
+            && self.matches.iter().any(|one| one.contains(PROTOCOL_TCP, destination))
+            && !self.except.iter().any(|one| one.contains(PROTOCOL_TCP, destination))
     }
 
     /// The rule under its name.
@@ -153,14 +182,28 @@ impl RuleSpec {
             matches,
             from,
             except,
+            interfaces,
             priority,
             to,
             on_unavailable,
             connect_timeout,
             idle_timeout,
+            coexist,
         } = self;
         let to = to.into_iter().next().expect("`validate` saw exactly one");
-        Rule { name, matches, from, except, priority, to, on_unavailable, connect_timeout, idle_timeout }
+        Rule {
+            name,
+            matches,
+            from,
+            except,
+            interfaces,
+            priority,
+            to,
+            on_unavailable,
+            connect_timeout,
+            idle_timeout,
+            coexist,
+        }
     }
 }
 
@@ -175,6 +218,8 @@ pub struct Rule {
     pub from: Vec<Source>,
     /// As [`RuleSpec::except`].
     pub except: Vec<Match>,
+    /// As [`RuleSpec::interfaces`].
+    pub interfaces: Vec<Interface>,
     /// As [`RuleSpec::priority`].
     pub priority: i32,
     /// Where its connections go.
@@ -185,6 +230,8 @@ pub struct Rule {
     pub connect_timeout: Span,
     /// As [`RuleSpec::idle_timeout`].
     pub idle_timeout: Span,
+    /// As [`RuleSpec::coexist`].
+    pub coexist: bool,
 }
 
 impl Rule {
@@ -196,20 +243,24 @@ impl Rule {
             matches,
             from,
             except,
+            interfaces,
             priority,
             to,
             on_unavailable,
             connect_timeout,
             idle_timeout,
+            coexist,
         } = self;
         *matches == other.matches
             && *from == other.from
             && *except == other.except
+            && *interfaces == other.interfaces
             && *priority == other.priority
             && *to == other.to
             && *on_unavailable == other.on_unavailable
             && *connect_timeout == other.connect_timeout
             && *idle_timeout == other.idle_timeout
+            && *coexist == other.coexist
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Code;
 use crate::{
-    config::{Destination, Match, OnUnavailable, RuleName, RuleSpec, Source, Span, Target},
+    config::{Destination, Interface, Match, OnUnavailable, RuleName, RuleSpec, Source, Span, Target},
     kernel::AttachedProgram,
     netns::Family,
 };
@@ -193,6 +193,12 @@ pub struct RuleView {
     /// What it does not take.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<Match>,
+    /// The interfaces by which what it takes comes; all when there are none here.
+    #[serde(default, rename = "interface", skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
+    /// Those of them that are not there: nothing comes by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces_missing: Vec<Interface>,
     /// Higher ones decide first.
     #[serde(default)]
     pub priority: i32,
@@ -204,6 +210,9 @@ pub struct RuleView {
     pub connect_timeout: Span,
     /// Until a silent connection is reset.
     pub idle_timeout: Span,
+    /// It may be in force beside another redirector.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub coexist: bool,
     /// `up`, or `down` while its destination does not answer.
     pub state: String,
     /// From the kernel.

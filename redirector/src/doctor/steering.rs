@@ -9,16 +9,16 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use redirector_ebpf::{CONSUMER_RELAY, slot};
+use redirector_ebpf::{CONSUMER_RELAY, PROTOCOL_TCP, slot};
 use socket2::Socket;
 
 use super::{Check, Status, namespaces::open_own};
 use crate::{
     config::{Destination, RuleSpec},
     control::chain,
-    kernel::{Instance, attached_programs},
+    kernel::{Instance, RuleSet, attached_programs},
     listener::{self, BindError, Reach},
-    matcher::{Image, Placed, compile},
+    matcher::{Placed, compile},
     netns::{self, Family},
 };
 
@@ -60,9 +60,9 @@ fn attach() -> anyhow::Result<()> {
     let instance = Instance::load()?;
     let netns = open_own()?;
     let count = || attached_programs(netns.as_fd()).map(|programs| programs.len());
-    let link = instance.attach(netns.as_fd())?;
+    instance.attach(netns.as_fd())?;
     ensure!(count().context("bpf BPF_PROG_QUERY")? == 1, "bpf BPF_LINK_CREATE: no program is attached");
-    drop(link);
+    instance.detach();
     ensure!(count().context("bpf BPF_PROG_QUERY")? == 0, "close the link: the program is still attached");
     Ok(())
 }
@@ -78,10 +78,10 @@ fn steer(family: Family) -> anyhow::Result<String> {
     };
     let destination = SocketAddr::from((address, PORT));
     let instance = Instance::load()?;
-    instance.set_listener(slot(CONSUMER_RELAY, family.bit()), listener.as_fd())?;
+    instance.set_listener(slot(CONSUMER_RELAY, PROTOCOL_TCP, family.bit()), listener.as_fd())?;
     let rules = rules()?;
-    instance.publish(&rules)?;
-    let link = instance.attach(open_own()?.as_fd())?;
+    instance.publish(&rules, 1)?;
+    instance.attach(open_own()?.as_fd())?;
     let client = TcpStream::connect_timeout(&destination, PATIENCE)
         .with_context(|| format!("connect to {destination}, which is steered"))?;
     let (accepted, peer) = accept(&listener).context("accept a steered connection")?;
@@ -91,7 +91,8 @@ fn steer(family: Family) -> anyhow::Result<String> {
     ensure!(peer == own, "getpeername is {peer}, not the client {own}");
     // So that nothing of it lingers.
     accepted.set_linger(Some(Duration::ZERO)).context("setsockopt SO_LINGER")?;
-    drop((accepted, client, link));
+    drop((accepted, client));
+    instance.detach();
     let after = TcpStream::connect_timeout(&destination, PATIENCE);
     ensure!(
         after.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused),
@@ -114,10 +115,10 @@ fn address_of(address: &socket2::SockAddr) -> anyhow::Result<SocketAddr> {
 }
 
 /// Every port to the relay's listeners.
-fn rules() -> anyhow::Result<Image> {
+fn rules() -> anyhow::Result<RuleSet> {
     let spec: RuleSpec = serde_json::from_value(serde_json::json!({
         "match": ["tcp:*"], "to": [Destination::Original.to_string()],
     }))?;
     let rule = spec.named("doctor".parse()?);
-    Ok(compile([Placed { rule: &rule, index: 0, consumer: CONSUMER_RELAY, flags: 0 }])?)
+    Ok(compile([Placed::new(&rule, 0)])?.into())
 }

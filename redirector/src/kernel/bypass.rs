@@ -3,11 +3,13 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::{AsFd as _, BorrowedFd},
     sync::Arc,
 };
 
 use redirector_ebpf::{BypassKey, FAMILY_IPV4, FAMILY_IPV6};
 
+use super::shared::BypassMap;
 use crate::sys::bpf;
 
 /// Why an entry could not be made.
@@ -24,13 +26,25 @@ pub enum BypassError {
     Syscall(#[source] io::Error),
 }
 
-/// Local ends that are never steered. The program asks only for packets whose two addresses are equal.
+/// Local ends in one namespace that are never steered. The program asks only for packets whose two addresses are equal.
 #[derive(Debug)]
-pub struct Bypass(bpf::Map<BypassKey, u32>);
+pub struct Bypass {
+    map: Arc<BypassMap>,
+    netns: u32,
+}
 
 impl Bypass {
-    pub(super) fn new(map: bpf::Map<BypassKey, u32>) -> Self {
-        Self(map)
+    pub(super) fn new(map: Arc<BypassMap>, netns: u32) -> Self {
+        Self { map, netns }
+    }
+
+    /// [`BypassKey::netns`] of its entries.
+    pub(super) fn netns(&self) -> u32 {
+        self.netns
+    }
+
+    pub(super) fn map(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
     }
 
     /// Enters the local end of a socket that is bound and not yet connected. Drop the guard after the socket is
@@ -40,8 +54,8 @@ impl Bypass {
     ///
     /// [`BypassError`].
     pub fn enter(self: &Arc<Self>, local: SocketAddr) -> Result<BypassGuard, BypassError> {
-        let key = bypass_key(local);
-        match self.0.update(&key, &1, bpf::Update::New) {
+        let key = BypassKey { netns: self.netns, ..bypass_key(local) };
+        match self.map.update(&key, &1, bpf::Update::New) {
             Ok(()) => Ok(BypassGuard { bypass: Arc::clone(self), key }),
             Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Err(BypassError::Full),
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(BypassError::Busy),
@@ -50,14 +64,14 @@ impl Bypass {
     }
 }
 
-/// The key of a local end.
+/// The key of a local end, in whatever namespace.
 #[must_use]
 pub fn bypass_key(local: SocketAddr) -> BypassKey {
     let (family, address) = match local.ip() {
         IpAddr::V4(v4) => (FAMILY_IPV4, [u32::from_ne_bytes(v4.octets()), 0, 0, 0]),
         IpAddr::V6(v6) => (FAMILY_IPV6, bytemuck::cast(v6.octets())),
     };
-    BypassKey { family, port: local.port().into(), address }
+    BypassKey { family, port: local.port().into(), address, netns: 0 }
 }
 
 /// One entry of the bypass map.
@@ -69,7 +83,7 @@ pub struct BypassGuard {
 
 impl Drop for BypassGuard {
     fn drop(&mut self) {
-        if let Err(error) = self.bypass.0.delete(&self.key) {
+        if let Err(error) = self.bypass.map.delete(&self.key) {
             // Left behind it would let one later client from the namespace itself, with that very port, pass.
             tracing::error!(%error, "bpf BPF_MAP_DELETE_ELEM BYPASS");
         }

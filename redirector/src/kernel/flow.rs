@@ -6,7 +6,7 @@ use redirector_ebpf::{Flow, PROTOCOL_TCP};
 
 use super::bypass_key;
 
-/// The flow of a TCP connection. Both ends are of one family.
+/// The flow of a TCP connection, by an interface that nobody names. Both ends are of one family.
 #[must_use]
 pub fn flow(client: SocketAddr, destination: SocketAddr) -> Flow {
     let (remote, local) = (bypass_key(client), bypass_key(destination));
@@ -17,5 +17,6 @@ pub fn flow(client: SocketAddr, destination: SocketAddr) -> Flow {
         local_address: local.address,
         remote_port: remote.port,
         local_port: local.port,
+        ingress_ifindex: 0,
     }
 }

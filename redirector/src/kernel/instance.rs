@@ -1,35 +1,31 @@
 //! Load, publish, attach, ask.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use aya::{EbpfLoader, maps::Map, programs::SkLookup};
-use redirector_ebpf::{FAMILY_IPV6, Flow, MAX_RULES, Words};
+use redirector_ebpf::{FAMILY_IPV6, Flow, constant};
 
-use super::{
-    Bypass, Counters,
-    object::{OBJECT, PROGRAM},
-};
-use crate::{
-    matcher::Image,
-    sys::{SyscallError, bpf, named},
-};
+use super::{Bypass, Counters, RuleSet, RuleSets, Shared, counters::Array, object};
+use crate::sys::{SyscallError, bpf, named};
 
 /// Why an instance could not be made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
-    /// The verifier's log is in the chain.
-    #[error("load the kernel program")]
-    Load(#[source] aya::EbpfError),
-    /// The verifier's log is in the chain.
-    #[error("load the kernel program")]
-    Program(#[source] aya::programs::ProgramError),
     /// The embedded object is not the one that this code was written for.
-    #[error("the kernel object has no `{0}`")]
-    Object(&'static str),
+    #[error("the kernel object: {0}")]
+    Object(String),
+    /// The kernel does not take it.
+    #[error("bpf BPF_PROG_LOAD{}{log}", if log.is_empty() { "" } else { ": the verifier says: " })]
+    Program {
+        /// What the verifier says, the end of it.
+        log: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
     /// A call on its maps or its link.
     #[error("kernel program's maps and link")]
     Syscall(#[from] SyscallError),
@@ -39,25 +35,43 @@ impl InstanceError {
     /// The errno at the end of the chain, where there is one.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = cause {
-            if let Some(error) = error.downcast_ref::<io::Error>() {
-                return error.raw_os_error();
-            }
-            cause = error.source();
+        match self {
+            Self::Object(_) => None,
+            Self::Program { source, .. } => source.raw_os_error(),
+            Self::Syscall(error) => error.source.raw_os_error(),
         }
-        None
     }
 }
 
-/// A loaded program and its maps.
+/// How the program learns by which interface a packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// From the packet, where the kernel tells.
+    Read,
+    /// By this one, whatever the packet says: for test runs, to which the kernel gives no interface.
+    Given(u32),
+}
+
+/// What is replaced as a whole.
+#[derive(Debug)]
+struct Loaded {
+    program: OwnedFd,
+    /// The map of maps that the program knows.
+    rules: bpf::Map<u32, u32>,
+    /// The rule set in it.
+    in_force: Arc<OwnedFd>,
+    /// How many words of it the program knows.
+    words: usize,
+}
+
+/// The program of one namespace, and its maps. While it is attached, dropping it detaches it at once, even when the process is
+/// killed. It does not keep the namespace alive.
 #[derive(Debug)]
 pub struct Instance {
-    program: OwnedFd,
-    /// The fd of a rule set, by size: there is one in one of them.
-    rules: [bpf::Map<u32, u32>; 3],
-    /// Which of them has the rule set in force.
-    in_force: Mutex<Option<usize>>,
+    shared: Arc<Shared>,
+    ingress: Ingress,
+    loaded: Mutex<Loaded>,
+    link: Mutex<Option<OwnedFd>>,
     /// An fd when it is written, a cookie when it is read.
     listeners: bpf::Map<u32, u64>,
     /// What keeps the relay's own connections from being steered.
@@ -66,88 +80,114 @@ pub struct Instance {
     pub counters: Counters,
 }
 
+/// A new namespace has counters for so many rules. Where that is not enough it has four times as many, and so on.
+const FEW_RULES: u32 = 16;
+
+fn counters_for(rules: u32) -> u32 {
+    let mut counters = FEW_RULES;
+    while counters < rules {
+        counters *= 4;
+    }
+    counters
+}
+
 impl Instance {
-    /// Loads the program with maps of its own, and counters for as many rules as a namespace can have. It runs nowhere
-    /// until [`Self::attach`].
+    /// Loads the program without rules, with counters for a few, and with nothing shared. It runs nowhere until
+    /// [`Self::attach`].
     ///
     /// # Errors
     ///
-    /// As [`Self::load_for`].
+    /// As [`Self::load_with`].
     pub fn load() -> Result<Self, InstanceError> {
-        Self::load_for(u32::try_from(MAX_RULES).expect("few"))
+        Self::load_with(&Arc::default(), &RuleSet::default(), FEW_RULES, Ingress::Read)
     }
 
-    /// Loads the program with maps of its own, and counters for so many rules. It runs nowhere until [`Self::attach`].
+    /// Loads the program with a rule set in force, and counters for so many rules. It runs nowhere until [`Self::attach`].
     ///
     /// # Errors
     ///
     /// Without CAP_BPF and CAP_NET_ADMIN, or when the kernel refuses the program (minimum kernel 5.10).
-    pub fn load_for(rules: u32) -> Result<Self, InstanceError> {
-        // The object has no CO-RE relocations, so the kernel's own BTF need not be parsed for each namespace.
-        let mut loader = EbpfLoader::new();
-        loader.btf(None).map_max_entries("RULE_COUNTERS", rules);
-        let mut ebpf = loader.load(OBJECT).map_err(InstanceError::Load)?;
-        let program: &mut SkLookup = ebpf
-            .program_mut(PROGRAM)
-            .ok_or(InstanceError::Object(PROGRAM))?
-            .try_into()
-            .map_err(InstanceError::Program)?;
-        program.load().map_err(InstanceError::Program)?;
-        let fd = program.fd().map_err(InstanceError::Program)?.as_fd().try_clone_to_owned();
-        let program = named("dup", fd)?;
-        let mut take = |name| match ebpf.take_map(name) {
-            Some(
-                Map::ArrayOfMaps(data) | Map::SockMap(data) | Map::HashMap(data) | Map::PerCpuArray(data),
-            ) => Ok(named("dup", data.fd().as_fd().try_clone_to_owned())?),
-            _ => Err(InstanceError::Object(name)),
-        };
-        let call = "bpf BPF_OBJ_GET_INFO_BY_FD map";
+    pub fn load_with(
+        shared: &Arc<Shared>,
+        rule_set: &RuleSet,
+        rules: u32,
+        ingress: Ingress,
+    ) -> Result<Self, InstanceError> {
+        let listeners = bpf::Map::new(object::make("LISTENERS", None)?);
+        let listeners = named("bpf BPF_OBJ_GET_INFO_BY_FD map", listeners)?;
+        let (bypass, counters) = (shared.bypass()?, Counters::new(counters_for(rules))?);
+        let maps = Maps { listeners: listeners.as_fd(), bypass: &bypass };
+        let identity = identity(shared, ingress);
+        let loaded = counters.with_last(|last| load(identity, &maps, last, rule_set))?;
         Ok(Self {
-            program,
-            rules: [
-                named(call, bpf::Map::new(take("RULES_SMALL")?))?,
-                named(call, bpf::Map::new(take("RULES_MEDIUM")?))?,
-                named(call, bpf::Map::new(take("RULES_LARGE")?))?,
-            ],
-            in_force: Mutex::default(),
-            listeners: named(call, bpf::Map::new(take("LISTENERS")?))?,
-            bypass: Arc::new(Bypass::new(named(call, bpf::Map::new(take("BYPASS")?))?)),
-            counters: Counters::new(
-                named(call, bpf::PerCpuArray::new(take("RULE_COUNTERS")?))?,
-                named(call, bpf::PerCpuArray::new(take("NETNS_COUNTERS")?))?,
-            ),
+            shared: Arc::clone(shared),
+            ingress,
+            loaded: Mutex::new(loaded),
+            link: Mutex::default(),
+            listeners,
+            bypass: Arc::new(bypass),
+            counters,
         })
     }
 
-    /// Makes a rule set the one that the next packet sees. The switch is one pointer; when this returns no
-    /// packet is being decided by the one before (the kernel waits for an RCU grace period after an update of a
-    /// map of maps: `maybe_wait_bpf_programs`, kernel/bpf/syscall.c). So it blocks for some milliseconds.
+    fn loaded(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rule sets that other namespaces may have too.
+    #[must_use]
+    pub fn rule_sets(&self) -> &RuleSets {
+        &self.shared.rule_sets
+    }
+
+    /// Makes a rule set the one that the next packet sees, and has counters for so many rules. The switch is one pointer; when
+    /// this returns no packet is being decided by the one before. So it blocks for some milliseconds.
+    ///
+    /// Where an image has another length, or rules need more counters, another program with the same maps takes the place of
+    /// this one. What was counted stays counted.
     ///
     /// # Errors
     ///
-    /// Without memory; the rule set before stays in force.
-    pub fn publish(&self, image: &Image) -> Result<(), SyscallError> {
-        let (size, inner) = match image {
-            Image::Small(words) => (0, inner(words)?),
-            Image::Medium(words) => (1, inner(words)?),
-            Image::Large(words) => (2, inner(words)?),
-        };
-        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = u32::try_from(inner.as_raw_fd()).expect("an open fd is not negative");
-        named("bpf BPF_MAP_UPDATE_ELEM RULES", self.rules[size].update(&0, &number, bpf::Update::Any))?;
-        // The program takes the smallest that is there. A larger one before is out of force by now, and nobody looks at it
-        // any more; a smaller one is in force until it is taken out.
-        if let Some(before) = in_force.filter(|before| *before != size)
-            && let Err(error) = named("bpf BPF_MAP_DELETE_ELEM RULES", self.rules[before].delete(&0))
-        {
-            if before < size {
-                named("bpf BPF_MAP_DELETE_ELEM RULES", self.rules[size].delete(&0))?;
-                return Err(error);
-            }
-            tracing::error!(%error, "take out the rule set before; its memory is lost until the namespace is let go of");
+    /// As [`Self::load_with`] and [`bpf::link_update`]; the rule set before stays in force.
+    pub fn publish(&self, rule_set: &RuleSet, rules: u32) -> Result<(), InstanceError> {
+        let mut loaded = self.loaded();
+        let is_enough = rules <= self.counters.capacity();
+        if loaded.words == rule_set.image.words().len() && is_enough {
+            let map = rule_set.map()?;
+            put(&loaded.rules, &map)?;
+            loaded.in_force = map;
+            return Ok(());
         }
-        *in_force = Some(size);
+        let more = if is_enough { None } else { Some(Array::make(counters_for(rules))?) };
+        let maps = Maps { listeners: self.listeners.as_fd(), bypass: &self.bypass };
+        let identity = identity(&self.shared, self.ingress);
+        let new = match &more {
+            Some(more) => load(identity, &maps, more.as_fd(), rule_set),
+            None => self.counters.with_last(|last| load(identity, &maps, last, rule_set)),
+        }?;
+        if let Some(link) = &*self.link() {
+            named("bpf BPF_LINK_UPDATE", bpf::link_update(link.as_fd(), new.program.as_fd()))?;
+        }
+        more.into_iter().for_each(|more| self.counters.add(more));
+        *loaded = new;
+        // Nothing has waited until no packet is in the program before; this does.
+        if let Err(error) = put(&loaded.rules, &loaded.in_force) {
+            tracing::error!(%error, "wait for packets that the program before decides");
+        }
         Ok(())
+    }
+
+    /// The id of the map that holds the rule set in force.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
+    pub fn rule_set_id(&self) -> Result<Option<u32>, SyscallError> {
+        named("bpf BPF_MAP_LOOKUP_ELEM RULES", self.loaded().rules.lookup(&0))
     }
 
     /// Puts a listener into a slot, atomically instead of the one before.
@@ -177,15 +217,34 @@ impl Instance {
         named("bpf BPF_MAP_LOOKUP_ELEM LISTENERS", self.listeners.lookup(&slot))
     }
 
-    /// Attaches the program to a namespace (an nsfs fd). The caller has made sure that listeners and rules are
+    /// Attaches the program to a namespace (an nsfs fd), once. The caller has made sure that listeners and rules are
     /// in place: from here on packets are steered.
     ///
     /// # Errors
     ///
     /// `E2BIG` when the namespace has 64 `sk_lookup` programs already.
-    pub fn attach(&self, netns: BorrowedFd<'_>) -> Result<Link, SyscallError> {
-        let link = bpf::link_create(self.program.as_fd(), netns);
-        named("bpf BPF_LINK_CREATE", link).map(Link)
+    pub fn attach(&self, netns: BorrowedFd<'_>) -> Result<(), SyscallError> {
+        // Held so that no other program takes the place of this one meanwhile.
+        let loaded = self.loaded();
+        let link = named("bpf BPF_LINK_CREATE", bpf::link_create(loaded.program.as_fd(), netns))?;
+        *self.link() = Some(link);
+        Ok(())
+    }
+
+    /// Detaches it at once, for good.
+    pub fn detach(&self) {
+        drop(self.link().take());
+    }
+
+    /// What the kernel says of its attachment: ids, and the inode of the namespace, 0 when that is gone. `None` when it is not
+    /// attached.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
+    pub fn link_info(&self) -> Option<Result<bpf::LinkInfo, SyscallError>> {
+        let info = |link: &OwnedFd| named("bpf BPF_OBJ_GET_INFO_BY_FD link", bpf::link_info(link.as_fd()));
+        self.link().as_ref().map(info)
     }
 
     /// The program's id.
@@ -194,7 +253,7 @@ impl Instance {
     ///
     /// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
     pub fn program_id(&self) -> Result<u32, SyscallError> {
-        named("bpf BPF_OBJ_GET_INFO_BY_FD program", bpf::program_info(self.program.as_fd()))
+        named("bpf BPF_OBJ_GET_INFO_BY_FD program", bpf::program_info(self.loaded().program.as_fd()))
             .map(|info| info.id)
     }
 
@@ -204,8 +263,22 @@ impl Instance {
     ///
     /// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
     pub fn machine_code_length(&self) -> Result<u32, SyscallError> {
-        named("bpf BPF_OBJ_GET_INFO_BY_FD program", bpf::program_info(self.program.as_fd()))
+        named("bpf BPF_OBJ_GET_INFO_BY_FD program", bpf::program_info(self.loaded().program.as_fd()))
             .map(|info| info.machine_code_length)
+    }
+
+    /// Bytes of kernel memory that this namespace takes: program, maps, and the rule set that others may share. Neither the
+    /// one bypass map of all namespaces nor sockets are counted.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc/self/fdinfo` cannot be read.
+    pub fn kernel_memory(&self) -> io::Result<u64> {
+        let code = self.machine_code_length().map_err(io::Error::other)?;
+        let counters: u64 = self.counters.with_all(locked_memory).into_iter().sum::<io::Result<_>>()?;
+        let Loaded { program, rules, in_force, words: _ } = &*self.loaded();
+        let fds = [program.as_fd(), rules.as_fd(), in_force.as_fd(), self.listeners.as_fd()];
+        Ok(fds.into_iter().map(locked_memory).sum::<io::Result<u64>>()? + counters + u64::from(code))
     }
 
     /// Runs the program on a made-up packet, as often as `repeat` says. Minimum kernel 5.13.
@@ -230,29 +303,73 @@ impl Instance {
             context.remote_ip4 = flow.remote_address[0];
             context.local_ip4 = flow.local_address[0];
         }
-        bpf::test_run(self.program.as_fd(), &context, repeat)
+        bpf::test_run(self.loaded().program.as_fd(), &context, repeat)
     }
 }
 
-/// A map that holds an image.
-fn inner<const N: usize>(words: &Words<N>) -> Result<OwnedFd, SyscallError> {
-    let map = named("bpf BPF_MAP_CREATE rule set", bpf::Map::<u32, [u32; N]>::array_of_one())?;
-    named("bpf BPF_MAP_UPDATE_ELEM rule set", map.update(&0, &words.0, bpf::Update::Any))?;
-    Ok(map.into())
+/// What the kernel says that a map or a program takes, its machine code apart.
+fn locked_memory(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let bytes = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+    bytes.and_then(|bytes| bytes.trim().parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// A program's attachment to a namespace. Dropping it detaches at once, even when the process is killed. It
-/// does not keep the namespace alive.
-#[derive(Debug)]
-pub struct Link(OwnedFd);
+/// Puts a rule set into a map of maps. The kernel waits for an RCU grace period (`maybe_wait_bpf_programs`,
+/// kernel/bpf/syscall.c).
+fn put(rules: &bpf::Map<u32, u32>, rule_set: &OwnedFd) -> Result<(), SyscallError> {
+    let number = u32::try_from(rule_set.as_raw_fd()).expect("an open fd is not negative");
+    named("bpf BPF_MAP_UPDATE_ELEM RULES", rules.update(&0, &number, bpf::Update::Any))
+}
 
-impl Link {
-    /// Asks the kernel: ids, and the inode of the namespace, 0 when that is gone.
-    ///
-    /// # Errors
-    ///
-    /// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
-    pub fn info(&self) -> Result<bpf::LinkInfo, SyscallError> {
-        named("bpf BPF_OBJ_GET_INFO_BY_FD link", bpf::link_info(self.0.as_fd()))
-    }
+/// What the program is, whatever its rules are.
+fn identity(shared: &Shared, ingress: Ingress) -> Identity {
+    let (reads_ingress, given_ingress) = match ingress {
+        Ingress::Read => (shared.reads_ingress().into(), 0),
+        Ingress::Given(index) => (0, index),
+    };
+    Identity { name: shared.name(), reads_ingress, given_ingress }
+}
+
+#[derive(Clone, Copy)]
+struct Identity {
+    name: &'static str,
+    reads_ingress: u32,
+    given_ingress: u32,
+}
+
+/// Maps that a program has whatever its rules are.
+struct Maps<'a> {
+    listeners: BorrowedFd<'a>,
+    bypass: &'a Bypass,
+}
+
+/// Loads a program with a rule set in force.
+fn load(
+    Identity { name, reads_ingress, given_ingress }: Identity,
+    Maps { listeners, bypass }: &Maps<'_>,
+    counters: BorrowedFd<'_>,
+    rule_set: &RuleSet,
+) -> Result<Loaded, InstanceError> {
+    let words = rule_set.image.words().len();
+    let in_force = rule_set.map()?;
+    let rules = bpf::array_of_maps(in_force.as_fd(), "RULES");
+    let rules = named("bpf BPF_MAP_CREATE RULES", rules)?;
+    put(&rules, &in_force)?;
+    let length = u32::try_from(words).expect("at most MOST");
+    let program = object::load(
+        name,
+        &[
+            (constant::READS_INGRESS, reads_ingress),
+            (constant::GIVEN_INGRESS, given_ingress),
+            (constant::NETNS, bypass.netns()),
+            (constant::WORDS, length),
+        ],
+        &[
+            ("RULES", rules.as_fd()),
+            ("LISTENERS", *listeners),
+            ("BYPASS", bypass.map()),
+            ("COUNTERS", counters),
+        ],
+    )?;
+    Ok(Loaded { program, rules, in_force, words })
 }

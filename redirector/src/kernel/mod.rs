@@ -1,6 +1,6 @@
 //! The kernel side of one steered namespace: the program, its maps, its link.
 //!
-//! One [`Instance`] is one program with maps of its own. Nothing is pinned: an instance that is dropped, or
+//! One [`Instance`] is one program with maps of its own; what all of them can have in common is in [`Shared`]. Nothing is pinned: an instance that is dropped, or
 //! whose process dies, leaves nothing in the namespace. This module knows fds; it knows neither listeners nor
 //! rules as users write them.
 
@@ -10,11 +10,16 @@ mod flow;
 mod instance;
 mod object;
 pub mod probe;
+mod rule_set;
+mod shared;
 
 pub use bypass::{Bypass, BypassError, BypassGuard, bypass_key};
 pub use counters::Counters;
 pub use flow::flow;
-pub use instance::{Instance, InstanceError, Link};
+pub use instance::{Ingress, Instance, InstanceError};
+pub use object::PROGRAM;
+pub use rule_set::{RuleSet, RuleSets};
+pub use shared::Shared;
 
 use std::{
     io,

@@ -21,7 +21,7 @@ use crate::sys::{
 ///
 /// As bpf(2) `BPF_MAP_CREATE`; `ENOSYS` from a kernel without bpf(2).
 pub fn maps() -> Result<(), SyscallError> {
-    named("bpf BPF_MAP_CREATE array", Map::<u32, u32>::array_of_one()).map(drop)
+    named("bpf BPF_MAP_CREATE array", Map::<u32, u32>::array_of_one("probe")).map(drop)
 }
 
 /// A map of maps, whose inner map can be replaced: makes one and does so. Needs what [`maps`] needs.
@@ -30,8 +30,8 @@ pub fn maps() -> Result<(), SyscallError> {
 ///
 /// As bpf(2).
 pub fn map_of_maps() -> Result<(), SyscallError> {
-    let inner = named("bpf BPF_MAP_CREATE array", Map::<u32, u32>::array_of_one())?;
-    let outer = named("bpf BPF_MAP_CREATE array of maps", bpf::array_of_maps(inner.as_fd()))?;
+    let inner = named("bpf BPF_MAP_CREATE array", Map::<u32, u32>::array_of_one("probe"))?;
+    let outer = named("bpf BPF_MAP_CREATE array of maps", bpf::array_of_maps(inner.as_fd(), "probe"))?;
     let fd = u32::try_from(inner.as_fd().as_raw_fd()).expect("an open fd is not negative");
     named("bpf BPF_MAP_UPDATE_ELEM array of maps", outer.update(&0, &fd, Update::Any))
 }
@@ -59,7 +59,7 @@ const PASS: [Instruction; 2] = [Instruction::result(1), Instruction::EXIT];
 ///
 /// As bpf(2) `BPF_PROG_LOAD`, `BPF_PROG_TEST_RUN`; error 524 (`ENOTSUPP`) from a kernel that has none.
 pub fn test_run() -> Result<(), SyscallError> {
-    let program = named("bpf BPF_PROG_LOAD", bpf::sk_lookup_program(&PASS))?;
+    let program = named("bpf BPF_PROG_LOAD", bpf::sk_lookup_program(&PASS, "probe"))?;
     let context = SkLookup {
         family: u32::try_from(libc::AF_INET).expect("2"),
         protocol: u32::try_from(libc::IPPROTO_TCP).expect("6"),
@@ -81,5 +81,5 @@ pub fn ingress_ifindex() -> Result<(), SyscallError> {
     let offset = i16::try_from(offset_of!(SkLookup, ingress_ifindex)).expect("64");
     let [result, exit] = PASS;
     let program = [Instruction::read_context(offset), result, exit];
-    named("bpf BPF_PROG_LOAD that reads ingress_ifindex", bpf::sk_lookup_program(&program)).map(drop)
+    named("bpf BPF_PROG_LOAD that reads ingress_ifindex", bpf::sk_lookup_program(&program, "probe")).map(drop)
 }

@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::set_tcp_options;
+use super::{mute, set_tcp_options};
 use crate::{
     netns::Family,
     sys::{SyscallError, named, socket},
@@ -176,8 +176,46 @@ fn listening(socket: Socket, reach: Reach) -> Result<Socket, BindError> {
 
 /// A socket with every option of a listener.
 fn unbound(reach: Reach) -> Result<Socket, BindError> {
+    let listener = free_to_bind(reach, Type::STREAM, Protocol::TCP)?;
+    named("setsockopt keep-alive", set_tcp_options(&listener))
+        .map_err(|error| BindError::Syscall(reach, error))?;
+    Ok(listener)
+}
+
+/// A UDP socket for each family that the kernel has, bound as listeners are, and silent as [`mute()`] makes them, from before it
+/// is bound. It is for the namespace of this thread.
+///
+/// # Errors
+///
+/// [`BindError`].
+pub fn bind_mute_udp() -> Result<Vec<(Family, Socket)>, BindError> {
+    let mut sockets = Vec::new();
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let reach = Reach::only(family);
+        let socket = match free_to_bind(reach, Type::DGRAM, Protocol::UDP) {
+            Err(BindError::NoFamily(_)) => continue,
+            result => result?,
+        };
+        mute(&socket).map_err(|error| BindError::Syscall(reach, error))?;
+        let mut bound = false;
+        for port in ports() {
+            bound = bind_to(&socket, reach, port)?;
+            if bound {
+                break;
+            }
+        }
+        if !bound {
+            return Err(BindError::NoPort(reach));
+        }
+        sockets.push((family, socket));
+    }
+    Ok(sockets)
+}
+
+/// A socket that can be bound whatever addresses are there.
+fn free_to_bind(reach: Reach, kind: Type, protocol: Protocol) -> Result<Socket, BindError> {
     let other = |error| BindError::Syscall(reach, error);
-    let listener = match Socket::new(reach.domain(), Type::STREAM.nonblocking(), Some(Protocol::TCP)) {
+    let listener = match Socket::new(reach.domain(), kind.nonblocking(), Some(protocol)) {
         Ok(listener) => listener,
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
             return Err(BindError::NoFamily(reach));
@@ -197,6 +235,5 @@ fn unbound(reach: Reach) -> Result<Socket, BindError> {
             named("setsockopt IPV6_FREEBIND", listener.set_freebind_v6(true)).map_err(other)?;
         }
     }
-    named("setsockopt keep-alive", set_tcp_options(&listener)).map_err(other)?;
     Ok(listener)
 }

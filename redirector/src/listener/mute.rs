@@ -1,11 +1,11 @@
-//! Listeners that take nothing.
+//! Sockets that take nothing.
 
 use socket2::{SockFilter, Socket};
 
 use crate::sys::{SyscallError, named, socket};
 
-/// Gives a listener a filter that drops every packet, for good: who is steered to it hears nothing. Measured: a client's SYN
-/// vanishes before TCP sees it, on IPv4 and IPv6.
+/// Gives a listener, or a UDP socket, a filter that drops every packet, for good: who is steered to it hears nothing.
+/// Measured: a client's SYN vanishes before TCP sees it, on IPv4 and IPv6; a datagram without an ICMP error.
 ///
 /// # Errors
 ///

@@ -3,22 +3,28 @@
 use std::rc::Rc;
 
 use ipnet::IpNet;
-use redirector_ebpf::{Action, Decision, FAMILY_IPV4, FAMILY_IPV6};
+use redirector_ebpf::{
+    Action, CONSUMER_BLACK_HOLE, Decision, FAMILY_IPV4, FAMILY_IPV6, PROTOCOL_TCP, PROTOCOL_UDP,
+};
 
 use super::{CompileError, Placed, order::Precedence, ports::Ranges, prefixes::Prefix};
-use crate::config::{Destination, Match, OnUnavailable, Rule, without};
+use crate::config::{Destination, Match, OnUnavailable, without};
 
-/// One match of a rule with one of its sources, in one family.
+/// One match of a rule with one of its sources and one of its interfaces, in one protocol and family.
 #[derive(Debug)]
 pub(super) struct Cell {
-    /// Its place in the order. Of one match in both families it is the same.
+    /// Its place in the order. Of one match in both protocols or families it is the same.
     pub(super) rank: u32,
+    /// [`PROTOCOL_TCP`] or [`PROTOCOL_UDP`].
+    pub(super) protocol: u32,
     /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub(super) family: u32,
     /// [`Prefix::ALL`] without an address.
     pub(super) destination: Prefix,
     /// [`Prefix::ALL`] without a source.
     pub(super) source: Prefix,
+    /// `None`: whatever the interface.
+    pub(super) interface: Option<u32>,
     /// Its ports.
     pub(super) ports: Ranges,
     /// What is not taken, although it is inside: destinations with their ports, longer than `destination`.
@@ -28,6 +34,14 @@ pub(super) struct Cell {
     /// [`Decision::packed`].
     pub(super) packed: u32,
 }
+
+/// Protocols and families, each with each: each has a table.
+pub(super) const KINDS: [(u32, u32); 4] = [
+    (PROTOCOL_TCP, FAMILY_IPV4),
+    (PROTOCOL_TCP, FAMILY_IPV6),
+    (PROTOCOL_UDP, FAMILY_IPV4),
+    (PROTOCOL_UDP, FAMILY_IPV6),
+];
 
 fn is_in(family: u32, prefix: Option<IpNet>) -> bool {
     match prefix {
@@ -46,8 +60,10 @@ const MAX_CELLS: usize = 1 << 16;
 
 /// All of them, in the order in which they decide.
 pub(super) fn cells(rules: &[Placed<'_>]) -> Result<Vec<Cell>, CompileError> {
-    let count = |rule: &Rule| rule.matches.len() * rule.from.len().max(1);
-    if rules.iter().map(|placed| count(placed.rule)).sum::<usize>() > MAX_CELLS {
+    let count = |placed: &Placed<'_>| {
+        placed.rule.matches.len() * placed.rule.from.len().max(1) * placed.interfaces.len().max(1)
+    };
+    if rules.iter().map(count).sum::<usize>() > MAX_CELLS {
         return Err(CompileError::TooMuchWork);
     }
     let mut cells: Vec<(Precedence<'_>, Cell)> = Vec::new();
@@ -55,30 +71,39 @@ pub(super) fn cells(rules: &[Placed<'_>]) -> Result<Vec<Cell>, CompileError> {
         let rule = placed.rule;
         let named: Vec<_> = rule.from.iter().map(|source| Some(source.0)).collect();
         let sources = if named.is_empty() { &[None][..] } else { &named };
-        let exceptions =
-            rule.except.iter().map(|except| (except.prefix, Ranges::from(except.ports.ranges())));
+        let present: Vec<_> = placed.interfaces.iter().copied().map(Some).collect();
+        let interfaces = if rule.interfaces.is_empty() { &[None][..] } else { &present };
+        let exceptions = rule.except.iter().map(|except| (except, Ranges::from(except.ports.ranges())));
         let exceptions: Vec<_> = exceptions.collect();
         for matching in &rule.matches {
-            for family in
-                [FAMILY_IPV4, FAMILY_IPV6].into_iter().filter(|family| is_in(*family, matching.prefix))
-            {
-                let (ports, inside) = taken(matching, family, &exceptions);
+            let of_match = KINDS.into_iter().filter(|(protocol, family)| {
+                matching.protocol.includes(*protocol) && is_in(*family, matching.prefix)
+            });
+            for (protocol, family) in of_match {
+                let (ports, inside) = taken(matching, protocol, family, &exceptions);
                 if ports.is_empty() {
                     continue;
                 }
-                for source in sources.iter().filter(|source| is_in(family, **source)) {
+                let sources = sources.iter().filter(|source| is_in(family, **source));
+                for (source, interface) in
+                    sources.flat_map(|source| interfaces.iter().map(move |one| (source, *one)))
+                {
                     let precedence = Precedence {
                         priority: rule.priority,
+                        protocol: matching.protocol,
                         destination_prefix_length: prefix(matching.prefix).length,
                         ports: matching.ports.len(),
                         source_prefix_length: prefix(*source).length,
+                        interfaces: interface.is_some().into(),
                         rule_name: rule.name.as_str().as_bytes(),
                     };
                     let cell = Cell {
                         rank: 0,
+                        protocol,
                         family,
                         destination: prefix(matching.prefix),
                         source: prefix(*source),
+                        interface,
                         ports: Rc::clone(&ports),
                         exceptions: Rc::clone(&inside),
                         rule: placed.index,
@@ -91,7 +116,8 @@ pub(super) fn cells(rules: &[Placed<'_>]) -> Result<Vec<Cell>, CompileError> {
     }
     // Stable: cells that the order holds equal are of one rule, where either gives the same.
     cells.sort_by_key(|(precedence, _)| *precedence);
-    // Where the order holds them equal, they have the same place: of both families what they lead to is then the same.
+    // Where the order holds them equal, they have the same place: of both families and protocols what they lead to is then
+    // the same.
     let mut ranked: Vec<Cell> = Vec::with_capacity(cells.len());
     let mut before = None;
     for (precedence, cell) in cells {
@@ -110,14 +136,16 @@ pub(super) fn cells(rules: &[Placed<'_>]) -> Result<Vec<Cell>, CompileError> {
 /// The ports of a match without those that are excepted wherever it matches, and what is excepted inside.
 fn taken(
     matching: &Match,
+    protocol: u32,
     family: u32,
-    exceptions: &[(Option<IpNet>, Ranges)],
+    exceptions: &[(&Match, Ranges)],
 ) -> (Ranges, Rc<[(Prefix, Ranges)]>) {
     let destination = prefix(matching.prefix);
     let mut ports = matching.ports.ranges().to_vec();
     let mut inside = Vec::new();
-    for (outside, others) in exceptions.iter().filter(|(outside, _)| is_in(family, *outside)) {
-        let outside = prefix(*outside);
+    let applies = |except: &Match| except.protocol.includes(protocol) && is_in(family, except.prefix);
+    for (except, others) in exceptions.iter().filter(|(except, _)| applies(except)) {
+        let outside = prefix(except.prefix);
         if outside.contains(destination) {
             ports = without(&ports, others);
         } else if destination.contains(outside) {
@@ -127,7 +155,7 @@ fn taken(
     (ports.into(), inside.into())
 }
 
-fn decision(Placed { rule, index, consumer, flags }: Placed<'_>) -> Decision {
+fn decision(Placed { rule, index, consumer, flags, interfaces: _ }: Placed<'_>) -> Decision {
     let action = match rule.to {
         Destination::Pass => Action::Pass,
         Destination::Reject => Action::Reject,
@@ -143,5 +171,22 @@ fn decision(Placed { rule, index, consumer, flags }: Placed<'_>) -> Decision {
         OnUnavailable::Reject => Action::Reject,
         OnUnavailable::Drop => Action::Drop,
     };
-    Decision { action: action as u32, consumer, rule: index, on_unavailable: on_unavailable as u32, flags }
+    let decision = Decision {
+        action: action as u32,
+        consumer,
+        rule: index,
+        on_unavailable: on_unavailable as u32,
+        flags,
+    };
+    if action == Action::Drop {
+        // The next best where there is no black hole: it gets in nowhere.
+        Decision {
+            consumer: CONSUMER_BLACK_HOLE,
+            on_unavailable: Action::Reject as u32,
+            flags: 0,
+            ..decision
+        }
+    } else {
+        decision
+    }
 }

@@ -6,16 +6,21 @@ mod image;
 mod order;
 mod ports;
 mod prefixes;
+mod rests;
 mod table;
 
 use redirector_ebpf::{
-    FAMILY_IPV4, FAMILY_IPV6,
-    image::{LARGE, head, table as layout},
+    CONSUMER_RELAY, Kind,
+    image::{MOST, head, interfaces},
 };
 
 pub use image::Image;
 
-use self::{cell::Cell, image::Builder, table::Rests};
+use self::{
+    cell::{Cell, KINDS},
+    image::{Builder, Width},
+    rests::Rests,
+};
 use crate::config::Rule;
 
 /// Why rules do not fit.
@@ -24,7 +29,7 @@ pub enum CompileError {
     /// What has to be told apart takes more room than the kernel gives to one value.
     #[error(
         "compiled, the rules of this namespace take more than {} MiB: too many overlap in destination, port and source",
-        (LARGE * 4) >> 20
+        (MOST * 4) >> 20
     )]
     TooLarge,
     /// To find out what has to be told apart would take too long.
@@ -32,6 +37,9 @@ pub enum CompileError {
         "the rules of this namespace are too many to be compiled, or too many overlap in destination, port and source"
     )]
     TooMuchWork,
+    /// Each interface that a rule names has a table of its own.
+    #[error("the rules of this namespace name more than {} interfaces", interfaces::MAX)]
+    TooManyInterfaces,
 }
 
 /// A rule's place in a namespace.
@@ -45,10 +53,20 @@ pub struct Placed<'a> {
     pub consumer: u32,
     /// Bits of [`redirector_ebpf::Decision::flags`].
     pub flags: u32,
+    /// Indices of the interfaces that the rule names, as far as they are there. Without a name it takes what comes by any.
+    pub interfaces: &'a [u32],
+}
+
+impl<'a> Placed<'a> {
+    /// One that is up, of the relay's, in a namespace with no interface that it names.
+    #[must_use]
+    pub fn new(rule: &'a Rule, index: u32) -> Self {
+        Self { rule, index, consumer: CONSUMER_RELAY, flags: 0, interfaces: &[] }
+    }
 }
 
 /// Hashes of other seeds are tried when keys of one cannot be told apart.
-const SEEDS: u64 = 8;
+const SEEDS: u32 = 8;
 
 /// Compiles the rules of one namespace. The same rules always give the same image.
 ///
@@ -58,20 +76,27 @@ const SEEDS: u64 = 8;
 pub fn compile<'a>(rules: impl IntoIterator<Item = Placed<'a>>) -> Result<Image, CompileError> {
     let rules: Vec<_> = rules.into_iter().collect();
     let cells = cell::cells(&rules)?;
-    for seed in 0..SEEDS {
-        if let Some(image) = with_seed(&cells, seed)? {
-            return Ok(image);
+    for width in [Width::Narrow, Width::Wide] {
+        for seed in 0..SEEDS {
+            match with_seed(&cells, seed, width) {
+                Ok(Some(image)) => return Ok(image),
+                Ok(None) => {}
+                Err(CompileError::TooLarge) => break,
+                Err(error) => return Err(error),
+            }
         }
     }
     Err(CompileError::TooLarge)
 }
 
 /// `None` when two keys are the same to the hashes of this seed.
-fn with_seed(cells: &[Cell], seed: u64) -> Result<Option<Image>, CompileError> {
-    let mut builder = Builder::new(seed);
+fn with_seed(cells: &[Cell], seed: u32, width: Width) -> Result<Option<Image>, CompileError> {
+    let mut builder = Builder::new(seed, width);
     let mut rests = Rests::new();
-    for (family, at) in [(FAMILY_IPV4, head::TABLES), (FAMILY_IPV6, head::TABLES + layout::WORDS)] {
-        let cells: Vec<_> = cells.iter().filter(|cell| cell.family == family).collect();
+    for (protocol, family) in KINDS {
+        let of_kind = |cell: &&Cell| (cell.protocol, cell.family) == (protocol, family);
+        let cells: Vec<_> = cells.iter().filter(of_kind).collect();
+        let at = head::table(Kind::of(protocol, family));
         if !cells.is_empty() && !table::build(&mut builder, &mut rests, at, family, &cells)? {
             return Ok(None);
         }

@@ -2,32 +2,49 @@
 
 use std::cmp::Ordering;
 
-/// What the order looks at, of one cell: one match of a rule with one of its sources. The lesser comes first and decides.
+use crate::config::Protocol;
+
+/// What the order looks at, of one cell: one match of a rule with one of its sources and one of its interfaces. The lesser comes first and decides.
 ///
-/// In this order: the higher priority; the longer destination prefix; fewer ports in the match; the longer source prefix;
-/// the rule's name in byte order. Prefixes of different families are compared by length too, which decides nothing: no
+/// In this order: the higher priority; `tcp` or `udp` before `any`; the longer destination prefix; fewer ports in the match;
+/// the longer source prefix; an interface before none; the rule's name in byte order. Prefixes of different families are compared by length too, which decides nothing: no
 /// packet matches both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Precedence<'a> {
     /// The rule's.
     pub(super) priority: i32,
+    /// The match's.
+    pub(super) protocol: Protocol,
     /// 0 to 128; 0 without an address.
     pub(super) destination_prefix_length: u8,
     /// 1 to 65,535.
     pub(super) ports: u32,
     /// 0 to 128; 0 without a source.
     pub(super) source_prefix_length: u8,
+    /// 1 for a rule that names interfaces, else 0.
+    pub(super) interfaces: u8,
     /// Unique in a namespace.
     pub(super) rule_name: &'a [u8],
 }
 
 impl Ord for Precedence<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        let Self { priority, destination_prefix_length, ports, source_prefix_length, rule_name } = self;
+        let Self {
+            priority,
+            protocol,
+            destination_prefix_length,
+            ports,
+            source_prefix_length,
+            interfaces,
+            rule_name,
+        } = self;
+        let is_any = |protocol: Protocol| protocol == Protocol::Any;
         (other.priority.cmp(priority))
+            .then(is_any(*protocol).cmp(&is_any(other.protocol)))
             .then(other.destination_prefix_length.cmp(destination_prefix_length))
             .then(ports.cmp(&other.ports))
             .then(other.source_prefix_length.cmp(source_prefix_length))
+            .then(other.interfaces.cmp(interfaces))
             .then(rule_name.cmp(&other.rule_name))
     }
 }

@@ -201,7 +201,7 @@ fn middle(lengths: &[(u8, usize)], depth: u32) -> Option<u8> {
     let mut before = 0;
     let half = lengths.iter().position(|(_, count)| {
         before += count;
-        2 * before >= all
+        4 * before >= all
     });
     let place = half.unwrap_or(last).clamp(last.saturating_sub(room), room.min(last));
     Some(lengths[place].0)

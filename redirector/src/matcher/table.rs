@@ -1,24 +1,21 @@
-//! The table of one family.
+//! The tables of one protocol and family: one for each interface that rules name, and one for all others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
 };
 
-use redirector_ebpf::image::{LARGE, Mixed, NO_RANK, class, head, leaf, pair, rest, table};
+use redirector_ebpf::image::{NO_RANK, class, head, interfaces, leaf, pages, prefixes, table};
 
 use super::{
     CompileError,
     cell::Cell,
-    hashed,
     image::Builder,
     ports::{Ranges, sweep},
     prefixes::{Prefix, Prefixes},
+    rests::Rests,
 };
 use crate::config::without;
-
-/// What may be looked at while rules are compiled, which takes a second or two: cells, symbols, port ranges.
-const WORK: usize = 30_000_000;
 
 /// What a cell looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +26,8 @@ enum Lane {
     Destination,
     /// The source, and no destination.
     Source,
+    /// An interface that the table is not of: what it says is in another table, and its ports have a class here.
+    Elsewhere,
 }
 
 impl Lane {
@@ -43,81 +42,30 @@ impl Lane {
     }
 }
 
-/// Rests of all tables, and their pairs.
-pub(super) struct Rests {
-    words: Vec<u32>,
-    /// Those without pairs, by their leaves.
-    plain: HashMap<u32, u32>,
-    pairs: Vec<(Mixed, Vec<u32>)>,
-    /// What was looked at.
-    work: usize,
+/// What the tables of one protocol and family have in common: the addresses that rules name, whatever the interface.
+struct Addresses {
+    destinations: Prefixes,
+    sources: Prefixes,
+    /// By the ranks of their cells.
+    rests: HashMap<Vec<u32>, u32>,
 }
 
-impl Rests {
-    pub(super) fn new() -> Self {
-        Self { words: vec![0; rest::WORDS as usize], plain: HashMap::new(), pairs: Vec::new(), work: 0 }
-    }
-
-    fn work(&mut self, more: usize) -> Result<(), CompileError> {
-        self.work += more;
-        if self.work > WORK { Err(CompileError::TooMuchWork) } else { Ok(()) }
-    }
-
-    /// A new one; gives its number.
-    fn add(&mut self, leaf: u32, has_pairs: bool) -> Result<u32, CompileError> {
-        let number = half(self.words.len() / rest::WORDS as usize)?;
-        let mut words = [0; rest::WORDS as usize];
-        words[rest::LEAF as usize] = leaf;
-        words[rest::HAS_PAIRS as usize] = has_pairs.into();
-        self.words.extend(words);
-        Ok(number)
-    }
-
-    /// One that is a leaf and nothing more.
-    fn plain(&mut self, leaf: u32) -> Result<u32, CompileError> {
-        if let Some(number) = self.plain.get(&leaf) {
-            return Ok(*number);
+impl Addresses {
+    fn of(cells: &[&Cell]) -> Self {
+        let of_destinations = cells.iter().filter(|cell| Lane::of(cell) == Lane::Destination);
+        let exceptions =
+            of_destinations.clone().flat_map(|cell| cell.exceptions.iter().map(|(prefix, _)| *prefix));
+        let destinations = of_destinations.clone().map(|cell| cell.destination).chain(exceptions);
+        Self {
+            destinations: Prefixes::new(destinations),
+            sources: Prefixes::new(cells.iter().map(|cell| cell.source)),
+            rests: HashMap::new(),
         }
-        let number = self.add(leaf, false)?;
-        self.plain.insert(leaf, number);
-        Ok(number)
-    }
-
-    fn pair(&mut self, seed: u64, number: u32, symbol: usize, leaf: u32) -> Result<(), CompileError> {
-        if self.pairs.len() * pair::WORDS as usize >= LARGE {
-            return Err(CompileError::TooLarge);
-        }
-        let symbol = half(symbol)?;
-        let mut words = vec![0; pair::WORDS as usize];
-        words[pair::KEY as usize] = number << 16 | symbol;
-        words[pair::LEAF as usize] = leaf;
-        self.pairs.push((Mixed::pair(seed, number, symbol), words));
-        Ok(())
-    }
-
-    /// Writes all of it. `false` when two keys are the same to the hash.
-    pub(super) fn write(self, builder: &mut Builder) -> Result<bool, CompileError> {
-        let rests = builder.push(&self.words)?;
-        builder.set(head::RESTS, rests);
-        if self.pairs.is_empty() {
-            return Ok(true);
-        }
-        let Some(table) = hashed::write(builder, &self.pairs, pair::WORDS as usize)? else {
-            return Ok(false);
-        };
-        for (at, word) in (head::PAIRS..).zip(table) {
-            builder.set(at, word);
-        }
-        Ok(true)
     }
 }
 
-/// A number that has to fit into half a word.
-fn half(number: usize) -> Result<u32, CompileError> {
-    u16::try_from(number).map(u32::from).map_err(|_| CompileError::TooLarge)
-}
-
-/// Writes the table of one family, whose head is at `at`. `false` when two hashes are the same.
+/// Writes the tables of one protocol and family; the head of that for all interfaces that no rule names is at `at`. `false`
+/// when two hashes are the same.
 pub(super) fn build(
     builder: &mut Builder,
     rests: &mut Rests,
@@ -125,34 +73,68 @@ pub(super) fn build(
     family: u32,
     cells: &[&Cell],
 ) -> Result<bool, CompileError> {
-    let in_lane = |lane| cells.iter().copied().filter(move |cell| Lane::of(cell) == lane);
-    let of_destinations = in_lane(Lane::Destination);
-    let exceptions =
-        of_destinations.clone().flat_map(|cell| cell.exceptions.iter().map(|(prefix, _)| *prefix));
-    let destinations = Prefixes::new(of_destinations.clone().map(|cell| cell.destination).chain(exceptions));
-    let sources = Prefixes::new(cells.iter().map(|cell| cell.source));
+    let named: BTreeSet<u32> = cells.iter().filter_map(|cell| cell.interface).collect();
+    let mut addresses = Addresses::of(cells);
+    let Some(destinations) = addresses.destinations.write(builder, family)? else { return Ok(false) };
+    let Some(sources) = addresses.sources.write(builder, family)? else { return Ok(false) };
+    let mut words = vec![u32::try_from(named.len()).expect("few")];
+    let mut tables = vec![(at, None)];
+    for interface in named {
+        let table = builder.push(&[0; table::WORDS as usize])?;
+        words.extend([interface, table]);
+        tables.push((table, Some(interface)));
+    }
+    if tables.len() > 1 {
+        if tables.len() > 1 + interfaces::MAX as usize {
+            return Err(CompileError::TooManyInterfaces);
+        }
+        let list = builder.push(&words)?;
+        builder.set(at + table::INTERFACES, list);
+    }
+    for (at, interface) in tables {
+        let write = |builder: &mut Builder, at, words: &[u32]| {
+            for (at, word) in (at..).zip(words) {
+                builder.set(at, *word);
+            }
+        };
+        write(builder, at + table::DESTINATIONS, &destinations);
+        write(builder, at + table::SOURCES, &sources);
+        table(builder, rests, at, cells, interface, &mut addresses)?;
+    }
+    Ok(true)
+}
 
-    rests.work(cells.iter().map(|cell| cell.ports.len()).sum())?;
-    let by_port = ports(builder, cells)?;
+/// Writes the table of one interface, or of those that no rule names.
+fn table(
+    builder: &mut Builder,
+    rests: &mut Rests,
+    at: u32,
+    cells: &[&Cell],
+    interface: Option<u32>,
+    addresses: &mut Addresses,
+) -> Result<(), CompileError> {
+    let lane = |cell: &Cell| match cell.interface {
+        Some(its) if interface != Some(its) => Lane::Elsewhere,
+        _ => Lane::of(cell),
+    };
+    let in_lane = |sought| cells.iter().copied().filter(move |cell| lane(cell) == sought);
+    let mut lanes: Vec<_> = cells.iter().map(|cell| (lane(cell), *cell)).collect();
+    // Whoever looks into the table of an interface knows that a rule names the port.
+    lanes.retain(|(lane, _)| interface.is_none() || *lane != Lane::Elsewhere);
+    rests.work(lanes.iter().map(|(_, cell)| cell.ports.len()).sum())?;
+    let by_port = ports(builder, &lanes)?;
     builder.set(at + table::PORTS, by_port.0);
     builder.set(at + table::CLASSES, by_port.1);
 
-    let mut destined = Destined { rests, sources: &sources, known: HashMap::new() };
-    let lists = lists(builder, &destinations, of_destinations, |cell| cell.destination, &mut destined)?;
-    let Some(mut words) = destinations.write(builder, family)? else { return Ok(false) };
-    *words.last_mut().expect("it has words") = lists;
-    for (at, word) in (at + table::DESTINATIONS..).zip(words) {
-        builder.set(at, word);
-    }
-
-    let lists =
-        self::lists(builder, &sources, in_lane(Lane::Source), |cell| cell.source, &mut Sourced(rests))?;
-    let Some(mut words) = sources.write(builder, family)? else { return Ok(false) };
-    *words.last_mut().expect("it has words") = lists;
-    for (at, word) in (at + table::SOURCES..).zip(words) {
-        builder.set(at, word);
-    }
-    Ok(true)
+    let Addresses { destinations, sources, rests: known } = addresses;
+    let mut destined = Destined { rests, sources, known };
+    let of_destinations = in_lane(Lane::Destination);
+    let lists = lists(builder, destinations, of_destinations, |cell| cell.destination, &mut destined)?;
+    builder.set(at + table::DESTINATIONS + prefixes::LISTS, lists);
+    let of_sources = in_lane(Lane::Source);
+    let lists = self::lists(builder, sources, of_sources, |cell| cell.source, &mut Sourced(rests))?;
+    builder.set(at + table::SOURCES + prefixes::LISTS, lists);
+    Ok(())
 }
 
 fn leaf(builder: &mut Builder, cell: &Cell) -> Result<u32, CompileError> {
@@ -164,43 +146,53 @@ fn leaf(builder: &mut Builder, cell: &Cell) -> Result<u32, CompileError> {
 }
 
 /// Writes classes and pages; gives where they are.
-fn ports(builder: &mut Builder, cells: &[&Cell]) -> Result<(u32, u32), CompileError> {
-    let sets = cells.iter().enumerate().map(|(index, cell)| ((Lane::of(cell), index), &cell.ports[..]));
+fn ports(builder: &mut Builder, cells: &[(Lane, &Cell)]) -> Result<(u32, u32), CompileError> {
+    let sets = cells.iter().enumerate().map(|(index, (lane, cell))| ((*lane, index), &cell.ports[..]));
     let classes = sweep(sets, |in_force| {
         let first = |lane| {
             let found = in_force.range((lane, 0)..).next();
-            found.filter(|(its, _)| *its == lane).map(|(_, index)| cells[*index])
+            found.filter(|(its, _)| *its == lane).map(|(_, index)| cells[*index].1)
         };
         let rank = |lane| first(lane).map_or(NO_RANK, |cell| cell.rank);
         let mut words = [0; class::WORDS as usize];
-        words[class::LEAF as usize] = first(Lane::Ports).map_or(Ok(0), |cell| leaf(builder, cell))?;
+        words[class::LEAF as usize] =
+            first(Lane::Ports).map_or(Ok(head::NOTHING), |cell| leaf(builder, cell))?;
         words[class::DESTINATION_RANK as usize] = rank(Lane::Destination);
         words[class::SOURCE_RANK as usize] = rank(Lane::Source);
-        Ok(words)
+        Ok((in_force.is_empty(), words))
     })?;
-    let none = {
-        let mut words = [NO_RANK; class::WORDS as usize];
-        words[class::LEAF as usize] = 0;
-        words
-    };
-    let mut known = HashMap::from([(none, 0_u16)]);
+    let mut none = [NO_RANK; class::WORDS as usize];
+    none[class::LEAF as usize] = head::NOTHING;
+    let mut known = HashMap::from([((true, none), 0_u16)]);
     let mut written = none.to_vec();
     let mut numbers = vec![0_u16; 1 << 16];
     let ends = classes.iter().skip(1).map(|(port, _)| usize::from(*port)).chain([numbers.len()]);
-    for ((port, words), end) in classes.iter().zip(ends) {
+    for ((port, class), end) in classes.iter().zip(ends) {
         // There are fewer than ports: port 0 is nobody's.
         let next = u16::try_from(known.len()).expect("at most 65,536, the first one taken");
-        let number = *known.entry(*words).or_insert_with(|| {
-            written.extend(words);
+        let number = *known.entry(*class).or_insert_with(|| {
+            written.extend(class.1);
             next
         });
         numbers[usize::from(*port)..end].fill(number);
     }
-    let mut pages = Vec::new();
-    for page in numbers.chunks(256) {
-        let words: Vec<u32> = page.chunks(2).map(|two| u32::from(two[0]) | u32::from(two[1]) << 16).collect();
-        pages.push(builder.intern(&words)?);
+    let (mut known_pages, mut by_page, mut of_ports) = (HashMap::new(), Vec::new(), Vec::new());
+    for page in numbers.chunks(pages::PORTS as usize) {
+        let next = u16::try_from(known_pages.len()).expect("fewer than ports");
+        by_page.push(*known_pages.entry(page).or_insert_with(|| {
+            of_ports.extend(page);
+            next
+        }));
     }
+    if builder.is_narrow() && known.len().max(known_pages.len()) > 1 << 8 {
+        return Err(CompileError::TooLarge);
+    }
+    let width = if builder.is_narrow() { 8 } else { 16 };
+    let parts = |numbers: &[u16]| -> Vec<u32> {
+        let word = |parts: &[u16]| parts.iter().rev().fold(0, |word, part| word << width | u32::from(*part));
+        numbers.chunks(32 / width).map(word).collect()
+    };
+    let pages = [parts(&by_page), parts(&of_ports)].concat();
     Ok((builder.intern(&pages)?, builder.intern(&written)?))
 }
 
@@ -278,9 +270,6 @@ fn list(
         values.work(decisive.len())?;
         values.value(builder, &decisive)
     })?;
-    if ranges.iter().all(|(_, value)| *value == 0) {
-        return Ok(0);
-    }
     let mut words = vec![u32::try_from(ranges.len()).expect("fewer than ports")];
     words.extend(ranges.iter().map(|(port, rest)| u32::from(*port) << 16 | rest));
     builder.intern(&words)
@@ -320,8 +309,8 @@ impl Values for Sourced<'_> {
 struct Destined<'a> {
     rests: &'a mut Rests,
     sources: &'a Prefixes,
-    /// By the ranks of their cells.
-    known: HashMap<Vec<u32>, u32>,
+    /// As [`Addresses::rests`].
+    known: &'a mut HashMap<Vec<u32>, u32>,
 }
 
 impl Values for Destined<'_> {
@@ -336,7 +325,7 @@ impl Values for Destined<'_> {
             return Ok(*number);
         }
         let last = cells.iter().find(|cell| cell.source == Prefix::ALL);
-        let leaf = last.map_or(Ok(0), |cell| self::leaf(builder, cell))?;
+        let leaf = last.map_or(Ok(head::NOTHING), |cell| self::leaf(builder, cell))?;
         let number = self.rests.add(leaf, true)?;
         // The first cell of the order is entered last, over the others.
         let mut by_source = BTreeMap::new();

@@ -8,6 +8,8 @@ use std::{
 use ipnet::IpNet;
 use nix::net::if_::InterfaceFlags;
 
+use super::InterfaceIndex;
+
 /// A namespace's network, as far as steering depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
@@ -19,6 +21,8 @@ pub struct Survey {
     pub local_ports: (u16, u16),
     /// What is delivered locally: all local routes, of all tables.
     pub local: Vec<IpNet>,
+    /// All interfaces.
+    pub interfaces: Vec<(String, InterfaceIndex)>,
 }
 
 impl Survey {
@@ -47,7 +51,8 @@ pub fn survey() -> io::Result<Survey> {
         return Err(io::Error::other(format!("ip_local_port_range is `{}`", range.trim())));
     };
     let local_ports = (low, high);
-    Ok(Survey { loopback_up, somaxconn, local_ports, local: super::routes::local()? })
+    let (local, interfaces) = (super::routes::local()?, super::interfaces()?);
+    Ok(Survey { loopback_up, somaxconn, local_ports, local, interfaces })
 }
 
 /// How many TCP connections are established whose ends `accepts` takes, the local one first.
@@ -123,7 +128,13 @@ mod tests {
     #[test]
     fn a_prefix_is_local_when_any_of_its_addresses_is() {
         let local = ["127.0.0.0/8", "10.0.0.1/32", "fd00::1/128"].map(|net| net.parse().unwrap()).to_vec();
-        let survey = Survey { loopback_up: true, somaxconn: 4096, local_ports: (32_768, 60_999), local };
+        let survey = Survey {
+            loopback_up: true,
+            somaxconn: 4096,
+            local_ports: (32_768, 60_999),
+            local,
+            interfaces: Vec::new(),
+        };
         for (prefix, expected) in [
             ("127.0.0.1/32", true),
             ("10.0.0.0/8", true),

@@ -1,13 +1,14 @@
-//! What `drop` leads to: two listeners inside the namespace, of which no client ever hears.
+//! What `drop` leads to: sockets inside the namespace, of which no client ever hears.
 
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use redirector_ebpf::{CONSUMER_BLACK_HOLE, slot};
+use redirector_ebpf::{CONSUMER_BLACK_HOLE, PROTOCOL_TCP, slot};
+use socket2::Socket;
 
-use super::{attach::bind_both, failed, namespace::Namespace};
+use super::{attach::make_inside, failed, namespace::Namespace};
 use crate::{
     config::Target,
     control::Error,
@@ -17,44 +18,76 @@ use crate::{
     sys,
 };
 
-/// The listeners of one namespace. They are there while a rule needs them.
+/// The sockets of one namespace. They are there while a rule needs them.
+#[derive(Debug, Default)]
+pub(super) struct BlackHole(Vec<Hole>);
+
 #[derive(Debug)]
-pub(super) struct BlackHole(Vec<(Family, socket2::Socket)>);
+struct Hole {
+    protocol: u32,
+    family: Family,
+    socket: Socket,
+}
+
+impl Hole {
+    fn slot(&self) -> u32 {
+        slot(CONSUMER_BLACK_HOLE, self.protocol, self.family.bit())
+    }
+}
 
 impl BlackHole {
-    /// Makes them in a namespace, and puts them into their slots. Blocks.
+    /// Makes those of these protocols that are not there, in a namespace, and puts them into their slots. Blocks.
     pub(super) fn make(
-        fd: &OwnedFd,
-        cookie: NetnsCookie,
-        target: &Target,
+        &mut self,
+        protocols: &[u32],
+        (fd, cookie, target): (&OwnedFd, NetnsCookie, &Target),
         instance: &Instance,
-    ) -> Result<Self, Error> {
-        let listeners = bind_both(fd, cookie, target)?;
-        for (family, listener) in &listeners {
+    ) -> Result<(), Error> {
+        let is_missing = |protocol: &&u32| self.0.iter().all(|hole| hole.protocol != **protocol);
+        let mut made = Vec::new();
+        for protocol in protocols.iter().filter(is_missing).copied() {
             let error = |source| failed("attach", target, &source);
-            listener::mute(listener).map_err(error)?;
-            let slot = slot(CONSUMER_BLACK_HOLE, family.bit());
-            instance.set_listener(slot, listener.as_fd()).map_err(error)?;
+            let sockets = if protocol == PROTOCOL_TCP {
+                make_inside(fd, cookie, target, listener::bind_pair)?
+            } else {
+                make_inside(fd, cookie, target, listener::bind_mute_udp)?
+            };
+            for (family, socket) in sockets {
+                if protocol == PROTOCOL_TCP {
+                    listener::mute(&socket).map_err(error)?;
+                }
+                let hole = Hole { protocol, family, socket };
+                instance.set_listener(hole.slot(), hole.socket.as_fd()).map_err(error)?;
+                made.push(hole);
+            }
         }
-        Ok(Self(listeners))
+        self.0.extend(made);
+        Ok(())
+    }
+
+    /// Takes away those of other protocols.
+    pub(super) fn keep(&mut self, protocols: &[u32], instance: &Instance) {
+        for gone in self.0.extract_if(.., |hole| !protocols.contains(&hole.protocol)) {
+            instance.clear_listener(gone.slot());
+        }
     }
 
     /// Puts back what was killed from inside, or pushed out of its slot. How many listeners were put back, and how many slots.
     pub(super) fn mend(&self, netns: &Namespace) -> io::Result<(u64, u64)> {
         let (mut revived, mut restored) = (0, 0);
-        for (family, listener) in &self.0 {
-            let slot = slot(CONSUMER_BLACK_HOLE, family.bit());
-            if !sys::socket::is_listening(listener)? {
-                sys::socket::listen(listener, 1)?;
+        for hole in &self.0 {
+            let socket = &hole.socket;
+            if hole.protocol == PROTOCOL_TCP && !sys::socket::is_listening(socket)? {
+                sys::socket::listen(socket, 1)?;
                 revived += 1;
-            } else if netns.instance.listener_cookie(slot).map_err(io::Error::other)?
-                == Some(listener.cookie()?)
+            } else if netns.instance.listener_cookie(hole.slot()).map_err(io::Error::other)?
+                == Some(socket.cookie()?)
             {
                 continue;
             } else {
                 restored += 1;
             }
-            netns.instance.set_listener(slot, listener.as_fd()).map_err(io::Error::other)?;
+            netns.instance.set_listener(hole.slot(), socket.as_fd()).map_err(io::Error::other)?;
         }
         Ok((revived, restored))
     }

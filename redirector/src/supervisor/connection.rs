@@ -1,6 +1,7 @@
 //! The way of one accepted connection: attribute, dial, relay, end.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
 };
@@ -16,6 +17,7 @@ use crate::{
     listener::{Client, OriginalDst},
     observe::{Connections, Ended, NotDelivered},
     relay::{self, End, Stream, Traffic},
+    sys,
 };
 
 /// Ended connections of one namespace that are kept until their peer has acknowledged all. One more is reset.
@@ -105,7 +107,8 @@ async fn serve(active: Active, stream: TcpStream, client: Client, original: Orig
         refuse(netns, stream, client, original, NotDelivered::Loop);
         return;
     }
-    let Some(state) = netns.published.load().attribute(client, original) else {
+    let Some(state) = netns.published.load().attribute(client, original, || ingress(&stream, original))
+    else {
         refuse(netns, stream, client, original, NotDelivered::Unattributed);
         return;
     };
@@ -125,6 +128,14 @@ async fn serve(active: Active, stream: TcpStream, client: Client, original: Orig
         Ok(Err(error)) => not_dialled(netns, &state, stream, &error, client, original),
         Err(reason) => refuse(netns, stream, client, original, reason),
     }
+}
+
+/// By which interface a connection came.
+fn ingress(stream: &TcpStream, original: OriginalDst) -> Option<u32> {
+    let found = sys::socket::ingress_ifindex(stream, original.0.is_ipv6());
+    let say =
+        |error: &io::Error| tracing::debug!(%original, %error, "ask by which interface a connection came");
+    found.inspect_err(say).ok()
 }
 
 fn not_dialled(

@@ -72,7 +72,7 @@ impl Supervisor {
         let changed = Arc::clone(netns);
         blocking(move || {
             // Fewer rules can be more to compile: one before all others may have hidden how they overlap.
-            let rest = RuleTable::new(rest).map_err(|error| {
+            let rest = RuleTable::new(rest, changed.instance.rule_sets()).map_err(|error| {
                 let message = format!("`{}`: without what is to be detached: {error}", changed.target);
                 Error::new(Code::Failed, message)
                     .with_hint("detach other rules first, or the whole namespace")

@@ -158,6 +158,11 @@ impl Elsewhere {
         }
     }
 
+    /// Whether it is this namespace, as far as it is known.
+    pub(super) fn is_in(&self, cookie: NetnsCookie) -> bool {
+        self.known().is_some_and(|remote| remote.location.cookie == cookie)
+    }
+
     /// Whether it was known and has died.
     pub(super) fn is_gone(&self) -> bool {
         self.known().is_none()

@@ -83,6 +83,7 @@ impl Supervisor {
         for netns in table.values() {
             mend(netns);
         }
+        self.follow_interfaces(&table).await;
         self.draining.forget_done();
         let steered = table.values().map(|netns| netns.file);
         let draining = self.draining.all();
@@ -132,7 +133,8 @@ impl Supervisor {
         let rules = netns.published.load().current.rules().to_vec();
         let netns = Arc::clone(netns);
         blocking(move || {
-            let rules = RuleTable::new(rules).map_err(|error| Error::chain(Code::Failed, &error))?;
+            let rules = RuleTable::new(rules, netns.instance.rule_sets());
+            let rules = rules.map_err(|error| Error::chain(Code::Failed, &error))?;
             netns.publish_marks(&Arc::new(rules)).map_err(|error| Error::chain(Code::Failed, &error))
         })
         .await
@@ -141,7 +143,7 @@ impl Supervisor {
 
 fn in_force(netns: &Namespace, rule: &Arc<RuleState>) -> bool {
     let published = netns.published.load();
-    netns.link_info().is_some() && published.current.rules().iter().any(|one| Arc::ptr_eq(one, rule))
+    netns.instance.link_info().is_some() && published.current.rules().iter().any(|one| Arc::ptr_eq(one, rule))
 }
 
 /// Puts our listeners back where something else is. One of the relay's that does not listen is its accept loop's.
@@ -162,14 +164,14 @@ fn mend(netns: &Namespace) {
         }
     }
     let black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
-    match black_hole.as_ref().map(|black_hole| black_hole.mend(netns)) {
-        None | Some(Ok((0, 0))) => {}
-        Some(Ok((revived, restored))) => {
+    match black_hole.mend(netns) {
+        Ok((0, 0)) => {}
+        Ok((revived, restored)) => {
             Namespace::count_mended(&netns.listeners_revived, revived);
             Namespace::count_mended(&netns.slots_restored, restored);
             tracing::warn!(netns = %netns.target, revived, restored, "mended what `drop` leads to");
         }
-        Some(Err(error)) => {
+        Err(error) => {
             let error = crate::control::chain(&error);
             tracing::error!(netns = %netns.target, error, "mend what `drop` leads to");
         }

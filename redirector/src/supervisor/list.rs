@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use redirector_ebpf::{CONSUMER_RELAY, RuleCounters, Unavailable, slot};
+use redirector_ebpf::{CONSUMER_RELAY, Counters, PROTOCOL_TCP, Unavailable, slot};
 
 use super::{
     Supervisor,
@@ -51,7 +51,7 @@ impl Supervisor {
 }
 
 fn view(netns: &Namespace, follows: &Follows) -> Result<NamespaceView, SyscallError> {
-    let link = netns.link_info().transpose()?;
+    let link = netns.instance.link_info().transpose()?;
     let attached = link.is_some_and(|link| link.netns_inode != 0);
     let published = netns.published.load();
     let rules = published.current.rules().iter().map(|state| rule(netns, state, follows));
@@ -65,7 +65,7 @@ fn view(netns: &Namespace, follows: &Follows) -> Result<NamespaceView, SyscallEr
         program: ProgramView { id: netns.instance.program_id()?, link: link.map_or(0, |link| link.id) },
         foreign_programs: netns.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         rules: rules.collect::<Result<_, _>>()?,
-        counters: NetnsCounts { unmatched: netns.instance.counters.netns()?.unmatched },
+        counters: NetnsCounts { unmatched: netns.instance.counters.unmatched()? },
         connections: connections(netns),
         drift: Drift {
             listeners_revived: read(&netns.listeners_revived),
@@ -93,12 +93,12 @@ pub(super) fn is_healthy(netns: &Namespace, listener: &Listener) -> bool {
 
 pub(super) fn is_in_slot(netns: &Namespace, listener: &Listener) -> bool {
     let cookie = listener::cookies((*listener.get()).as_fd()).ok().map(|(own, _)| own);
-    let slot = slot(CONSUMER_RELAY, listener.family().bit());
+    let slot = slot(CONSUMER_RELAY, PROTOCOL_TCP, listener.family().bit());
     cookie.is_some() && netns.instance.listener_cookie(slot).ok().flatten() == cookie
 }
 
 fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleView, SyscallError> {
-    let RuleCounters { steered, passed, rejected, dropped, bypassed, unavailable } =
+    let Counters { steered, passed, rejected, dropped, bypassed, unavailable } =
         netns.instance.counters.rule(state.index)?;
     let unavailable_reasons: BTreeMap<String, u64> = Unavailable::ALL
         .iter()
@@ -112,11 +112,14 @@ fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleV
         matches: state.rule.matches.clone(),
         from: state.rule.from.clone(),
         except: state.rule.except.clone(),
+        interfaces: state.rule.interfaces.clone(),
+        interfaces_missing: state.missing_interfaces(),
         priority: state.rule.priority,
         to: vec![state.rule.to.clone()],
         on_unavailable: state.rule.on_unavailable,
         connect_timeout: state.rule.connect_timeout,
         idle_timeout: state.rule.idle_timeout,
+        coexist: state.rule.coexist,
         state: if state.is_down() { "down" } else { "up" }.into(),
         counters: RuleCounts {
             steered,
@@ -136,7 +139,7 @@ fn lease(netns: &Namespace, state: &RuleState) -> Option<LeaseView> {
     let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner);
     let lease = leases.iter().find(|lease| std::ptr::eq(&*lease.rule, state))?;
     let listeners = lease.in_slots().into_iter().map(|LeasedSocket { family, address, cookie, .. }| {
-        let slot = slot(state.consumer, family.bit());
+        let slot = slot(state.consumer, PROTOCOL_TCP, family.bit());
         let healthy = netns.instance.listener_cookie(slot).ok().flatten() == Some(cookie);
         ListenerView { family, address: address.to_string(), healthy }
     });

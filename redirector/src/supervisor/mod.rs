@@ -12,6 +12,7 @@ mod draining;
 mod elsewhere;
 mod follow;
 mod health;
+mod interfaces;
 mod lease;
 mod limits;
 mod list;
@@ -50,6 +51,7 @@ use self::{
 use crate::{
     config::{Engine, Target},
     control::{Api, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error, Listing, chain},
+    kernel::Shared,
     netns::{NetnsCookie, NetnsFile},
     target::{Opener, Watch},
 };
@@ -67,6 +69,7 @@ pub struct Supervisor {
     /// As it was last found out whose death matters.
     watched: std::sync::Mutex<HashSet<NetnsFile>>,
     went_down: mpsc::UnboundedSender<WentDown>,
+    kernel: Arc<Shared>,
     steered: Arc<Steered>,
     remotes: Arc<Remotes>,
     outgoing: Arc<Outgoing>,
@@ -108,6 +111,7 @@ impl Supervisor {
             watch,
             watched: std::sync::Mutex::default(),
             went_down,
+            kernel: Arc::default(),
             steered: Arc::default(),
             outgoing: Arc::default(),
             opener,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use redirector_ebpf::{CONSUMER_BLACK_HOLE, CONSUMER_RELAY, slot};
+use redirector_ebpf::{CONSUMER_RELAY, PROTOCOL_TCP, slot};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -23,9 +23,9 @@ use super::{
 };
 use crate::{
     config::Target,
-    kernel::{AttachedProgram, Instance, Link},
+    kernel::{AttachedProgram, Instance, InstanceError},
     listener::Listener,
-    netns::{Family, NetnsCookie, NetnsFile},
+    netns::{NetnsCookie, NetnsFile},
     observe::{Connections, NotDelivered, RateLimit},
     sys::SyscallError,
     target::ContainerId,
@@ -89,8 +89,7 @@ pub(super) struct Namespace {
     pub(super) acceptors: TaskTracker,
     listeners: Mutex<Vec<Arc<Listener>>>,
     /// Where a rule can leave clients without an answer.
-    pub(super) black_hole: Mutex<Option<BlackHole>>,
-    link: Mutex<Option<Link>>,
+    pub(super) black_hole: Mutex<BlackHole>,
     life: watch::Sender<Life>,
     log_limits: [RateLimit; NotDelivered::ALL.len()],
     went_down: mpsc::UnboundedSender<WentDown>,
@@ -107,7 +106,7 @@ pub(super) struct Parts {
     pub(super) dialer: Dialer,
     pub(super) table: Arc<RuleTable>,
     pub(super) listeners: Vec<Arc<Listener>>,
-    pub(super) black_hole: Option<BlackHole>,
+    pub(super) black_hole: BlackHole,
     pub(super) foreign_programs: Vec<AttachedProgram>,
     pub(super) went_down: mpsc::UnboundedSender<WentDown>,
 }
@@ -146,7 +145,6 @@ impl Namespace {
             acceptors: TaskTracker::new(),
             listeners: Mutex::new(listeners),
             black_hole: Mutex::new(black_hole),
-            link: Mutex::new(None),
             life: watch::Sender::new(Life::Steering),
             log_limits: Default::default(),
             went_down,
@@ -159,22 +157,17 @@ impl Namespace {
     }
 
     pub(super) fn fill_slot(&self, listener: &Listener) -> Result<(), SyscallError> {
-        let slot = slot(CONSUMER_RELAY, listener.family().bit());
+        let slot = slot(CONSUMER_RELAY, PROTOCOL_TCP, listener.family().bit());
         self.instance.set_listener(slot, (*listener.get()).as_fd())
-    }
-
-    /// From here on packets are steered.
-    pub(super) fn set_link(&self, link: Link) {
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
-    }
-
-    /// What the kernel says of our link: program id, link id, and whether it is attached.
-    pub(super) fn link_info(&self) -> Option<Result<crate::sys::bpf::LinkInfo, SyscallError>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Link::info)
     }
 
     pub(super) fn listeners(&self) -> Vec<Arc<Listener>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As they were found a moment ago.
+    pub(super) fn set_foreign_programs(&self, found: Vec<AttachedProgram>) {
+        *self.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     /// Whether a program has listeners there that were handed off, with a rule or no longer.
@@ -201,13 +194,13 @@ impl Namespace {
     }
 
     /// Makes other rules those in force, in the kernel and here. Blocks for an RCU grace period.
-    pub(super) fn publish(&self, table: &Arc<RuleTable>) -> Result<(), SyscallError> {
+    pub(super) fn publish(&self, table: &Arc<RuleTable>) -> Result<(), InstanceError> {
         let before = self.published.load_full();
         self.publish_after(table, Some(Arc::clone(&before.current)), before)
     }
 
     /// Publishes the same rules with other marks: what was before them stays what was before.
-    pub(super) fn publish_marks(&self, table: &Arc<RuleTable>) -> Result<(), SyscallError> {
+    pub(super) fn publish_marks(&self, table: &Arc<RuleTable>) -> Result<(), InstanceError> {
         let before = self.published.load_full();
         self.publish_after(table, before.previous.clone(), before)
     }
@@ -217,31 +210,27 @@ impl Namespace {
         table: &Arc<RuleTable>,
         previous: Option<Arc<RuleTable>>,
         before: Arc<Published>,
-    ) -> Result<(), SyscallError> {
+    ) -> Result<(), InstanceError> {
         // Ours first: a connection that the kernel steers by the new rules is attributed by them, and one that
         // it has steered by the old ones is found there when the new ones do not take it.
         self.published.store(Arc::new(Published { current: Arc::clone(table), previous }));
-        let published = self.instance.publish(&table.image).inspect_err(|_| self.published.store(before));
+        let published = self
+            .instance
+            .publish(&table.rule_set, table.counters())
+            .inspect_err(|_| self.published.store(before));
         self.let_go_of_black_hole();
         published
     }
 
     /// Takes away what no rule in force leads to.
-    fn let_go_of_black_hole(&self) {
-        if self.published.load().current.can_drop() {
-            return;
-        }
-        let gone = self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if gone.is_some() {
-            for family in [Family::Ipv4, Family::Ipv6] {
-                self.instance.clear_listener(slot(CONSUMER_BLACK_HOLE, family.bit()));
-            }
-        }
+    pub(super) fn let_go_of_black_hole(&self) {
+        let wanted = self.published.load().current.can_drop();
+        self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).keep(&wanted, &self.instance);
     }
 
     /// Stops steering at once. [`Self::stopped`] waits for what that entails.
     pub(super) fn stop_steering(&self, life: Life) {
-        drop(self.link.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.instance.detach();
         self.life.send_if_modified(|now| {
             let forward = *now < life;
             *now = life.max(*now);
@@ -255,7 +244,7 @@ impl Namespace {
     pub(super) async fn stopped(&self) {
         self.acceptors.wait().await;
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        drop(self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).keep(&[], &self.instance);
     }
 
     /// Stops steering. Connections go on.

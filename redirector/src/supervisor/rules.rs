@@ -1,18 +1,25 @@
 //! The rules of one namespace as they are in force: the kernel's form and ours, from one compilation.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
 };
 
-use redirector_ebpf::{Action, CONSUMER_RELAY, FLAG_DOWN, Flow, MAX_CONSUMERS, MAX_RULES};
+use redirector_ebpf::{
+    Action, CONSUMER_RELAY, FLAG_DOWN, Flow, MAX_CONSUMERS, MAX_RULES, PROTOCOL_TCP, PROTOCOL_UDP,
+    image::interfaces,
+};
 
 use super::{elsewhere::Elsewhere, resolver::Resolver};
 use crate::{
-    config::{Destination, DestinationPort, OnUnavailable, Rule, RuleName},
-    kernel::flow,
+    config::{Destination, DestinationPort, Interface, OnUnavailable, Rule, RuleName},
+    kernel::{RuleSet, RuleSets, flow},
     listener::{Client, OriginalDst},
-    matcher::{CompileError, Image, Placed, compile},
+    matcher::{CompileError, Placed, compile},
+    netns::InterfaceIndex,
 };
 
 /// A rule in force.
@@ -27,6 +34,8 @@ pub(super) struct RuleState {
     pub(super) resolver: Option<Resolver>,
     /// For a destination in another namespace.
     pub(super) elsewhere: Option<Elsewhere>,
+    /// Of each that it names, where it is there.
+    interfaces: Mutex<Vec<Option<InterfaceIndex>>>,
     down: AtomicBool,
     /// Dials that failed since one succeeded.
     failures: AtomicU32,
@@ -55,7 +64,34 @@ impl RuleState {
     pub(super) fn new(rule: Rule, index: u32, consumer: u32, whereabouts: Whereabouts) -> Self {
         let (down, failures) = (AtomicBool::new(!whereabouts.is_known()), AtomicU32::new(0));
         let Whereabouts { resolver, elsewhere } = whereabouts;
-        Self { rule, index, consumer, resolver, elsewhere, down, failures }
+        Self { rule, index, consumer, resolver, elsewhere, interfaces: Mutex::default(), down, failures }
+    }
+
+    /// Learns which interfaces there are. Whether that is news.
+    pub(super) fn set_interfaces(&self, present: &[(String, InterfaceIndex)]) -> bool {
+        let index =
+            |name: &Interface| present.iter().find(|(one, _)| one == name.as_str()).map(|(_, index)| *index);
+        let found: Vec<_> = self.rule.interfaces.iter().map(index).collect();
+        let mut interfaces = self.interfaces();
+        let changed = *interfaces != found;
+        *interfaces = found;
+        changed
+    }
+
+    fn interfaces(&self) -> MutexGuard<'_, Vec<Option<InterfaceIndex>>> {
+        self.interfaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of its interfaces that are there.
+    fn interface_indices(&self) -> Vec<u32> {
+        self.interfaces().iter().flatten().map(|index| index.0).collect()
+    }
+
+    /// Those of its interfaces that are not there.
+    pub(super) fn missing_interfaces(&self) -> Vec<Interface> {
+        let interfaces = self.interfaces();
+        let named = self.rule.interfaces.iter().zip(&*interfaces);
+        named.filter(|(_, index)| index.is_none()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether the rule has one destination whatever the client asked for. Only then do failed dials say
@@ -99,9 +135,10 @@ impl RuleState {
         self.rule.to == Destination::Handoff
     }
 
-    /// Whether it may leave clients without an answer.
-    fn can_drop(&self) -> bool {
-        self.rule.to == Destination::Drop || self.rule.on_unavailable == OnUnavailable::Drop
+    /// Whether it may leave packets of this protocol without an answer.
+    fn can_drop(&self, protocol: u32) -> bool {
+        (self.rule.to == Destination::Drop || self.rule.on_unavailable == OnUnavailable::Drop)
+            && self.rule.matches.iter().any(|one| one.protocol.includes(protocol))
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -113,30 +150,60 @@ impl RuleState {
 #[derive(Debug)]
 pub(super) struct RuleTable {
     /// What the kernel has.
-    pub(super) image: Image,
+    pub(super) rule_set: Arc<RuleSet>,
     /// By name.
     rules: Vec<Arc<RuleState>>,
+    /// Where a rule is among them, by its index.
+    places: HashMap<u32, usize>,
+    /// Of each rule: the interfaces that it was compiled with.
+    interfaces: Vec<Vec<u32>>,
 }
 
 impl RuleTable {
-    pub(super) fn new(mut rules: Vec<Arc<RuleState>>) -> Result<Self, CompileError> {
+    /// Compiles them. Equal rules of other namespaces are there once.
+    pub(super) fn new(mut rules: Vec<Arc<RuleState>>, known: &RuleSets) -> Result<Self, CompileError> {
         rules.sort_by(|one, other| one.rule.name.cmp(&other.rule.name));
-        let image = compile(rules.iter().map(|state| Placed {
+        // Whether they are there or not: those that are not may come.
+        let named: HashSet<_> = rules.iter().flat_map(|state| &state.rule.interfaces).collect();
+        if named.len() > interfaces::MAX as usize {
+            return Err(CompileError::TooManyInterfaces);
+        }
+        let interfaces: Vec<_> = rules.iter().map(|state| state.interface_indices()).collect();
+        let image = compile(rules.iter().zip(&interfaces).map(|(state, interfaces)| Placed {
             rule: &state.rule,
             index: state.index,
             consumer: state.consumer,
             flags: if state.is_down() { FLAG_DOWN } else { 0 },
+            interfaces,
         }))?;
-        Ok(Self { image, rules })
+        let places = rules.iter().enumerate().map(|(place, state)| (state.index, place)).collect();
+        Ok(Self { rule_set: known.with(image), rules, places, interfaces })
+    }
+
+    /// How many counters its rules need.
+    pub(super) fn counters(&self) -> u32 {
+        self.rules.iter().map(|state| state.index + 1).max().unwrap_or_default()
     }
 
     pub(super) fn rules(&self) -> &[Arc<RuleState>] {
         &self.rules
     }
 
-    /// Whether the namespace has to have a black hole.
-    pub(super) fn can_drop(&self) -> bool {
-        self.rules.iter().any(|state| state.can_drop())
+    /// The protocols for which the namespace has to have a black hole.
+    pub(super) fn can_drop(&self) -> Vec<u32> {
+        let can_drop = |protocol: &u32| self.rules.iter().any(|state| state.can_drop(*protocol));
+        [PROTOCOL_TCP, PROTOCOL_UDP].into_iter().filter(can_drop).collect()
+    }
+
+    /// Whether interfaces are others now than those that it was compiled with.
+    pub(super) fn is_outdated(&self) -> bool {
+        let compiled = self.rules.iter().zip(&self.interfaces);
+        compiled.into_iter().any(|(state, interfaces)| state.interface_indices() != *interfaces)
+    }
+
+    /// Whether it matters by which interface a connection came.
+    pub(super) fn names_interfaces(&self) -> bool {
+        self.rules.iter().any(|state| !state.rule.interfaces.is_empty())
     }
 
     pub(super) fn get(&self, name: &RuleName) -> Option<&Arc<RuleState>> {
@@ -145,7 +212,7 @@ impl RuleTable {
 
     /// The lowest index that no rule here has.
     pub(super) fn free_index(&self) -> Option<u32> {
-        (0..MAX_RULES as u32).find(|index| self.rules.iter().all(|state| state.index != *index))
+        lowest_free(self.rules.iter().map(|state| state.index))
     }
 
     /// The lowest consumer that no rule here has, the relay's apart.
@@ -156,17 +223,25 @@ impl RuleTable {
 
     /// `rule-N` with the lowest N that is free.
     pub(super) fn free_name(&self) -> RuleName {
-        (1..).map(RuleName::numbered).find(|name| self.get(name).is_none()).expect("there are few rules")
+        let taken: HashSet<_> = self.rules.iter().map(|state| &state.rule.name).collect();
+        let mut names = (1..).map(RuleName::numbered);
+        names.find(|name| !taken.contains(name)).expect("there are few rules")
     }
 
     /// The rule whose connection this is: what the kernel program decided about its SYN, decided again.
     pub(super) fn decide(&self, flow: &Flow) -> Option<&Arc<RuleState>> {
-        let decision = self.image.decide(flow)?;
+        let decision = self.rule_set.image.decide(flow)?;
         if decision.action != Action::Steer as u32 || decision.consumer != CONSUMER_RELAY {
             return None;
         }
-        self.rules.iter().find(|state| state.index == decision.rule)
+        self.places.get(&decision.rule).map(|place| &self.rules[*place])
     }
+}
+
+/// The lowest index that is not taken, if a namespace can have one more.
+fn lowest_free(taken: impl Iterator<Item = u32>) -> Option<u32> {
+    let taken: HashSet<_> = taken.collect();
+    (0..MAX_RULES as u32).find(|index| !taken.contains(index))
 }
 
 /// What is in force, and what was before: a connection may have been steered just before the change.
@@ -177,10 +252,32 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// The rule that a connection belongs to.
-    pub(super) fn attribute(&self, client: Client, original: OriginalDst) -> Option<Arc<RuleState>> {
-        let flow = flow(client.0, original.0);
+    /// The rule that a connection belongs to. By which interface it came is asked only where that matters.
+    pub(super) fn attribute(
+        &self,
+        client: Client,
+        original: OriginalDst,
+        ingress: impl FnOnce() -> Option<u32>,
+    ) -> Option<Arc<RuleState>> {
+        let tables = [Some(&self.current), self.previous.as_ref()];
+        let matters = tables.into_iter().flatten().any(|table| table.names_interfaces());
+        let ingress_ifindex = if matters { ingress()? } else { 0 };
+        let flow = Flow { ingress_ifindex, ..flow(client.0, original.0) };
         let before = || self.previous.as_ref().and_then(|table| table.decide(&flow));
         self.current.decide(&flow).or_else(before).map(Arc::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_the_lowest_that_is_free_and_there_is_an_end_to_them() {
+        let all = || 0..MAX_RULES as u32;
+        assert_eq!(lowest_free([].into_iter()), Some(0));
+        assert_eq!(lowest_free([0, 1, 3].into_iter()), Some(2));
+        assert_eq!(lowest_free(all().filter(|index| *index != 9_999)), Some(9_999));
+        assert_eq!(lowest_free(all()), None);
     }
 }

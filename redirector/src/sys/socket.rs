@@ -66,6 +66,36 @@ pub fn option<T: bytemuck::Pod>(socket: impl AsFd, level: i32, name: i32) -> io:
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
+/// Words of the header of a control message.
+const CONTROL_HEADER: usize = size_of::<libc::cmsghdr>() / 4;
+
+/// Index of the interface by which the packet came that opened an accepted TCP connection: what `sk_lookup` programs know as
+/// `ingress_ifindex` (`mc_index` and `mcast_oif`, `tcp_v4_syn_recv_sock`, net/ipv4/tcp_ipv4.c and its twin in net/ipv6). It is
+/// that of the ACK that completes the handshake: when the client's way changes between SYN and ACK, not that of the SYN.
+///
+/// # Errors
+///
+/// As setsockopt(2) `IP_PKTINFO`, `IPV6_RECVPKTINFO`, getsockopt(2) `IP_PKTOPTIONS`, `IPV6_2292PKTOPTIONS`.
+pub fn ingress_ifindex(socket: impl AsFd, is_ipv6: bool) -> io::Result<u32> {
+    // Where it is in `struct in6_pktinfo` behind an address, in `struct in_pktinfo` before two.
+    let (level, enable, read, kind, word) = if is_ipv6 {
+        let (enable, read) = (libc::IPV6_RECVPKTINFO, libc::IPV6_2292PKTOPTIONS);
+        (libc::IPPROTO_IPV6, enable, read, libc::IPV6_PKTINFO, 4)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_PKTOPTIONS, libc::IP_PKTINFO, 0)
+    };
+    set_option(&socket, level, enable, 1)?;
+    // One control message: `struct cmsghdr` ends with level and type.
+    let message = option::<[i32; 16]>(&socket, level, read);
+    // Left on, IPv6 would keep a copy of packets for whoever asks.
+    set_option(&socket, level, enable, 0)?;
+    let message = message?;
+    if message[CONTROL_HEADER - 2..CONTROL_HEADER] != [level, kind] {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(message[CONTROL_HEADER + word].cast_unsigned())
+}
+
 /// Whether a socket listens (`SO_ACCEPTCONN`).
 ///
 /// # Errors

@@ -184,10 +184,10 @@ fn programs_in_its_namespace_are_named() {
     let patient = Patient::new("");
     let foreign = Instance::load().unwrap();
     let id = foreign.program_id().unwrap().to_string();
-    let link = foreign.attach(patient.netns.open().as_fd()).unwrap();
+    foreign.attach(patient.netns.open().as_fd()).unwrap();
     let document = patient.assert(as_root(), &[("other programs", "note")]);
     assert!(said(&document, "other programs", "found").contains(&id), "{document:#}");
-    drop((link, foreign));
+    drop(foreign);
 }
 
 /// What could stay of it, besides what its own namespace shows: names, pins, mounts.

@@ -18,9 +18,11 @@ use proptest::{
     test_runner::{Config, FileFailurePersistence, TestRunner},
 };
 use redirector::{
-    config::{Destination, Match, OnUnavailable, Rule},
-    matcher::compile,
+    config::{Destination, Match, OnUnavailable, Protocol, Rule},
+    kernel::{Ingress, RuleSet},
+    matcher::{Placed, compile},
 };
+use redirector_ebpf::{Flow, PROTOCOL_TCP, PROTOCOL_UDP};
 use redirector_tests::{needs, scale, topology::at};
 use serde_json::json;
 
@@ -47,6 +49,18 @@ const ADDRESSES: [&str; 14] = [
 ];
 
 const PORTS: [u16; 10] = [1, 79, 80, 81, 90, 443, 8080, 32_768, 65_534, 65_535];
+
+/// Interfaces that rules name, with their indices; the last one is not there.
+const INTERFACES: [(&str, u32); 3] = [("eth0", 11), ("eth1", 12), ("gone", 0)];
+
+/// By which interface packets come: none that is known, two that rules name, one that they do not.
+const INGRESS: [u32; 4] = [0, 11, 12, 13];
+
+/// Indices of the interfaces that a rule names and that are there.
+fn present(rule: &Rule) -> Vec<u32> {
+    let index = |name: &str| INTERFACES.iter().find(|(one, _)| *one == name).map(|(_, index)| *index);
+    rule.interfaces.iter().filter_map(|one| index(one.as_str())).filter(|index| *index != 0).collect()
+}
 
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
@@ -79,13 +93,14 @@ fn ports() -> impl Strategy<Value = String> {
 }
 
 fn matching() -> impl Strategy<Value = Match> {
-    (prop::option::weighted(0.7, net()), ports()).prop_map(|(prefix, ports)| {
+    let protocol = prop_oneof![4 => Just(Protocol::Tcp), 1 => Just(Protocol::Udp), 2 => Just(Protocol::Any)];
+    (protocol, prop::option::weighted(0.7, net()), ports()).prop_map(|(protocol, prefix, ports)| {
         // What users cannot write, because it would be something else, is no rule either.
         let prefix = prefix.filter(|net| match net {
             IpNet::V4(_) => true,
             IpNet::V6(net) => net.addr().to_ipv4_mapped().is_none(),
         });
-        Match { prefix, ports: ports.parse().expect("ports") }
+        Match { protocol, prefix, ports: ports.parse().expect("ports") }
     })
 }
 
@@ -95,6 +110,7 @@ struct Specification {
     matches: Vec<Match>,
     from: Vec<IpNet>,
     except: Vec<Match>,
+    interfaces: Vec<&'static str>,
     priority: i32,
     to: &'static str,
     on_unavailable: &'static str,
@@ -104,33 +120,59 @@ struct Specification {
 fn specification() -> impl Strategy<Value = Specification> {
     let except = prop_oneof![4 => Just(Vec::new()), 1 => vec(matching(), 1..3)];
     let from = prop_oneof![3 => Just(Vec::new()), 2 => vec(net(), 1..4)];
+    let interfaces = prop_oneof![
+        4 => Just(Vec::new()),
+        1 => prop::sample::subsequence(&INTERFACES[..], 1..=INTERFACES.len()).prop_map(|some| some.into_iter().map(|(name, _)| name).collect()),
+    ];
     let priority = prop_oneof![6 => Just(0), 1 => select(&[i32::MIN, -1, 1, i32::MAX][..])];
     let to = select(&["original", "127.0.0.1:1", "unix:/x", "pass", "reject", "drop"][..]);
     let down = prop::bool::weighted(0.1);
-    (vec(matching(), 1..4), from, except, priority, to, select(&["pass", "reject", "drop"][..]), down)
-        .prop_map(|(matches, from, except, priority, to, on_unavailable, down)| Specification {
-            matches,
-            from,
-            except,
-            priority,
-            to,
-            on_unavailable,
-            down,
+    (
+        vec(matching(), 1..4),
+        from,
+        except,
+        interfaces,
+        priority,
+        to,
+        select(&["pass", "reject", "drop"][..]),
+        down,
+    )
+        .prop_map(|(matches, from, except, interfaces, priority, to, on_unavailable, down)| {
+            Specification {
+                from,
+                except,
+                interfaces,
+                priority,
+                // Where UDP can go.
+                to: match to {
+                    "original" if takes_udp(&matches) => "pass",
+                    "127.0.0.1:1" if takes_udp(&matches) => "reject",
+                    "unix:/x" if takes_udp(&matches) => "drop",
+                    _ => to,
+                },
+                matches,
+                on_unavailable,
+                down,
+            }
         })
+}
+
+fn takes_udp(matches: &[Match]) -> bool {
+    matches.iter().any(|one| one.protocol != Protocol::Tcp)
 }
 
 impl Specification {
     fn rule(&self, number: usize) -> (Rule, bool) {
         // In no order of names.
         let name = format!("{:03}", number * 7919 % 1000);
-        let Self { matches, from, except, priority, to, on_unavailable, down } = self;
+        let Self { matches, from, except, interfaces, priority, to, on_unavailable, down } = self;
         let from: Vec<_> =
             from.iter().map(ToString::to_string).filter(|text| !text.contains("::ffff:")).collect();
         let rule = rule_of(
             &name,
             json!({
-                "match": matches, "from": from, "except": except, "priority": priority, "to": [to],
-                "on_unavailable": on_unavailable,
+                "match": matches, "from": from, "except": except, "interface": interfaces, "priority": priority,
+                "to": [to], "on_unavailable": on_unavailable,
             }),
         );
         (rule, *down)
@@ -143,6 +185,7 @@ struct Packet {
     rule: Option<Index>,
     part: Index,
     edges: [Edge; 3],
+    protocol: u32,
     client: IpAddr,
     destination: IpAddr,
     port: u16,
@@ -162,12 +205,14 @@ fn packet() -> impl Strategy<Value = Packet> {
     let edge = || select(&[Edge::First, Edge::Last, Edge::Before, Edge::Behind][..]);
     let rule = prop::option::of(any::<Index>());
     let edges = [edge(), edge(), edge()];
-    let whole =
-        (rule, any::<Index>(), edges, address(), address(), port(), prop::bool::weighted(0.2), any::<bool>());
-    whole.prop_map(|(rule, part, edges, client, destination, port, itself, bypassed)| Packet {
+    let ends = (address(), address(), port(), prop::bool::weighted(0.2), any::<bool>());
+    let protocol = prop_oneof![2 => Just(PROTOCOL_TCP), 1 => Just(PROTOCOL_UDP)];
+    let whole = (rule, any::<Index>(), edges, protocol, ends);
+    whole.prop_map(|(rule, part, edges, protocol, (client, destination, port, itself, bypassed))| Packet {
         rule,
         part,
         edges,
+        protocol,
         client,
         destination,
         port,
@@ -226,19 +271,30 @@ impl Packet {
 }
 
 /// Which rule decides, of rules and not of cells.
-fn model(rules: &[(Rule, bool)], client: IpAddr, to: SocketAddr) -> Option<usize> {
+fn model(
+    rules: &[(Rule, bool)],
+    (protocol, ingress): (u32, u32),
+    client: IpAddr,
+    to: SocketAddr,
+) -> Option<usize> {
     let mut taking = Vec::new();
     for (index, (rule, _)) in rules.iter().enumerate() {
-        if rule.except.iter().any(|except| except.contains(to)) {
+        if rule.except.iter().any(|except| except.contains(protocol, to)) {
             continue;
         }
         let sources =
             rule.from.iter().filter(|source| source.contains(client)).map(|source| source.0.prefix_len());
         let source = if rule.from.is_empty() { Some(0) } else { sources.max() };
         let Some(source) = source else { continue };
-        for one in rule.matches.iter().filter(|one| one.contains(to)) {
+        let is_named = !rule.interfaces.is_empty();
+        if is_named && !present(rule).contains(&ingress) {
+            continue;
+        }
+        for one in rule.matches.iter().filter(|one| one.contains(protocol, to)) {
             let length = one.prefix.map_or(0, |prefix| prefix.prefix_len());
-            let order = (Reverse(rule.priority), Reverse(length), one.ports.len(), Reverse(source));
+            let (priority, is_any) = (Reverse(rule.priority), one.protocol == Protocol::Any);
+            let order =
+                (priority, is_any, Reverse(length), one.ports.len(), Reverse(source), Reverse(is_named));
             taking.push((order, rule.name.as_str(), index));
         }
     }
@@ -246,17 +302,22 @@ fn model(rules: &[(Rule, bool)], client: IpAddr, to: SocketAddr) -> Option<usize
 }
 
 /// What is expected of a packet that this rule decides.
-fn expected(bench: &Bench, (rule, down): &(Rule, bool), to: SocketAddr, bypassed: bool) -> Verdict {
+fn expected(
+    bench: &Bench,
+    (rule, down): &(Rule, bool),
+    (protocol, to): (u32, SocketAddr),
+    bypassed: bool,
+) -> Verdict {
     match rule.to {
         Destination::Pass => Verdict::Pass,
         _ if bypassed => Verdict::Pass,
         Destination::Reject => Verdict::Drop,
-        Destination::Drop => bench.dropped(to),
+        Destination::Drop => bench.dropped(protocol, to),
         _ if !down => bench.steered(to),
         _ => match rule.on_unavailable {
             OnUnavailable::Pass => Verdict::Pass,
             OnUnavailable::Reject => Verdict::Drop,
-            OnUnavailable::Drop => bench.dropped(to),
+            OnUnavailable::Drop => bench.dropped(protocol, to),
         },
     }
 }
@@ -269,7 +330,8 @@ fn kernel_and_user_space_agree_with_the_model_about_generated_rules() {
         4 => vec(specification(), 8..50),
         1 => vec(specification(), 50..=500),
     ];
-    let bench = Bench::with(500);
+    // For each interface a program that knows no other.
+    let benches = INGRESS.map(|index| Bench::with(500, Ingress::Given(index)));
     let seen = RefCell::new(BTreeMap::<&str, u32>::new());
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/it/model/counter-examples.txt");
     let config = Config {
@@ -278,31 +340,41 @@ fn kernel_and_user_space_agree_with_the_model_about_generated_rules() {
         max_shrink_iters: 2_000,
         ..Config::default()
     };
-    let outcome = TestRunner::new(config).run(&(rules, vec(packet(), FLOWS)), |(specifications, packets)| {
-        let rules: Vec<_> = specifications.iter().enumerate().map(|(number, one)| one.rule(number)).collect();
-        let image = compile(placed(&rules)).expect("few rules");
-        bench.instance.publish(&image).expect("publish");
-        for packet in packets {
-            let (from, to) = packet.ends(&rules);
-            let bypassed = from.ip() == to.ip() && packet.bypassed;
-            let guard = bypassed.then(|| bench.instance.bypass.enter(from).expect("room"));
-            let flow = flow(from, to);
-            let decides = model(&rules, from.ip(), to);
-            let in_user_space = image.decide(&flow).map(|decision| decision.rule as usize);
-            prop_assert_eq!(in_user_space, decides, "user space; {} to {}", from, to);
-            let wanted =
-                decides.map_or(Verdict::Pass, |index| expected(&bench, &rules[index], to, guard.is_some()));
-            prop_assert_eq!(bench.run(&flow), wanted, "the kernel; {} to {}", from, to);
-            let kind = match (decides, wanted) {
-                (None, _) => "unmatched",
-                (_, Verdict::Pass) => "pass",
-                (_, Verdict::Drop) => "drop",
-                (_, Verdict::Steer(_)) => "steer",
-            };
-            *seen.borrow_mut().entry(kind).or_default() += 1;
-        }
-        Ok(())
-    });
+    let outcome = TestRunner::new(config).run(
+        &(rules, vec(packet(), FLOWS), 0..INGRESS.len()),
+        |(specifications, packets, by)| {
+            let (bench, ingress_ifindex) = (&benches[by], INGRESS[by]);
+            let rules: Vec<_> =
+                specifications.iter().enumerate().map(|(number, one)| one.rule(number)).collect();
+            let interfaces: Vec<_> = rules.iter().map(|(rule, _)| present(rule)).collect();
+            let with_interfaces =
+                placed(&rules).zip(&interfaces).map(|(one, interfaces)| Placed { interfaces, ..one });
+            let rule_set = RuleSet::from(compile(with_interfaces).expect("few rules"));
+            bench.instance.publish(&rule_set, 0).expect("publish");
+            for packet in packets {
+                let (from, to) = packet.ends(&rules);
+                let protocol = packet.protocol;
+                let bypassed = from.ip() == to.ip() && protocol == PROTOCOL_TCP && packet.bypassed;
+                let guard = bypassed.then(|| bench.instance.bypass.enter(from).expect("room"));
+                let flow = Flow { protocol, ingress_ifindex, ..flow(from, to) };
+                let decides = model(&rules, (protocol, ingress_ifindex), from.ip(), to);
+                let in_user_space = rule_set.image.decide(&flow).map(|decision| decision.rule as usize);
+                prop_assert_eq!(in_user_space, decides, "user space; {:?}", flow);
+                let wanted = decides.map_or(Verdict::Pass, |index| {
+                    expected(bench, &rules[index], (protocol, to), guard.is_some())
+                });
+                prop_assert_eq!(bench.run(&flow), wanted, "the kernel; {:?}", flow);
+                let kind = match (decides, wanted) {
+                    (None, _) => "unmatched",
+                    (_, Verdict::Pass) => "pass",
+                    (_, Verdict::Drop) => "drop",
+                    (_, Verdict::Steer(_)) => "steer",
+                };
+                *seen.borrow_mut().entry(kind).or_default() += 1;
+            }
+            Ok(())
+        },
+    );
     let seen = seen.into_inner();
     println!("{seen:?}");
     outcome.unwrap_or_else(|error| panic!("{error}"));

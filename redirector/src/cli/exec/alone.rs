@@ -67,7 +67,7 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
 fn again(command: &args::Exec) -> Vec<String> {
     let args::Exec {
         target,
-        traffic: args::Traffic { matches, from, except, priority },
+        traffic: args::Traffic { matches, from, except, interfaces, priority },
         name,
         on_unavailable,
         user,
@@ -75,6 +75,7 @@ fn again(command: &args::Exec) -> Vec<String> {
         listen_as,
         env,
         render,
+        coexist,
         host_netns,
         engines: _,
         command,
@@ -84,6 +85,7 @@ fn again(command: &args::Exec) -> Vec<String> {
     matches.iter().for_each(|one| option("match", one.to_string()));
     from.iter().for_each(|one| option("from", one.to_string()));
     except.iter().for_each(|one| option("except", one.to_string()));
+    interfaces.iter().for_each(|one| option("interface", one.to_string()));
     option("priority", priority.to_string());
     name.iter().for_each(|one| option("name", one.to_string()));
     option("on-unavailable", on_unavailable.to_string());
@@ -92,6 +94,9 @@ fn again(command: &args::Exec) -> Vec<String> {
     listen_as.iter().for_each(|port| option("listen-as", port.to_string()));
     env.iter().for_each(|(name, value)| option("env", format!("{name}={value}")));
     render.iter().for_each(|(template, file)| option("render", format!("{template}={file}")));
+    if *coexist {
+        arguments.push("--coexist".into());
+    }
     if *host_netns {
         arguments.push("--host-netns".into());
     }

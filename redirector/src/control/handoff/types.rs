@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Match, OnUnavailable, RuleName, Source, Span, Target},
+    config::{Interface, Match, OnUnavailable, RuleName, Source, Span, Target},
     kernel::AttachedProgram,
     netns::Family,
 };
@@ -25,6 +25,9 @@ pub struct LeaseRequest {
     /// As [`RuleSpec::except`](crate::config::RuleSpec::except).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<Match>,
+    /// As [`RuleSpec::interfaces`](crate::config::RuleSpec::interfaces).
+    #[serde(default, rename = "interface", skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
     /// As [`RuleSpec::priority`](crate::config::RuleSpec::priority).
     #[serde(default, skip_serializing_if = "crate::config::is_default_priority")]
     pub priority: i32,
@@ -34,6 +37,9 @@ pub struct LeaseRequest {
     /// What clients get when the listeners are gone and the rule not yet.
     #[serde(default)]
     pub on_unavailable: OnUnavailable,
+    /// As [`RuleSpec::coexist`](crate::config::RuleSpec::coexist).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub coexist: bool,
     /// Without it the host's own namespace is refused.
     #[serde(default)]
     pub host_netns: bool,

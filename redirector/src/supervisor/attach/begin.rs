@@ -5,14 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use redirector_ebpf::slot;
+use redirector_ebpf::{PROTOCOL_TCP, slot};
 
 use super::survey::Found;
 use crate::{
     config::Target,
     control::{Code, Error},
-    kernel::{AttachedProgram, Instance},
-    listener::{self, Listener},
+    kernel::{AttachedProgram, Ingress, Instance},
+    listener::{self, BindError, Listener},
     netns::{self, Family, NetnsCookie, SocketFactory},
     supervisor::{
         Supervisor,
@@ -44,21 +44,19 @@ impl Supervisor {
         let Found { fd, file, cookie, survey, container, .. } = found;
         let rules = Arc::new(rules);
         let of_rules = Arc::clone(&rules);
-        let for_error = target.clone();
+        let (for_error, shared) = (target.clone(), Arc::clone(&self.kernel));
         let (fd, sockets, instance, black_hole) = blocking(move || {
             let error = |error: &(dyn std::error::Error + 'static)| failed("attach", &for_error, error);
             let sockets = bind_both(&fd, cookie, &for_error)?;
-            let instance = Instance::load().map_err(|source| match source.raw_os_error() {
+            let (rule_set, count) = (&of_rules.rule_set, of_rules.counters());
+            let loaded = Instance::load_with(&shared, rule_set, count, Ingress::Read);
+            let instance = loaded.map_err(|source| match source.raw_os_error() {
                 Some(nix::libc::EPERM | nix::libc::EINVAL) => error(&source)
                     .with_hint("the daemon needs CAP_BPF, CAP_NET_ADMIN and Linux 5.10 or newer; `redirector doctor` tries it"),
                 _ => error(&source),
             })?;
-            for rule in of_rules.rules() {
-                instance.counters.reset_rule(rule.index).map_err(|source| error(&source))?;
-            }
-            let black_hole =
-                of_rules.can_drop().then(|| BlackHole::make(&fd, cookie, &for_error, &instance)).transpose()?;
-            instance.publish(&of_rules.image).map_err(|source| error(&source))?;
+            let mut black_hole = BlackHole::default();
+            black_hole.make(&of_rules.can_drop(), (&fd, cookie, &for_error), &instance)?;
             Ok((fd, sockets, instance, black_hole))
         })
         .await?;
@@ -104,14 +102,11 @@ impl Supervisor {
         // Before the link: a namespace that dies from here on is noticed, and what we dial there passes.
         self.watch.add(file);
         self.steered.insert(cookie, &inside);
-        match netns.instance.attach(fd.as_fd()) {
-            Ok(link) => netns.set_link(link),
-            Err(source) => {
-                // Whether it is watched for another reason is found out where that is done for all.
-                self.steered.remove(cookie);
-                netns.abort().await;
-                return Err(failed("attach", target, &source));
-            }
+        if let Err(source) = netns.instance.attach(fd.as_fd()) {
+            // Whether it is watched for another reason is found out where that is done for all.
+            self.steered.remove(cookie);
+            netns.abort().await;
+            return Err(failed("attach", target, &source));
         }
         Ok(netns)
     }
@@ -125,7 +120,7 @@ pub(super) fn fill_consumer(
     target: &Target,
 ) -> Result<(), Error> {
     listeners.iter().try_for_each(|(family, socket)| {
-        let filled = instance.set_listener(slot(consumer, family.bit()), socket.as_fd());
+        let filled = instance.set_listener(slot(consumer, PROTOCOL_TCP, family.bit()), socket.as_fd());
         filled.map_err(|source| failed("attach", target, &source))
     })
 }
@@ -136,15 +131,25 @@ pub(in crate::supervisor) fn bind_both(
     netns: NetnsCookie,
     target: &Target,
 ) -> Result<Bound, Error> {
+    make_inside(fd, netns, target, listener::bind_pair)
+}
+
+/// Sockets that `make` makes in this namespace and in no other.
+pub(in crate::supervisor) fn make_inside(
+    fd: &OwnedFd,
+    netns: NetnsCookie,
+    target: &Target,
+    make: fn() -> Result<Bound, BindError>,
+) -> Result<Bound, Error> {
     let error = |error: &(dyn std::error::Error + 'static)| failed("attach", target, error);
-    let made = netns::enter(fd, listener::bind_pair);
+    let made = netns::enter(fd, make);
     let sockets = made.map_err(|source| error(&source))?.map_err(|source| error(&source))?;
     for (_, socket) in &sockets {
-        // The kernel would take a listener of another namespace, and no handshake would ever complete.
+        // The kernel would take a socket of another namespace, and no handshake would ever complete.
         let (_, cookie) = listener::cookies(socket.as_fd()).map_err(|source| error(&source))?;
         if cookie != netns {
             let message =
-                format!("attach `{target}`: a listener came up in namespace {cookie} instead of {netns}");
+                format!("attach `{target}`: a socket came up in namespace {cookie} instead of {netns}");
             return Err(Error::new(Code::Failed, message));
         }
     }

@@ -10,18 +10,16 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use redirector_ebpf::slot;
+use redirector_ebpf::{PROTOCOL_TCP, slot};
 
-pub(super) use self::begin::{Bound, bind_both};
+pub(super) use self::begin::{Bound, bind_both, make_inside};
 use self::{
     begin::fill_consumer,
     plan::{Plan, plan, with},
     survey::{Found, find_out, warnings},
 };
 use super::{
-    Supervisor, Table,
-    black_hole::BlackHole,
-    blocking, failed,
+    Supervisor, Table, blocking, failed,
     follow::Follow,
     namespace::Namespace,
     opening::Missing,
@@ -30,6 +28,7 @@ use super::{
 use crate::{
     config::{Destination, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
+    kernel::{self, AttachedProgram},
     netns::{Family, NetnsCookie},
     target::{OpenNetns, TargetError},
 };
@@ -103,6 +102,7 @@ impl Supervisor {
                 format!("destination `{to}`: a process cannot be found again, and the rule is to follow");
             return Err(Error::new(Code::Usage, message).with_hint("name its namespace, or its container"));
         }
+        self.can_tell_interfaces(&spec)?;
         let opened = match self.open_unless_steered(&target, caller).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -181,10 +181,14 @@ impl Supervisor {
             self.may_change(existing.as_deref(), &target, &spec, follow)?;
         }
         let followed = spec.clone();
+        self.judge_interfaces(&target, &spec, (&found.survey, missing))?;
         let Plan { result, rule, index, consumer } = plan(existing.as_deref(), spec, how)?;
         let warnings = warnings(existing.as_deref(), &rule, &found);
         let ours: Vec<u32> = existing.iter().filter_map(|netns| netns.instance.program_id().ok()).collect();
         let foreign: Vec<_> = found.programs.iter().filter(|one| !ours.contains(&one.id)).cloned().collect();
+        if result != AttachResult::Unchanged && !rule.coexist {
+            no_other_redirector(&target, &foreign)?;
+        }
         let mut answer = Attached {
             schema: SCHEMA,
             result,
@@ -196,9 +200,17 @@ impl Supervisor {
             foreign_programs: foreign.clone(),
             existing_connections: found.existing_connections,
         };
+        if rule.coexist && whereabouts.elsewhere.as_ref().is_some_and(|one| one.is_in(found.cookie)) {
+            let message = format!(
+                "destination `{}`: it is in the namespace itself, where another redirector may take what is on its way there, so not with `coexist`",
+                rule.to
+            );
+            return Err(Error::new(Code::Failed, message));
+        }
         let state = Arc::new(RuleState::new(rule, index, consumer, whereabouts));
-        let (before, changed) = (existing.clone(), Arc::clone(&state));
-        let rules = blocking(move || with(before.as_deref(), changed)).await?;
+        state.set_interfaces(&found.survey.interfaces);
+        let (before, changed, kernel) = (existing.clone(), Arc::clone(&state), Arc::clone(&self.kernel));
+        let rules = blocking(move || with(before.as_deref(), changed, &kernel.rule_sets)).await?;
         if how == How::DryRun {
             return Ok(Put { answer, netns: existing, listeners: Vec::new(), state });
         }
@@ -210,17 +222,17 @@ impl Supervisor {
                 if let (Some(there), Some(found)) = (there, &state.elsewhere) {
                     there.adopt(found);
                 }
+                netns.set_foreign_programs(foreign);
                 (netns, Vec::new())
             }
             existing => {
                 let listeners = own_listeners(&found, &target, how).await?;
                 let netns = match existing {
                     Some(netns) => {
-                        if rules.can_drop() {
-                            make_black_hole(&netns, found.fd).await?;
-                        }
-                        change(&netns, rules, &state, &listeners, result).await?;
-                        *netns.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner) = foreign;
+                        make_black_hole(&netns, found.fd, rules.can_drop()).await?;
+                        let changed = change(&netns, rules, &state, &listeners, result).await;
+                        changed.inspect_err(|_| netns.let_go_of_black_hole())?;
+                        netns.set_foreign_programs(foreign);
                         netns
                     }
                     None => {
@@ -277,6 +289,16 @@ fn is_the_hosts(target: &Target, opened: &OpenNetns) -> Error {
         .with_hint("steering it takes traffic of the whole host; if you mean it, add `--host-netns`")
 }
 
+/// Whether nobody else's redirector is attached there: of two programs that steer the same connection the first has it.
+fn no_other_redirector(target: &Target, foreign: &[AttachedProgram]) -> Result<(), Error> {
+    let Some(other) = foreign.iter().find(|one| one.name == kernel::PROGRAM) else { return Ok(()) };
+    let message =
+        format!("target `{target}`: another redirector is attached there already, with program {}", other.id);
+    let hint =
+        "detach it there; `--coexist` attaches beside it: of two that steer a connection the first has it";
+    Err(Error::new(Code::Failed, message).with_hint(hint))
+}
+
 /// The listeners that a receiver gets with the answer.
 async fn own_listeners(found: &Found, target: &Target, how: How) -> Result<Bound, Error> {
     if how != How::Lease(Delivery::AtOnce) {
@@ -288,14 +310,11 @@ async fn own_listeners(found: &Found, target: &Target, how: How) -> Result<Bound
 }
 
 /// Makes what `drop` leads to, where it is not there yet.
-async fn make_black_hole(netns: &Arc<Namespace>, fd: OwnedFd) -> Result<(), Error> {
+async fn make_black_hole(netns: &Arc<Namespace>, fd: OwnedFd, protocols: Vec<u32>) -> Result<(), Error> {
     let netns = Arc::clone(netns);
     blocking(move || {
         let mut black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
-        if black_hole.is_none() {
-            *black_hole = Some(BlackHole::make(&fd, netns.cookie, &netns.target, &netns.instance)?);
-        }
-        Ok(())
+        black_hole.make(&protocols, (&fd, netns.cookie, &netns.target), &netns.instance)
     })
     .await
 }
@@ -312,7 +331,7 @@ async fn change(
     if state.is_lease() {
         // Somebody may still hold listeners that had this consumer's number before.
         for family in [Family::Ipv4, Family::Ipv6] {
-            netns.instance.clear_listener(slot(consumer, family.bit()));
+            netns.instance.clear_listener(slot(consumer, PROTOCOL_TCP, family.bit()));
         }
     }
     fill_consumer(&netns.instance, consumer, listeners, &netns.target)?;

@@ -8,6 +8,7 @@ use super::How;
 use crate::{
     config::{Rule, RuleSpec},
     control::{AttachResult, Code, Error},
+    kernel::RuleSets,
     supervisor::{
         namespace::Namespace,
         rules::{RuleState, RuleTable},
@@ -62,7 +63,11 @@ pub(super) fn plan(existing: Option<&Namespace>, spec: RuleSpec, how: How) -> Re
 }
 
 /// The rules that are there, with one more or one changed.
-pub(super) fn with(existing: Option<&Namespace>, state: Arc<RuleState>) -> Result<RuleTable, Error> {
+pub(super) fn with(
+    existing: Option<&Namespace>,
+    state: Arc<RuleState>,
+    known: &RuleSets,
+) -> Result<RuleTable, Error> {
     let mut rules = Vec::new();
     if let Some(netns) = existing {
         let current = Arc::clone(&netns.published.load().current);
@@ -70,5 +75,5 @@ pub(super) fn with(existing: Option<&Namespace>, state: Arc<RuleState>) -> Resul
     }
     let name = state.rule.name.clone();
     rules.push(state);
-    RuleTable::new(rules).map_err(|error| Error::new(Code::Failed, format!("rule `{name}`: {error}")))
+    RuleTable::new(rules, known).map_err(|error| Error::new(Code::Failed, format!("rule `{name}`: {error}")))
 }

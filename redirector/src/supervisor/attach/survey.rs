@@ -6,8 +6,10 @@ use std::{
     sync::Arc,
 };
 
+use redirector_ebpf::PROTOCOL_UDP;
+
 use crate::{
-    config::{Rule, RuleSpec, Source, Target},
+    config::{Destination, Match, Rule, RuleSpec, Target},
     control::Error,
     kernel::{self, AttachedProgram},
     netns::{self, NetnsCookie, NetnsFile, Survey},
@@ -46,9 +48,9 @@ pub(super) async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec
     .await
 }
 
-/// Whether some client is named by both with the same prefix.
-fn have_one_in_common(one: &[Source], other: &[Source]) -> bool {
-    one.iter().any(|source| other.contains(source)) || (one.is_empty() && other.is_empty())
+/// Whether both name the same thing, or neither anything.
+fn have_one_in_common<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    one.iter().any(|named| other.contains(named)) || (one.is_empty() && other.is_empty())
 }
 
 /// What may surprise the user.
@@ -63,6 +65,17 @@ pub(super) fn warnings(existing: Option<&Namespace>, rule: &Rule, found: &Found)
             ));
         }
     }
+    let (low, high) = found.survey.local_ports;
+    let of_clients = |(first, last): &(u16, u16)| *first <= high && low <= *last;
+    let takes_answers =
+        |one: &&Match| one.protocol.includes(PROTOCOL_UDP) && one.ports.ranges().iter().any(of_clients);
+    if let Some(matching) = rule.matches.iter().find(takes_answers)
+        && rule.to != Destination::Pass
+    {
+        warnings.push(format!(
+            "match `{matching}`: UDP ports {low}-{high} are those of clients there; answers to them are taken as well, those of name servers for example"
+        ));
+    }
     if found.survey.somaxconn < 128 {
         warnings.push(format!(
             "net.core.somaxconn is {} there: that few connections wait at once to be accepted, more must retry",
@@ -74,6 +87,7 @@ pub(super) fn warnings(existing: Option<&Namespace>, rule: &Rule, found: &Found)
         let twin = current.rules().iter().find(|state| {
             state.rule.name != rule.name
                 && have_one_in_common(&state.rule.from, &rule.from)
+                && have_one_in_common(&state.rule.interfaces, &rule.interfaces)
                 && state.rule.priority == rule.priority
                 && state.rule.matches.iter().any(|one| rule.matches.contains(one))
         });

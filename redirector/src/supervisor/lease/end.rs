@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use redirector_ebpf::slot;
+use redirector_ebpf::{PROTOCOL_TCP, slot};
 use tokio::io::Interest;
 
 use super::{
@@ -66,7 +66,7 @@ impl Supervisor {
         }
         // Who shares the receiver's listeners may still hold them: they must not get a later consumer's traffic.
         for family in [Family::Ipv4, Family::Ipv6] {
-            netns.instance.clear_listener(slot(lease.rule.consumer, family.bit()));
+            netns.instance.clear_listener(slot(lease.rule.consumer, PROTOCOL_TCP, family.bit()));
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, PoisonError, Weak},
 };
 
-use redirector_ebpf::slot;
+use redirector_ebpf::{PROTOCOL_TCP, slot};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -220,7 +220,7 @@ fn steer_to(netns: &Namespace, lease: &Lease, socket: &Socket, wish: Wish) -> Re
     // Before the slots: what is in them is known.
     *lease.listeners.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
     for family in families {
-        netns.instance.set_listener(slot(lease.rule.consumer, family.bit()), socket.as_fd())?;
+        netns.instance.set_listener(slot(lease.rule.consumer, PROTOCOL_TCP, family.bit()), socket.as_fd())?;
     }
     Ok(())
 }

@@ -96,9 +96,11 @@ impl Leases for Supervisor {
             matches,
             from,
             except,
+            interfaces,
             priority,
             name,
             on_unavailable,
+            coexist,
             host_netns,
             kill_after,
             listen_as,
@@ -111,11 +113,13 @@ impl Leases for Supervisor {
             matches,
             from,
             except,
+            interfaces,
             priority,
             to: vec![Destination::Handoff],
             on_unavailable,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            coexist,
         };
         spec.validate_lease().map_err(|ParseError(why)| Error::new(Code::Usage, why))?;
         let wanted = Wanted {

@@ -15,10 +15,14 @@ use bytemuck::{Pod, Zeroable};
 
 use super::owned;
 
+mod link;
 mod make;
 mod test_run;
 
-pub use make::{Instruction, array_of_maps, sk_lookup_program, sockmap};
+pub use link::{LinkInfo, link_create, link_info, link_update};
+pub use make::{
+    Instruction, Shape, array_of_bytes, array_of_maps, freeze, map, sk_lookup_program, sockmap, verifier_log,
+};
 pub use test_run::{SkLookup, TestRunResult, test_run};
 
 const MAP_CREATE: i64 = 0;
@@ -30,7 +34,9 @@ const PROG_TEST_RUN: i64 = 10;
 const PROG_GET_FD_BY_ID: i64 = 13;
 const OBJ_GET_INFO_BY_FD: i64 = 15;
 const PROG_QUERY: i64 = 16;
+const MAP_FREEZE: i64 = 22;
 const LINK_CREATE: i64 = 28;
+const LINK_UPDATE: i64 = 29;
 
 const MAP_TYPE_ARRAY: u32 = 2;
 const ATTACH_SK_LOOKUP: u32 = 36;
@@ -53,15 +59,6 @@ fn address_mut<T: ?Sized>(value: &mut T) -> u64 {
 
 fn number(fd: BorrowedFd<'_>) -> u32 {
     u32::try_from(fd.as_raw_fd()).expect("an open fd is not negative")
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
 }
 
 /// `struct bpf_map_info` up to the sizes.
@@ -96,20 +93,13 @@ impl<K: Pod, V: Pod> Map<K, V> {
         Ok(Self { fd, types: PhantomData })
     }
 
-    /// Makes an array with one element. Minimum kernel 3.19.
+    /// Makes an array with one element, and a name for people. Minimum kernel 4.15.
     ///
     /// # Errors
     ///
     /// As bpf(2) `BPF_MAP_CREATE`.
-    pub fn array_of_one() -> io::Result<Self> {
-        let mut attr = MapCreate {
-            map_type: MAP_TYPE_ARRAY,
-            key_size: size::<K>(),
-            value_size: size::<V>(),
-            max_entries: 1,
-        };
-        let fd = bpf(MAP_CREATE, &mut attr).map(owned)?;
-        Ok(Self { fd, types: PhantomData })
+    pub fn array_of_one(name: &str) -> io::Result<Self> {
+        make::of_one(MAP_TYPE_ARRAY, None, name)
     }
 
     /// Sets one element.
@@ -206,6 +196,26 @@ impl<V: Pod> PerCpuArray<V> {
     }
 }
 
+/// Sets the one element of an array of bytes.
+///
+/// # Errors
+///
+/// `EINVAL` when they are not as long as the map's value; else as bpf(2) `BPF_MAP_UPDATE_ELEM`.
+pub fn update_bytes(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
+    let info: MapInfo = get_info(map)?;
+    if info.key_size != size::<u32>() || usize::try_from(info.value_size) != Ok(value.len()) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut attr = element(map, address(&0_u32), address(value), Update::Any as u64);
+    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+impl<V> AsFd for PerCpuArray<V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct MapElement {
@@ -244,61 +254,10 @@ fn size<T>() -> u32 {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct LinkCreate {
-    prog_fd: u32,
-    target_fd: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-/// Attaches an `sk_lookup` program to a namespace (an nsfs fd). The program is detached when the link's last fd
-/// is closed. Minimum kernel 5.9.
-///
-/// # Errors
-///
-/// As bpf(2) `BPF_LINK_CREATE`; `E2BIG` when the namespace has 64 links already.
-pub fn link_create(program: BorrowedFd<'_>, netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut attr = LinkCreate {
-        prog_fd: number(program),
-        target_fd: number(netns),
-        attach_type: ATTACH_SK_LOOKUP,
-        flags: 0,
-    };
-    bpf(LINK_CREATE, &mut attr).map(owned)
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
 struct GetInfo {
     fd: u32,
     info_length: u32,
     info: u64,
-}
-
-/// `struct bpf_link_info` of a netns link, up to its own part.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub struct LinkInfo {
-    /// `BPF_LINK_TYPE_NETNS` is 5.
-    pub link_type: u32,
-    /// Of this link.
-    pub id: u32,
-    /// Of the program.
-    pub program_id: u32,
-    padding: u32,
-    /// Inode of the namespace; 0 when it is gone or the link is detached.
-    pub netns_inode: u32,
-    /// `BPF_SK_LOOKUP`.
-    pub attach_type: u32,
-}
-
-/// Asks a link. Minimum kernel 5.8.
-///
-/// # Errors
-///
-/// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
-pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
-    get_info(link)
 }
 
 /// `struct bpf_prog_info` up to the name.
