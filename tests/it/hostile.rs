@@ -24,7 +24,7 @@ fn steered() -> (World, Server) {
 
 /// The addresses of our listeners, IPv4 first.
 #[track_caller]
-fn listeners(world: &World) -> Vec<SocketAddr> {
+pub(super) fn listeners(world: &World) -> Vec<SocketAddr> {
     let pod = world.pod();
     let mut found: Vec<SocketAddr> = pod["listeners"]
         .as_array()
@@ -38,7 +38,7 @@ fn listeners(world: &World) -> Vec<SocketAddr> {
 
 /// Kills a listening socket from inside the pod, as its root can.
 #[track_caller]
-fn kill_listener(world: &World, address: SocketAddr) {
+pub(super) fn kill_listener(world: &World, address: SocketAddr) {
     let port = format!("sport = :{}", address.port());
     // Both listeners have the same port.
     let family = if address.is_ipv4() { "-4" } else { "-6" };

@@ -19,6 +19,8 @@ mod handoff;
 mod harness;
 mod hostile;
 mod inputs;
+mod interfaces;
+mod kernel_selftests;
 mod last_words;
 mod listen_as;
 mod loops;
@@ -32,6 +34,8 @@ mod residue;
 mod rules;
 mod servers;
 mod targets;
+mod tubular;
+mod udp;
 
 /// What a specification that gives no figure means by "at once".
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);

@@ -46,6 +46,7 @@ pub mod server;
 pub mod snapshot;
 pub mod tcp;
 pub mod topology;
+pub mod udp;
 pub mod world;
 
 use std::time::Duration;
