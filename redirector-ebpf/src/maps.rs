@@ -45,13 +45,17 @@ impl Words for InForce {
     #[inline(always)]
     fn at(&self, index: u32) -> u32 {
         // SAFETY: the map's value has one word more than the mask says; the verifier, who knows both, checks it.
-        unsafe { *self.words.add(index as usize & self.mask) }
+        let word = unsafe { self.words.add(index as usize & self.mask) };
+        // SAFETY: as above.
+        unsafe { *word }
     }
 
     #[inline(always)]
     fn head(&self, index: u32) -> u32 {
         // SAFETY: the shortest image is longer than its head; the verifier checks it.
-        unsafe { *self.words.add(index as usize) }
+        let word = unsafe { self.words.add(index as usize) };
+        // SAFETY: as above.
+        unsafe { *word }
     }
 
     #[inline(always)]
