@@ -189,11 +189,22 @@ impl Daemon {
         self.log().into_iter().filter(|line| words.iter().all(|word| line.contains(word))).collect()
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal. After SIGSTOP it has stopped: kill(2) returns before all of its threads have.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         assert!(self.exited.is_none(), "the daemon has ended");
-        kill(self.inner.unwrap_or(pid(&self.child)), signal).expect("signal the daemon");
+        let daemon = self.inner.unwrap_or(pid(&self.child));
+        kill(daemon, signal).expect("signal the daemon");
+        if signal == Signal::SIGSTOP {
+            eventually("the daemon has stopped", Duration::from_secs(1), || {
+                let threads = fs::read_dir(format!("/proc/{daemon}/task")).expect("its threads");
+                let stat = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("stat"));
+                let stats: Vec<_> = threads.filter_map(Result::ok).filter_map(|one| stat(one).ok()).collect();
+                let has_stopped =
+                    |stat: &String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+                if stats.iter().all(has_stopped) { Ok(()) } else { Err(stats) }
+            });
+        }
     }
 
     /// Kills it, and waits until it is gone.
