@@ -26,6 +26,9 @@ pub enum InstanceError {
         #[source]
         source: io::Error,
     },
+    /// What was prepared is not for the program that is there now.
+    #[error("the rules were changed by somebody else meanwhile")]
+    Outdated,
     /// A call on its maps or its link.
     #[error("kernel program's maps and link")]
     Syscall(#[from] SyscallError),
@@ -36,7 +39,7 @@ impl InstanceError {
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Self::Object(_) => None,
+            Self::Object(_) | Self::Outdated => None,
             Self::Program { source, .. } => source.raw_os_error(),
             Self::Syscall(error) => error.source.raw_os_error(),
         }
@@ -62,6 +65,20 @@ struct Loaded {
     in_force: Arc<OwnedFd>,
     /// How many words of it the program knows.
     words: usize,
+    /// How many rules it has counters for.
+    counted: u32,
+}
+
+/// A rule set that can be put into force: all that can be missing has been made.
+#[derive(Debug)]
+pub struct Prepared(Next);
+
+#[derive(Debug)]
+enum Next {
+    /// The same program goes on with another image of the same length.
+    Image { map: Arc<OwnedFd>, words: usize },
+    /// Another program, and counters where it needs more.
+    Program { loaded: Loaded, more: Option<Array> },
 }
 
 /// The program of one namespace, and its maps. While it is attached, dropping it detaches it at once, even when the process is
@@ -118,7 +135,8 @@ impl Instance {
         let (bypass, counters) = (shared.bypass()?, Counters::new(counters_for(rules))?);
         let maps = Maps { listeners: listeners.as_fd(), bypass: &bypass };
         let identity = identity(shared, ingress);
-        let loaded = counters.with_last(|last| load(identity, &maps, last, rule_set))?;
+        let counted = counters.capacity();
+        let loaded = counters.with_last(|last| load(identity, &maps, (last, counted), rule_set))?;
         Ok(Self {
             shared: Arc::clone(shared),
             ingress,
@@ -144,41 +162,69 @@ impl Instance {
         &self.shared.rule_sets
     }
 
-    /// Makes a rule set the one that the next packet sees, and has counters for so many rules. The switch is one pointer; when
-    /// this returns no packet is being decided by the one before. So it blocks for some milliseconds.
-    ///
-    /// Where an image has another length, or rules need more counters, another program with the same maps takes the place of
-    /// this one. What was counted stays counted.
+    /// Makes a rule set the one that the next packet sees, and has counters for so many rules.
     ///
     /// # Errors
     ///
-    /// As [`Self::load_with`] and [`bpf::link_update`]; the rule set before stays in force.
+    /// As [`Self::prepare`] and [`Self::switch`]; the rule set before stays in force.
     pub fn publish(&self, rule_set: &RuleSet, rules: u32) -> Result<(), InstanceError> {
-        let mut loaded = self.loaded();
-        let is_enough = rules <= self.counters.capacity();
-        if loaded.words == rule_set.image.words().len() && is_enough {
-            let map = rule_set.map()?;
-            put(&loaded.rules, &map)?;
-            loaded.in_force = map;
-            return Ok(());
+        let prepared = self.prepare(rule_set, rules)?;
+        self.switch(prepared).map(drop)
+    }
+
+    /// Makes what is needed to put a rule set into force. Nothing of it is yet.
+    ///
+    /// Where an image has another length, or rules need more counters, that is another program with the same maps. What was
+    /// counted stays counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load_with`].
+    pub fn prepare(&self, rule_set: &RuleSet, rules: u32) -> Result<Prepared, InstanceError> {
+        let loaded = self.loaded();
+        let words = rule_set.image.words().len();
+        if loaded.words == words && rules <= loaded.counted {
+            return Ok(Prepared(Next::Image { map: rule_set.map()?, words }));
         }
-        let more = if is_enough { None } else { Some(Array::make(counters_for(rules))?) };
+        let counted = self.counters.capacity();
+        let more = if rules <= counted { None } else { Some(Array::make(counters_for(rules))?) };
         let maps = Maps { listeners: self.listeners.as_fd(), bypass: &self.bypass };
         let identity = identity(&self.shared, self.ingress);
-        let new = match &more {
-            Some(more) => load(identity, &maps, more.as_fd(), rule_set),
-            None => self.counters.with_last(|last| load(identity, &maps, last, rule_set)),
+        let loaded = match &more {
+            Some(more) => load(identity, &maps, (more.as_fd(), counters_for(rules)), rule_set),
+            None => self.counters.with_last(|last| load(identity, &maps, (last, counted), rule_set)),
         }?;
-        if let Some(link) = &*self.link() {
-            named("bpf BPF_LINK_UPDATE", bpf::link_update(link.as_fd(), new.program.as_fd()))?;
+        Ok(Prepared(Next::Program { loaded, more }))
+    }
+
+    /// Makes what was prepared last what the next packet sees: one pointer. When this returns no packet is being decided by
+    /// what was before, so it blocks for some milliseconds. Gives what was before: to switch to it makes nothing new.
+    ///
+    /// # Errors
+    ///
+    /// As [`bpf::link_update`], and [`InstanceError::Outdated`]; what was before stays in force.
+    pub fn switch(&self, Prepared(next): Prepared) -> Result<Prepared, InstanceError> {
+        let mut loaded = self.loaded();
+        match next {
+            Next::Image { words, .. } if words != loaded.words => Err(InstanceError::Outdated),
+            Next::Image { map, words } => {
+                put(&loaded.rules, &map)?;
+                let before = std::mem::replace(&mut loaded.in_force, map);
+                Ok(Prepared(Next::Image { map: before, words }))
+            }
+            Next::Program { loaded: new, more } => {
+                if let Some(link) = &*self.link() {
+                    named("bpf BPF_LINK_UPDATE", bpf::link_update(link.as_fd(), new.program.as_fd()))?;
+                }
+                more.into_iter().for_each(|more| self.counters.add(more));
+                let before = std::mem::replace(&mut *loaded, new);
+                // Nothing has waited until no packet is in the program before; this does.
+                if let Err(error) = put(&loaded.rules, &loaded.in_force) {
+                    tracing::error!(%error, "wait for packets that the program before decides");
+                }
+                Ok(Prepared(Next::Program { loaded: before, more: None }))
+            }
         }
-        more.into_iter().for_each(|more| self.counters.add(more));
-        *loaded = new;
-        // Nothing has waited until no packet is in the program before; this does.
-        if let Err(error) = put(&loaded.rules, &loaded.in_force) {
-            tracing::error!(%error, "wait for packets that the program before decides");
-        }
-        Ok(())
     }
 
     /// The id of the map that holds the rule set in force.
@@ -276,7 +322,7 @@ impl Instance {
     pub fn kernel_memory(&self) -> io::Result<u64> {
         let code = self.machine_code_length().map_err(io::Error::other)?;
         let counters: u64 = self.counters.with_all(locked_memory).into_iter().sum::<io::Result<_>>()?;
-        let Loaded { program, rules, in_force, words: _ } = &*self.loaded();
+        let Loaded { program, rules, in_force, words: _, counted: _ } = &*self.loaded();
         let fds = [program.as_fd(), rules.as_fd(), in_force.as_fd(), self.listeners.as_fd()];
         Ok(fds.into_iter().map(locked_memory).sum::<io::Result<u64>>()? + counters + u64::from(code))
     }
@@ -347,7 +393,7 @@ struct Maps<'a> {
 fn load(
     Identity { name, reads_ingress, given_ingress }: Identity,
     Maps { listeners, bypass }: &Maps<'_>,
-    counters: BorrowedFd<'_>,
+    (counters, counted): (BorrowedFd<'_>, u32),
     rule_set: &RuleSet,
 ) -> Result<Loaded, InstanceError> {
     let words = rule_set.image.words().len();
@@ -371,5 +417,5 @@ fn load(
             ("COUNTERS", counters),
         ],
     )?;
-    Ok(Loaded { program, rules, in_force, words })
+    Ok(Loaded { program, rules, in_force, words, counted })
 }

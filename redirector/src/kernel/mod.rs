@@ -16,7 +16,7 @@ mod shared;
 pub use bypass::{Bypass, BypassError, BypassGuard, bypass_key};
 pub use counters::Counters;
 pub use flow::flow;
-pub use instance::{Ingress, Instance, InstanceError};
+pub use instance::{Ingress, Instance, InstanceError, Prepared};
 pub use object::PROGRAM;
 pub use rule_set::{RuleSet, RuleSets};
 pub use shared::Shared;
