@@ -6,6 +6,9 @@
 
 mod container;
 mod destination;
+mod diff;
+pub mod file;
+mod flaw;
 mod interface;
 mod matching;
 mod ports;
@@ -16,6 +19,8 @@ mod target;
 
 pub use container::{Container, Engine};
 pub use destination::{Destination, DestinationPort, Host};
+pub use diff::{Diff, Have, Prune, Want, diff};
+pub use flaw::Flaw;
 pub use interface::Interface;
 pub use matching::Match;
 pub use ports::PortSet;
@@ -23,7 +28,7 @@ pub(crate) use ports::without;
 pub use protocol::Protocol;
 pub(crate) use rule::is_default_priority;
 pub use rule::{
-    DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, OnUnavailable, Rule, RuleName, RuleSpec, Span,
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, OnUnavailable, Origin, Rule, RuleName, RuleSpec, Span,
 };
 pub use source::Source;
 pub use target::Target;
@@ -32,6 +37,29 @@ pub use target::Target;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseError(pub(crate) String);
+
+/// How a value is written, in few words, for the schema of files.
+trait TextForm {
+    const FORM: &'static str;
+}
+
+macro_rules! text_forms {
+    ($($type:ty: $form:literal),+ $(,)?) => {$(
+        impl TextForm for $type {
+            const FORM: &'static str = $form;
+        }
+    )+};
+}
+
+text_forms! {
+    Destination: "HOST:PORT, TARGET/IP:PORT, original, unix:/PATH, reject, drop or pass; PORT `*` is the client's",
+    Interface: "The name of an interface, 1 to 15 bytes",
+    Match: "PROTOCOL:[ADDRESS[/LEN]:]PORTS, as tcp:80,443,8000-8099 or tcp:[fd00::/8]:443; PROTOCOL is tcp, udp or any",
+    RuleName: "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit",
+    Source: "ADDRESS[/LEN] of clients, without host bits",
+    Span: "A length of time, as 500ms, 5s or 1m 30s",
+    Target: "netns:NAME, path:/ABS, pid:N, docker:NAME, podman:NAME or cookie:N",
+}
 
 /// Serde by way of the text form.
 macro_rules! serde_as_text {
@@ -46,6 +74,16 @@ macro_rules! serde_as_text {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "description": <$type as TextForm>::FORM })
             }
         }
     )+};

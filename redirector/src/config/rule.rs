@@ -3,25 +3,28 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    ops::Deref,
     str::FromStr,
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use redirector_ebpf::PROTOCOL_TCP;
 
-use super::{Destination, Interface, Match, ParseError, Protocol, Source};
+use super::{Destination, Interface, Match, ParseError, Source};
 
 /// A rule as the user wrote it: the one type behind the command line and the API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuleSpec {
     /// `None`: `rule-N`, with the lowest N that is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<RuleName>,
     /// One at least.
-    #[serde(rename = "match")]
+    #[serde(default, rename = "match")]
+    #[schemars(required, length(min = 1))]
     pub matches: Vec<Match>,
     /// Of these clients only; of all without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -36,6 +39,8 @@ pub struct RuleSpec {
     #[serde(default, skip_serializing_if = "is_default_priority")]
     pub priority: i32,
     /// Exactly one.
+    #[serde(default)]
+    #[schemars(required, length(min = 1))]
     pub to: Vec<Destination>,
     /// What a client sees while the rule is unavailable.
     #[serde(default)]
@@ -70,102 +75,7 @@ pub(crate) fn is_default_priority(priority: &i32) -> bool {
     *priority == 0
 }
 
-/// Matches, sources and exceptions that one rule can have, of each.
-const MAX_ITEMS: usize = 64;
-
-/// The first that is there a second time, with its number.
-fn twice<T: PartialEq>(items: &[T]) -> Option<(usize, &T)> {
-    let found = items.iter().enumerate().find(|(index, one)| items[..*index].contains(one));
-    found.map(|(index, one)| (index + 1, one))
-}
-
 impl RuleSpec {
-    /// Checks what one value alone cannot show, of a rule that is attached.
-    ///
-    /// # Errors
-    ///
-    /// Names the first thing that is wrong.
-    pub fn validate(&self) -> Result<(), ParseError> {
-        if self.to == [Destination::Handoff] {
-            let why = "destination `handoff`: listeners are handed off by `redirector exec`";
-            return Err(ParseError(why.into()));
-        }
-        self.validate_lease()
-    }
-
-    /// As [`Self::validate`], of a rule whose listeners are handed off.
-    ///
-    /// # Errors
-    ///
-    /// Names the first thing that is wrong.
-    pub fn validate_lease(&self) -> Result<(), ParseError> {
-        let error = |why: String| Err(ParseError(why));
-        if self.matches.is_empty() {
-            return error("a rule needs a match".into());
-        }
-        for (what, count) in [
-            ("matches", self.matches.len()),
-            ("sources", self.from.len()),
-            ("exceptions", self.except.len()),
-            ("interfaces", self.interfaces.len()),
-        ] {
-            if count > MAX_ITEMS {
-                return error(format!("a rule has at most {MAX_ITEMS} {what}, not {count}"));
-            }
-        }
-        if let Some((number, twice)) = twice(&self.matches) {
-            return error(format!("match `{twice}` is there twice (number {number})"));
-        }
-        if let Some((number, twice)) = twice(&self.from) {
-            return error(format!("source `{twice}` is there twice (number {number})"));
-        }
-        if let Some((number, twice)) = twice(&self.except) {
-            return error(format!("exception `{twice}` is there twice (number {number})"));
-        }
-        if let Some((number, twice)) = twice(&self.interfaces) {
-            return error(format!("interface `{twice}` is there twice (number {number})"));
-        }
-        if let Some(never) = self.matches.iter().find(|one| !one.can_come_from(&self.from)) {
-            let family =
-                if never.prefix.is_some_and(|prefix| prefix.addr().is_ipv6()) { "IPv6" } else { "IPv4" };
-            return error(format!("match `{never}` is {family}, and no source is: it would never match"));
-        }
-        if let Some(outside) =
-            self.except.iter().find(|except| !self.matches.iter().any(|one| one.meets(except)))
-        {
-            return error(format!("exception `{outside}` has nothing in common with a match"));
-        }
-        if let Some(nothing) = self.matches.iter().find(|one| !one.is_left(&self.from, &self.except)) {
-            return error(format!("match `{nothing}`: nothing is left of it without the exceptions"));
-        }
-        match &self.to[..] {
-            [] => return error("a rule needs a destination".into()),
-            [_] => {}
-            [first, second, ..] => {
-                return error(format!("a rule has one destination, not both `{first}` and `{second}`"));
-            }
-        }
-        let takes_udp = self.matches.iter().find(|one| one.protocol != Protocol::Tcp);
-        if let (Some(udp), [to]) = (takes_udp, &self.to[..])
-            && !matches!(to, Destination::Pass | Destination::Reject | Destination::Drop)
-        {
-            return error(format!(
-                "match `{udp}`: UDP cannot be taken to `{to}`, only to `pass`, `reject` or `drop`; of TCP write `{}`",
-                Match { protocol: Protocol::Tcp, ..udp.clone() }
-            ));
-        }
-        if self.coexist && self.to == [Destination::Original] {
-            return error(
-                "destination `original`: another redirector may take what is on its way to the application, so not with `coexist`"
-                    .into(),
-            );
-        }
-        if self.connect_timeout.0.is_zero() {
-            return error("connect time-out `0s`: must be longer than 0".into());
-        }
-        Ok(())
-    }
-
     /// Whether a TCP connection is one of the rule's, other rules and by which interface it came apart.
     #[must_use]
     pub fn takes(&self, client: IpAddr, destination: SocketAddr) -> bool {
@@ -174,94 +84,57 @@ impl RuleSpec {
             && !self.except.iter().any(|one| one.contains(PROTOCOL_TCP, destination))
     }
 
-    /// The rule under its name.
+    /// The rule under its name. It has no flaws.
     #[must_use]
     pub fn named(self, name: RuleName) -> Rule {
-        let Self {
-            name: _,
-            matches,
-            from,
-            except,
-            interfaces,
-            priority,
-            to,
-            on_unavailable,
-            connect_timeout,
-            idle_timeout,
-            coexist,
-        } = self;
-        let to = to.into_iter().next().expect("`validate` saw exactly one");
-        Rule {
-            name,
-            matches,
-            from,
-            except,
-            interfaces,
-            priority,
-            to,
-            on_unavailable,
-            connect_timeout,
-            idle_timeout,
-            coexist,
-        }
+        let to = self.to.first().expect("a rule without flaws has exactly one").clone();
+        Rule { name, to, spec: Self { name: None, ..self } }
     }
 }
 
-/// A rule of a namespace.
+/// A rule of a namespace: what was wanted, under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Unique in the namespace.
     pub name: RuleName,
-    /// One at least.
-    pub matches: Vec<Match>,
-    /// As [`RuleSpec::from`].
-    pub from: Vec<Source>,
-    /// As [`RuleSpec::except`].
-    pub except: Vec<Match>,
-    /// As [`RuleSpec::interfaces`].
-    pub interfaces: Vec<Interface>,
-    /// As [`RuleSpec::priority`].
-    pub priority: i32,
     /// Where its connections go.
     pub to: Destination,
-    /// What a client sees while the rule is unavailable.
-    pub on_unavailable: OnUnavailable,
-    /// As [`RuleSpec::connect_timeout`].
-    pub connect_timeout: Span,
-    /// As [`RuleSpec::idle_timeout`].
-    pub idle_timeout: Span,
-    /// As [`RuleSpec::coexist`].
-    pub coexist: bool,
+    spec: RuleSpec,
+}
+
+/// What was wanted.
+impl Deref for Rule {
+    type Target = RuleSpec;
+
+    fn deref(&self) -> &RuleSpec {
+        &self.spec
+    }
 }
 
 impl Rule {
     /// Whether both say the same, names apart.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        let Self {
-            name: _,
-            matches,
-            from,
-            except,
-            interfaces,
-            priority,
-            to,
-            on_unavailable,
-            connect_timeout,
-            idle_timeout,
-            coexist,
-        } = self;
-        *matches == other.matches
-            && *from == other.from
-            && *except == other.except
-            && *interfaces == other.interfaces
-            && *priority == other.priority
-            && *to == other.to
-            && *on_unavailable == other.on_unavailable
-            && *connect_timeout == other.connect_timeout
-            && *idle_timeout == other.idle_timeout
-            && *coexist == other.coexist
+        self.spec == other.spec
     }
+
+    /// What has to be wanted to get it.
+    #[must_use]
+    pub fn to_spec(&self) -> RuleSpec {
+        RuleSpec { name: Some(self.name.clone()), ..self.spec.clone() }
+    }
+}
+
+/// Who made a rule, and who may change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A configuration file, by `apply` or `run --config`.
+    File,
+    /// `attach`.
+    Api,
+    /// A program that holds its listeners, for as long as it does.
+    Lease,
 }
 
 /// 1 to 64 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
@@ -306,7 +179,7 @@ impl fmt::Display for RuleName {
 }
 
 /// What a client sees while a rule's listener or destination cannot be had.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnavailable {
     /// The application's own socket.

@@ -1,0 +1,55 @@
+//! How the daemon is set up.
+
+use std::{num::NonZeroU32, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Span;
+
+/// `[daemon]`: read by `redirector run` when it starts. An option of the command line goes before the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DaemonOptions {
+    /// The control socket: an absolute path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// Where Docker listens: an absolute path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub docker_socket: Option<PathBuf>,
+    /// Where Podman listens: an absolute path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub podman_socket: Option<PathBuf>,
+    /// Connections that all namespaces together may have at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<NonZeroU32>,
+    /// How long relayed connections may go on after SIGTERM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<Span>,
+    /// How log lines are written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object on each line.
+    Json,
+}
+
+impl DaemonOptions {
+    /// Paths that are not absolute, by their keys.
+    pub(super) fn relative_paths(&self) -> impl Iterator<Item = &'static str> {
+        let paths = [
+            ("socket", &self.socket),
+            ("docker_socket", &self.docker_socket),
+            ("podman_socket", &self.podman_socket),
+        ];
+        paths.into_iter().filter(|(_, path)| !super::is_absolute(path)).map(|(key, _)| key)
+    }
+}

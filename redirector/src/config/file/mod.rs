@@ -1,0 +1,104 @@
+//! The configuration file: TOML that says which rules namespaces have, and how the daemon is set up.
+//!
+//! All that is wrong with a file is told at once, each with its place. What can only be found out where the namespaces are
+//! is not looked at here.
+
+mod daemon;
+mod export;
+mod names;
+mod namespace;
+mod place;
+mod read;
+mod schema;
+
+use std::path::PathBuf;
+
+pub use self::{
+    daemon::{DaemonOptions, LogFormat},
+    export::to_toml,
+    names::name_rules,
+    namespace::NamespaceSpec,
+    place::{Place, Problem},
+    schema::schema,
+};
+use self::{
+    place::Lines,
+    read::{Reader, Section},
+};
+
+/// The largest file that is read: some 100,000 rules.
+pub const MAX_SIZE: usize = 16 << 20;
+
+/// A file without problems.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// `[daemon]`.
+    pub daemon: DaemonOptions,
+    /// Each `[[namespace]]`, every rule with a name.
+    pub namespaces: Vec<NamespaceSpec>,
+    /// Where each of them stands.
+    places: Vec<Places>,
+}
+
+/// Where a namespace and its rules stand in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Places {
+    target: Place,
+    rules: Vec<Place>,
+}
+
+impl ConfigFile {
+    /// Reads the content of a file.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, in the order of the file.
+    pub fn parse(content: &[u8]) -> Result<Self, Vec<Problem>> {
+        let text = match std::str::from_utf8(content) {
+            Ok(text) => text,
+            Err(error) => {
+                let good =
+                    std::str::from_utf8(&content[..error.valid_up_to()]).expect("it is valid up to there");
+                let lines = Lines::new(good);
+                let problem = Problem::new(lines.place(good.len()), "not a text in UTF-8".to_owned());
+                return Err(vec![problem.with_hint("a configuration file is TOML")]);
+            }
+        };
+        let mut reader = Reader::new(text);
+        let file = Self::read(&mut reader);
+        let problems = reader.finish();
+        if problems.is_empty() { Ok(file) } else { Err(problems) }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let Section { daemon, namespaces } = reader.sections();
+        let daemon = daemon.map(|table| reader.daemon(table)).unwrap_or_default();
+        let (mut specs, mut places) = (Vec::new(), Vec::new());
+        for table in namespaces {
+            if let Some((spec, place)) = reader.namespace(table) {
+                specs.push(spec);
+                places.push(place);
+            }
+        }
+        for (namespace, rule, why) in name_rules(&mut specs) {
+            let place = places[namespace].rules[rule];
+            reader.report(place, why, None);
+        }
+        Self { daemon, namespaces: specs, places }
+    }
+
+    /// Where a namespace, or a rule of it, stands.
+    #[must_use]
+    pub fn place(&self, namespace: usize, rule: Option<usize>) -> Option<Place> {
+        let places = self.places.get(namespace)?;
+        match rule {
+            None => Some(places.target),
+            Some(rule) => places.rules.get(rule).copied(),
+        }
+    }
+}
+
+/// Whether a path can be used whatever the current directory is.
+fn is_absolute(path: &Option<PathBuf>) -> bool {
+    path.as_ref().is_none_or(|path| path.is_absolute())
+}

@@ -1,0 +1,333 @@
+//! From text to values, past everything that is wrong.
+//!
+//! serde stops at the first thing that it does not like. So each table is read by itself, and what was wrong there is taken
+//! out and the rest is read again, until nothing is.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use serde::de::DeserializeOwned;
+use toml::{
+    Spanned,
+    de::{DeArray, DeTable, DeValue, ValueDeserializer},
+};
+
+use super::{DaemonOptions, NamespaceSpec, Place, Places, Problem, place::Lines};
+use crate::config::RuleSpec;
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// The tables of a file.
+#[derive(Default)]
+pub(super) struct Section<'a> {
+    pub(super) daemon: Option<Value<'a>>,
+    pub(super) namespaces: Vec<Value<'a>>,
+}
+
+/// Reads one file, and keeps what was wrong with it.
+pub(super) struct Reader<'a> {
+    lines: Lines<'a>,
+    root: DeTable<'a>,
+    problems: BTreeMap<Place, Problem>,
+    /// Where the text is no TOML. What stands around may not be what was meant.
+    broken: Vec<usize>,
+    /// Where tables begin.
+    tables: Vec<usize>,
+}
+
+/// A table of which something may have been taken out.
+struct Table<'a> {
+    value: Value<'a>,
+    /// Keys of which something was.
+    damaged: Vec<String>,
+}
+
+const SECTIONS: [&str; 2] = ["daemon", "namespace"];
+
+/// How much alike two words are that could be meant for each other.
+const ALIKE: f64 = 0.7;
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let mut reader = Self {
+            lines: Lines::new(text),
+            root: root.into_inner(),
+            problems: BTreeMap::new(),
+            broken: Vec::new(),
+            tables: Vec::new(),
+        };
+        let mut last = (0, String::new());
+        for error in errors {
+            let at = error.span().map_or(0, |span| span.start);
+            let place = reader.lines.place(at);
+            let message = error.message().replace('\n', ", ");
+            // What follows on the same line comes from the same mistake, and so does the same on the next.
+            let is_next = place.line == last.0 || (place.line == last.0 + 1 && message == last.1);
+            if !is_next {
+                reader.report(place, message.clone(), None);
+            }
+            last = (place.line, message);
+            reader.broken.push(at);
+        }
+        reader
+    }
+
+    /// All that was wrong, in the order of the file.
+    pub(super) fn finish(self) -> Vec<Problem> {
+        self.problems.into_values().collect()
+    }
+
+    /// One problem for each place.
+    pub(super) fn report(&mut self, place: Place, message: String, hint: Option<String>) {
+        self.problems.entry(place).or_insert(Problem { place, message, hint });
+    }
+
+    fn report_at(&mut self, at: usize, message: String, hint: Option<String>) {
+        self.report(self.lines.place(at), message, hint);
+    }
+
+    /// The tables of the file, by their names.
+    pub(super) fn sections(&mut self) -> Section<'a> {
+        let mut section = Section::default();
+        for (key, value) in std::mem::take(&mut self.root) {
+            match key.get_ref().as_ref() {
+                "daemon" => section.daemon = Some(value),
+                "namespace" => section.namespaces = self.tables_of("namespace", value),
+                other => self.unknown_key(key.span().start, other, &SECTIONS),
+            }
+        }
+        for one in &section.namespaces {
+            self.tables.push(one.span().start);
+            let rules = one.get_ref().as_table().and_then(|table| table.get("rule"));
+            let rules = rules.and_then(|rules| rules.get_ref().as_array());
+            self.tables
+                .extend(rules.into_iter().flat_map(|rules| rules.iter()).map(|rule| rule.span().start));
+        }
+        self.tables.extend(section.daemon.iter().map(|daemon| daemon.span().start));
+        self.tables.sort_unstable();
+        section
+    }
+
+    /// The tables of an array of them.
+    fn tables_of(&mut self, name: &str, value: Value<'a>) -> Vec<Value<'a>> {
+        let at = value.span().start;
+        match value.into_inner() {
+            DeValue::Array(array) => array.into_iter().collect(),
+            other => {
+                let message = format!("`{name}`: expected an array of tables, found {}", other.type_str());
+                let hint = format!("each begins with a line `[[{name}]]`");
+                self.report_at(at, message, Some(hint));
+                Vec::new()
+            }
+        }
+    }
+
+    fn unknown_key(&mut self, at: usize, key: &str, known: &[&str]) {
+        let alike = known.iter().map(|one| (strsim::jaro_winkler(key, one), one));
+        let hint = match alike.max_by(|one, other| one.0.total_cmp(&other.0)) {
+            Some((likeness, one)) if likeness >= ALIKE => format!("did you mean `{one}`?"),
+            _ => {
+                let known: Vec<_> = known.iter().map(|one| format!("`{one}`")).collect();
+                format!("here can be {}", known.join(", "))
+            }
+        };
+        self.report_at(at, format!("unknown key `{}`", key.escape_debug()), Some(hint));
+    }
+
+    /// Whether the text of the table that begins there is no TOML somewhere.
+    fn is_broken(&self, begin: usize) -> bool {
+        let next = self.tables.partition_point(|table| *table <= begin);
+        let end = self.tables.get(next).copied().unwrap_or(usize::MAX);
+        self.broken.iter().any(|at| (begin..end).contains(at))
+    }
+
+    pub(super) fn daemon(&mut self, value: Value<'a>) -> DaemonOptions {
+        let mut table = Table { value, damaged: Vec::new() };
+        let options: DaemonOptions = self.read(&mut table, "daemon").unwrap_or_default();
+        for key in options.relative_paths() {
+            let message = format!("`{key}`: the path is not absolute");
+            self.report_at(table.at(key, None), message, None);
+        }
+        options
+    }
+
+    /// One namespace and its rules. `None` where its target is not known.
+    pub(super) fn namespace(&mut self, mut value: Value<'a>) -> Option<(NamespaceSpec, Places)> {
+        let begin = value.span().start;
+        let rules = match value.get_mut() {
+            DeValue::Table(table) => table.remove("rule"),
+            _ => None,
+        };
+        let has_rules = rules.is_some();
+        let rules = rules.map(|rules| self.tables_of("namespace.rule", rules)).unwrap_or_default();
+        let mut table = Table { value, damaged: Vec::new() };
+        let spec: Option<NamespaceSpec> = self.read(&mut table, "namespace");
+        if let Some((key, why)) = spec.as_ref().and_then(NamespaceSpec::flaw) {
+            self.report_at(table.at(key, None), why, None);
+        }
+        let is_sound = spec.is_some() && table.damaged.is_empty() && !self.is_broken(begin);
+        if !has_rules && is_sound {
+            let hint = "each begins with a line `[[namespace.rule]]`".to_owned();
+            self.report_at(begin, "a namespace needs a rule".into(), Some(hint));
+        }
+        let (mut read, mut places) = (Vec::new(), Vec::new());
+        for rule in rules {
+            let place = self.lines.place(rule.span().start);
+            if let Some(rule) = self.rule(rule, spec.as_ref()) {
+                read.push(rule);
+                places.push(place);
+            }
+        }
+        let target = self.lines.place(table.at("target", None));
+        spec.map(|spec| (NamespaceSpec { rules: read, ..spec }, Places { target, rules: places }))
+    }
+
+    fn rule(&mut self, value: Value<'a>, namespace: Option<&NamespaceSpec>) -> Option<RuleSpec> {
+        let begin = value.span().start;
+        let mut table = Table { value, damaged: Vec::new() };
+        let rule: RuleSpec = self.read(&mut table, "rule")?;
+        if self.is_broken(begin) {
+            return Some(rule);
+        }
+        for flaw in rule.flaws() {
+            let is_seen = |key: &&str| table.damaged.iter().any(|damaged| damaged == key);
+            if !flaw.seen_by.iter().any(is_seen) && !is_seen(&flaw.key) {
+                self.report_at(table.at(flaw.key, flaw.item), flaw.text, None);
+            }
+        }
+        if let Some(why) = namespace.and_then(|namespace| namespace.cannot_follow(&rule)) {
+            let hint = "name its namespace, or its container".to_owned();
+            self.report_at(table.at("to", None), why, Some(hint));
+        }
+        Some(rule)
+    }
+
+    /// Reads a table, without what is wrong in it.
+    fn read<T: DeserializeOwned>(&mut self, table: &mut Table<'a>, what: &str) -> Option<T> {
+        if !table.value.get_ref().is_table() {
+            let found = table.value.get_ref().type_str();
+            let message = format!("`{what}`: expected a table, found {found}");
+            self.report_at(table.value.span().start, message, None);
+            return None;
+        }
+        loop {
+            let error = match T::deserialize(ValueDeserializer::from(table.value.clone())) {
+                Ok(read) => return Some(read),
+                Err(error) => error,
+            };
+            let span = error.span().unwrap_or_else(|| table.value.span());
+            if let Some((key, elements)) = table.take_list(&span) {
+                let good = self.good_elements::<T>(&key, &span, elements);
+                table.damaged.push(key.clone());
+                table.put_list(key, span, good);
+                continue;
+            }
+            let Some((key, at)) = table.take_out(&span) else {
+                // Of the table itself: a key that is missing, which the text may have and not as TOML.
+                if table.damaged.is_empty() && !self.is_broken(table.value.span().start) {
+                    self.report_at(span.start, format!("{what}: {}", error.message()), None);
+                }
+                return None;
+            };
+            // Where the text is no TOML that has been said.
+            if !self.broken.iter().any(|broken| at.contains(broken)) {
+                self.wrong_value(&key, span.start, error.message());
+            }
+            table.damaged.push(key);
+        }
+    }
+
+    /// Of a list in which something is wrong: each element is read by itself. Gives those that are good; all the others are
+    /// told.
+    fn good_elements<T: DeserializeOwned>(
+        &mut self,
+        key: &str,
+        whole: &Range<usize>,
+        elements: Vec<Value<'a>>,
+    ) -> Vec<Value<'a>> {
+        let is_broken = self.broken.iter().any(|broken| whole.contains(broken));
+        let mut good = Vec::new();
+        for element in elements {
+            let at = element.span().start;
+            let alone = DeArray::from_iter([element.clone()]);
+            let alone = Spanned::new(whole.clone(), DeValue::Array(alone));
+            let table = DeTable::from_iter([(Spanned::new(0..0, key.to_owned().into()), alone)]);
+            let table = Spanned::new(0..0, DeValue::Table(table));
+            match T::deserialize(ValueDeserializer::from(table)) {
+                Ok(_) => good.push(element),
+                Err(_) if is_broken => {}
+                Err(error) => self.wrong_value(key, at, error.message()),
+            }
+        }
+        good
+    }
+
+    /// Says in words of the file what serde says of a value.
+    fn wrong_value(&mut self, key: &str, at: usize, message: &str) {
+        let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        if message.starts_with("unknown field") {
+            let names = quoted(message);
+            let known: Vec<_> = names.iter().skip(1).map(String::as_str).collect();
+            return self.unknown_key(at, key, &known);
+        }
+        let is_list = message.ends_with("expected a sequence");
+        let hint = is_list.then(|| format!("write a list: `{key} = [\"…\"]`"));
+        let is_serdes = message.starts_with("invalid ") || message.starts_with("unknown variant");
+        let message = if is_serdes { format!("`{key}`: {message}") } else { message.to_owned() };
+        self.report_at(at, message, hint);
+    }
+}
+
+impl<'a> Table<'a> {
+    /// Takes out a list of which all is meant.
+    fn take_list(&mut self, span: &Range<usize>) -> Option<(String, Vec<Value<'a>>)> {
+        let DeValue::Table(table) = self.value.get_mut() else { return None };
+        let is_it = |value: &Value<'_>| value.span() == *span && value.get_ref().is_array();
+        let key = table.iter().find(|(_, value)| is_it(value)).map(|(key, _)| key.get_ref().to_string())?;
+        if self.damaged.contains(&key) {
+            return None;
+        }
+        match table.remove(&*key)?.into_inner() {
+            DeValue::Array(array) => Some((key, array.into_iter().collect())),
+            _ => None,
+        }
+    }
+
+    fn put_list(&mut self, key: String, span: Range<usize>, elements: Vec<Value<'a>>) {
+        if let DeValue::Table(table) = self.value.get_mut() {
+            let array = Spanned::new(span, DeValue::Array(elements.into_iter().collect()));
+            table.insert(Spanned::new(0..0, key.into()), array);
+        }
+    }
+
+    /// Takes out what a span is about: an element of a list, else a key with its value. Gives the key, and where its whole
+    /// value stands.
+    fn take_out(&mut self, span: &Range<usize>) -> Option<(String, Range<usize>)> {
+        let DeValue::Table(table) = self.value.get_mut() else { return None };
+        let is_about = |inner: &Range<usize>| inner.start <= span.start && span.end <= inner.end;
+        let (key, value) =
+            table.iter().find(|(key, value)| is_about(&key.span()) || is_about(&value.span()))?;
+        let (key, whole) = (key.clone(), value.span());
+        let name = key.get_ref().to_string();
+        if !is_about(&key.span())
+            && let Some(value) = table.get_mut(&*name)
+            && let DeValue::Array(array) = value.get_mut()
+            && let Some(index) = array.iter().position(|element| is_about(&element.span()))
+        {
+            // There is no way to take one out of it.
+            let elements = array.clone().into_iter();
+            *array =
+                elements.enumerate().filter(|(at, _)| *at != index).map(|(_, element)| element).collect();
+        } else {
+            table.remove(&*name);
+        }
+        Some((name, whole))
+    }
+
+    /// Where a value stands; where the table begins if there is none.
+    fn at(&self, key: &str, item: Option<usize>) -> usize {
+        let value = self.value.get_ref().as_table().and_then(|table| table.get(key));
+        let element = || value?.get_ref().as_array()?.get(item?);
+        element().or(value).unwrap_or(&self.value).span().start
+    }
+}
