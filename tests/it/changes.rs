@@ -1,6 +1,6 @@
 //! Attach, change and detach under traffic: what is open goes on, what is new goes where it should.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redirector_tests::{
     client::{Conversation, Stop, answer, visit_here},
@@ -90,38 +90,13 @@ fn detach_of_one_rule_leaves_the_others_and_their_connections() {
 
 #[test]
 fn a_rule_that_changes_a_thousand_times_loses_no_connection_of_four_clients() {
-    const CLIENTS: usize = 4;
     // Of which the kernel keeps one in a map of another size than the other.
     let ports =
         |first: usize| (0..60).map(|item| (first + 1000 * item).to_string()).collect::<Vec<_>>().join(",");
     let matches = ["tcp:80".to_owned(), format!("tcp:80,{} --match tcp:{}", ports(1000), ports(1500))];
     let (world, one, two) = (World::new(), Server::here("one"), Server::here("two"));
     world.steer("http", "tcp:80", &one.destination());
-    // For more connections in a minute than there are ports.
-    world.net.client.sysctl("net/ipv4/ip_local_port_range", "1024 65535");
-    world.net.client.sysctl("net/ipv4/tcp_tw_reuse", "1");
-    let (done, visits) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        let stop = Stop(&done);
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                let to = at([POD_V4, POD_V6][number % 2], 80);
-                let (done, visits, client) = (&done, &visits, &world.net.client);
-                scope.spawn(move || {
-                    client.enter(|| {
-                        while !done.load(Ordering::Relaxed) {
-                            let greeting =
-                                visit_here(to).map_err(|error| format!("client {number}: {error}"))?;
-                            if !["one", "two"].contains(&&*greeting.server) {
-                                return Err(format!("client {number}: served by {greeting:?}"));
-                            }
-                            visits.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Ok(())
-                    })
-                })
-            })
-            .collect();
+    let visits = world.under_load(&["one", "two"], || {
         for change in 0..very_often() {
             let (server, name) = if change % 2 == 0 { (&two, "two") } else { (&one, "one") };
             let answer = world.steer("http", &matches[change / 2 % 2], &server.destination());
@@ -129,11 +104,8 @@ fn a_rule_that_changes_a_thousand_times_loses_no_connection_of_four_clients() {
             // Whoever connects after the answer gets the new destination.
             assert_eq!(world.answer(at(POD_V4, 80)), name, "after change {change}");
         }
-        drop(stop);
-        let failed: Vec<_> = clients.into_iter().filter_map(|client| client.join().unwrap().err()).collect();
-        assert!(failed.is_empty(), "{failed:#?}");
     });
-    println!("{visits:?} visits; one served {}, two {}", one.accepted(), two.accepted());
+    println!("{visits} visits; one served {}, two {}", one.accepted(), two.accepted());
     // Without the visits of the four these would be half as many as there are changes.
     assert!(one.accepted() > very_often() && two.accepted() > very_often());
     let pod = world.eventually_at_rest();

@@ -189,10 +189,23 @@ fn help_and_version_are_no_errors_and_help_shows_only_what_there_is() {
         assert!(!outcome.stdout.is_empty() && outcome.stderr.is_empty(), "{outcome}");
     }
     let help = cli.run(&["--help"]).stdout;
-    for command in ["run", "attach", "detach", "list", "exec", "doctor", "cleanup", "completions", "man"] {
+    for command in [
+        "run",
+        "attach",
+        "detach",
+        "list",
+        "check",
+        "apply",
+        "export",
+        "exec",
+        "doctor",
+        "cleanup",
+        "completions",
+        "man",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
-    for later in ["explain", "verify", "export", "metrics"] {
+    for later in ["explain", "verify", "metrics"] {
         assert!(!help.contains(later), "`{later}` does not exist yet: {help}");
     }
 }
@@ -299,7 +312,7 @@ fn a_control_socket_that_cannot_be_had_is_refused_by_name() {
         ("--max-connections=0", "0"),
         ("--max-connections=many", "many"),
         ("--max-connections=-1", "-1"),
-        ("--config=x.toml", "--config"),
+        ("--metrics=127.0.0.1:9", "--metrics"),
     ] {
         let outcome = command::run(Command::new(binary()).args(["run", option]).current_dir(dir.path()));
         assert!(error(&outcome, 2).contains(naming), "{outcome}");

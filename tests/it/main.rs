@@ -14,6 +14,7 @@ mod ends;
 mod engine_answers;
 mod exec;
 mod features;
+mod files;
 mod foreign;
 mod handoff;
 mod harness;

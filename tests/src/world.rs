@@ -1,15 +1,19 @@
 //! What most tests begin with: a pod, a client, and the daemon.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use serde_json::Value;
 
 use crate::{
     cli::Cli,
-    client::{Conversation, Greeting, answer, visit},
+    client::{Conversation, Greeting, Stop, answer, visit, visit_here},
     daemon::Daemon,
     eventually::eventually,
-    topology::Topology,
+    topology::{POD_V4, POD_V6, Topology, at},
 };
 
 /// A pod and a client, and a daemon that steers nothing yet.
@@ -136,6 +140,49 @@ impl World {
         let greeting =
             conversation.greeting().unwrap_or_else(|error| panic!("a greeting from {to}: {error}"));
         (conversation, greeting.server)
+    }
+}
+
+/// As many as connect at the same time as fast as they can.
+const CLIENTS: usize = 4;
+
+impl World {
+    /// Has four clients connect to port 80 of the pod as fast as they can while `act` acts. Each connection must be served by
+    /// one of these servers. How many there were.
+    #[track_caller]
+    pub fn under_load(&self, servers: &[&str], act: impl FnOnce()) -> usize {
+        // For more connections in a minute than there are ports.
+        self.net.client.sysctl("net/ipv4/ip_local_port_range", "1024 65535");
+        self.net.client.sysctl("net/ipv4/tcp_tw_reuse", "1");
+        let (done, visits) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            let stop = Stop(&done);
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|number| {
+                    let to = at([POD_V4, POD_V6][number % 2], 80);
+                    let (done, visits) = (&done, &visits);
+                    scope.spawn(move || {
+                        self.net.client.enter(|| {
+                            while !done.load(Ordering::Relaxed) {
+                                let greeting =
+                                    visit_here(to).map_err(|error| format!("client {number}: {error}"))?;
+                                if !servers.contains(&&*greeting.server) {
+                                    return Err(format!("client {number}: served by {greeting:?}"));
+                                }
+                                visits.fetch_add(1, Ordering::Relaxed);
+                            }
+                            Ok(())
+                        })
+                    })
+                })
+                .collect();
+            act();
+            drop(stop);
+            for client in clients {
+                client.join().expect("no panic").expect("each connection is served");
+            }
+        });
+        visits.into_inner()
     }
 }
 

@@ -1,11 +1,17 @@
 //! What can be said on the command line.
 
-use std::{num::NonZeroU16, path::PathBuf};
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
+};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
-    config::{Destination, Interface, Match, OnUnavailable, RuleName, Source, Span, Target},
+    config::{
+        Destination, Interface, Match, OnUnavailable, RuleName, Source, Span, Target,
+        file::{DaemonOptions, LogFormat},
+    },
     control::DEFAULT_SOCKET,
     target::{EngineSockets, Engines, Opener},
 };
@@ -22,9 +28,9 @@ const LONG_VERSION: &str = concat!(
 #[derive(Debug, Parser)]
 #[command(name = "redirector", version, long_version = LONG_VERSION, propagate_version = true, max_term_width = 100)]
 pub(super) struct Args {
-    /// The control socket
-    #[arg(long, global = true, value_name = "PATH", env = "REDIRECTOR_SOCKET", default_value = DEFAULT_SOCKET)]
-    pub(super) socket: PathBuf,
+    #[arg(long, global = true, value_name = "PATH", env = "REDIRECTOR_SOCKET",
+        help = format!("The control socket [default: {DEFAULT_SOCKET}]"))]
+    pub(super) socket: Option<PathBuf>,
 
     #[command(subcommand)]
     pub(super) command: Command,
@@ -40,6 +46,12 @@ pub(super) enum Command {
     Detach(Detach),
     /// Show the steered namespaces, their rules and counters
     List(List),
+    /// Say everything that is wrong with a configuration file
+    Check(Check),
+    /// Bring what a configuration file wants into force, whole or not at all
+    Apply(Apply),
+    /// Print what is in force as a configuration file
+    Export(Export),
     /// Run a program that accepts the steered connections itself
     Exec(Exec),
     /// Say what works on this machine, by trying it
@@ -64,14 +76,22 @@ TARGET is one of
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
-    /// How long relayed connections may go on after SIGTERM or Ctrl-C; a second signal ends them at once
-    #[arg(long, value_name = "TIME", default_value = "30s")]
-    pub(super) drain_timeout: Span,
+    /// Apply this file before anything else, and again at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    /// How long relayed connections may go on after SIGTERM or Ctrl-C; a second signal ends them at once [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub(super) drain_timeout: Option<Span>,
+
+    /// How log lines are written [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(super) log_format: Option<LogFormat>,
 
     /// Connections that all namespaces together may have at once, one namespace three quarters of it [default:
     /// as many as the limit of open files allows]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) max_connections: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub(super) max_connections: Option<NonZeroU32>,
 
     #[command(flatten)]
     pub(super) engines: EngineOptions,
@@ -80,19 +100,23 @@ pub(super) struct Run {
 /// Where container engines listen.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct EngineOptions {
-    /// Where Docker listens
-    #[arg(long, value_name = "PATH", env = "REDIRECTOR_DOCKER_SOCKET", default_value = EngineSockets::DOCKER)]
-    docker_socket: PathBuf,
+    #[arg(long, value_name = "PATH", env = "REDIRECTOR_DOCKER_SOCKET",
+        help = format!("Where Docker listens [default: {}]", EngineSockets::DOCKER))]
+    docker_socket: Option<PathBuf>,
 
-    /// Where Podman listens; a user's own is at /run/user/UID/podman/podman.sock
-    #[arg(long, value_name = "PATH", env = "REDIRECTOR_PODMAN_SOCKET", default_value = EngineSockets::PODMAN)]
-    podman_socket: PathBuf,
+    #[arg(long, value_name = "PATH", env = "REDIRECTOR_PODMAN_SOCKET",
+        help = format!("Where Podman listens; a user's own is at /run/user/UID/podman/podman.sock [default: {}]", EngineSockets::PODMAN))]
+    podman_socket: Option<PathBuf>,
 }
 
 impl EngineOptions {
-    /// What finds containers there.
-    pub(super) fn opener(&self) -> Opener {
-        let Self { docker_socket: docker, podman_socket: podman } = self.clone();
+    /// What finds containers there; `file` says where what is not said here.
+    pub(super) fn opener(&self, file: &DaemonOptions) -> Opener {
+        let either = |own: &Option<PathBuf>, file: &Option<PathBuf>, default: &str| {
+            own.clone().or_else(|| file.clone()).unwrap_or_else(|| default.into())
+        };
+        let docker = either(&self.docker_socket, &file.docker_socket, EngineSockets::DOCKER);
+        let podman = either(&self.podman_socket, &file.podman_socket, EngineSockets::PODMAN);
         Opener::new(Engines::new(EngineSockets { docker, podman }))
     }
 }
@@ -161,6 +185,54 @@ pub(super) struct Attach {
 
     /// Print a JSON document
     #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Prints a line for each rule that becomes other: + it is new, ~ it is changed, - it goes.
+The file has all of its rules: one that was applied and is not in the file any more goes. Rules of `attach` stay, unless
+the file says the same, and leases always do.
+
+Exit codes: 0 applied, or nothing is other; 5 a dry run found differences; 2 the file has problems; 1 it could not be
+applied, and nothing is changed.")]
+pub(super) struct Apply {
+    /// The file; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+
+    /// Say what would be done, but do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Take over the rules of `attach` as well: those that the file does not have go
+    #[arg(long)]
+    pub(super) prune: bool,
+
+    /// Print a JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    /// Print a JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// The file; `-` is standard input
+    #[arg(value_name = "FILE", required_unless_present = "schema", conflicts_with = "schema")]
+    pub(super) file: Option<PathBuf>,
+
+    /// Print the JSON schema of configuration files instead
+    #[arg(long)]
+    pub(super) schema: bool,
+
+    /// Print a JSON document
+    #[arg(long, conflicts_with = "schema")]
     pub(super) json: bool,
 }
 

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::{args, exit::Failure};
+use super::{args, exit::Failure, output};
 use crate::{
     config::{RuleSpec, Target},
     control::{self, AttachRequest, AttachResult, Attached},
@@ -48,8 +48,7 @@ pub(super) async fn attach(socket: &Path, command: args::Attach) -> Result<(), F
     let answer: Attached = control::call(socket, "/v1/attach", &request).await?;
     let mut out = io::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, &answer).map_err(io::Error::from)?;
-        writeln!(out)?;
+        output::json(&mut out, &answer)?;
     } else {
         print(&mut out, &answer)?;
     }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::{args, exit::Failure};
+use super::{args, exit::Failure, output};
 use crate::control::{self, DetachRequest, Detached};
 
 pub(super) async fn detach(socket: &Path, command: args::Detach) -> Result<(), Failure> {
@@ -13,8 +13,7 @@ pub(super) async fn detach(socket: &Path, command: args::Detach) -> Result<(), F
     let answer: Detached = control::call(socket, "/v1/detach", &DetachRequest { target, rule }).await?;
     let mut out = io::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, &answer).map_err(io::Error::from)?;
-        writeln!(out)?;
+        output::json(&mut out, &answer)?;
         return Ok(());
     }
     let Detached { target, cookie, rules, steered, connections, .. } = answer;

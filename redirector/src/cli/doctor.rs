@@ -1,22 +1,19 @@
 //! `redirector doctor`.
 
-use std::{
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{io, path::Path};
 
-use super::{args, exit::Failure};
+use super::{args, exit::Failure, output};
 use crate::{
+    config::file::DaemonOptions,
     doctor::{self, Report, Status},
     observe::escaped,
 };
 
 pub(super) fn doctor(socket: &Path, command: &args::Doctor) -> Result<(), Failure> {
-    let report = doctor::examine(socket, command.engines.opener().engines());
+    let report = doctor::examine(socket, command.engines.opener(&DaemonOptions::default()).engines());
     let mut out = io::stdout().lock();
     if command.json {
-        serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
-        writeln!(out)?;
+        output::json(&mut out, &report)?;
     } else {
         print(&mut out, &report)?;
     }

@@ -14,6 +14,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_FOUND: u8 = 3;
 const UNREACHABLE: u8 = 4;
+const DIFFERENT: u8 = 5;
 
 /// Why a command did not do what it should.
 #[derive(Debug)]
@@ -26,12 +27,28 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// A dry run that would do something: said on stdout already.
+    pub(super) fn differences() -> Self {
+        Self { code: DIFFERENT, message: String::new(), hint: None, is_closed_pipe: false }
+    }
+
     pub(super) fn usage(message: String) -> Self {
         Self { code: USAGE, message, hint: None, is_closed_pipe: false }
     }
 
+    /// One that no error of another layer tells.
+    pub(super) fn text(message: String) -> Self {
+        Self { code: FAILED, message, hint: None, is_closed_pipe: false }
+    }
+
     pub(super) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
         Self { code: FAILED, message: chain(error), hint: None, is_closed_pipe: false }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
     }
 }
 
@@ -54,7 +71,7 @@ impl Failure {
 }
 
 impl From<Error> for Failure {
-    fn from(Error { code, message, hint }: Error) -> Self {
+    fn from(Error { code, message, hint, problems: _ }: Error) -> Self {
         let code = match code {
             Code::Usage => USAGE,
             Code::NotFound => NOT_FOUND,
@@ -97,7 +114,9 @@ pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { is_closed_pipe: true, .. }) => ExitCode::SUCCESS,
         Err(Failure { code, message, hint, is_closed_pipe: false }) => {
-            say("error", &message);
+            if !message.is_empty() {
+                say("error", &message);
+            }
             if let Some(hint) = hint {
                 say("hint", &hint);
             }
@@ -109,6 +128,11 @@ pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
 /// One line on stderr, whatever names and paths hold. That stderr is closed is no reason to fail.
 pub(super) fn say(what: &str, text: &str) {
     drop(writeln!(io::stderr(), "{what}: {}", observe::escaped(text)));
+}
+
+/// A line on stderr as it is.
+pub(super) fn say_plainly(line: &str) {
+    drop(writeln!(io::stderr(), "{}", observe::escaped(line)));
 }
 
 /// Help and version as clap prints them; of an error its first line, which names the object.

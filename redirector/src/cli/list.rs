@@ -1,14 +1,10 @@
 //! `redirector list`.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use comfy_table::{Table, presets};
 
-use super::{args, exit::Failure};
+use super::{args, exit::Failure, output};
 use crate::{
     config::{Interface, Match, Source, Target},
     control::{self, Draining, Listing, NamespaceView, RuleView, WaitingView},
@@ -23,8 +19,7 @@ pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failu
     let listing: Listing = control::get(socket, &path).await?;
     let mut out = io::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, &listing).map_err(io::Error::from)?;
-        writeln!(out)?;
+        output::json(&mut out, &listing)?;
     } else {
         print(&mut out, &listing)?;
     }

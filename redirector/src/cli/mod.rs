@@ -1,20 +1,27 @@
 //! The command line: parse, call, print.
 
+mod apply;
 mod args;
 mod attach;
+mod check;
 mod cleanup;
 mod completions;
 mod detach;
 mod doctor;
 mod exec;
 mod exit;
+mod export;
+mod file;
 mod list;
 mod man;
+mod output;
 mod run;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
+
+use crate::control::DEFAULT_SOCKET;
 
 use self::{
     args::{Args, Command},
@@ -28,16 +35,20 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return exit::usage(&error),
     };
+    let socket = args.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
     let result = match args.command {
-        Command::Run(command) => run::run(&args.socket, &command),
-        Command::Attach(command) => client(attach::attach(&args.socket, command)),
-        Command::Detach(command) => client(detach::detach(&args.socket, command)),
-        Command::List(command) => client(list::list(&args.socket, command)),
-        Command::Doctor(command) => doctor::doctor(&args.socket, &command),
-        Command::Cleanup(command) => cleanup::cleanup(&args.socket, &command),
+        Command::Run(command) => run::run(args.socket, command),
+        Command::Attach(command) => client(attach::attach(&socket, command)),
+        Command::Detach(command) => client(detach::detach(&socket, command)),
+        Command::List(command) => client(list::list(&socket, command)),
+        Command::Apply(command) => client(apply::apply(&socket, command)),
+        Command::Export(command) => client(export::export(&socket, command)),
+        Command::Check(command) => check::check(&command),
+        Command::Doctor(command) => doctor::doctor(&socket, &command),
+        Command::Cleanup(command) => cleanup::cleanup(&socket, &command),
         Command::Completions(command) => completions::completions(&command),
         Command::Man(command) => man::man(&command),
-        Command::Exec(command) => return exec::exec(&args.socket, &command),
+        Command::Exec(command) => return exec::exec(&socket, &command),
     };
     exit::finish(result)
 }

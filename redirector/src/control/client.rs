@@ -33,8 +33,8 @@ pub enum ClientError {
     Refused(Error),
 }
 
-/// The longest that an answer may take; an attach takes milliseconds.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// The longest that an answer may take; an attach takes milliseconds, a file as long as what it names.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// `GET`.
 ///
@@ -81,7 +81,7 @@ async fn request<A: DeserializeOwned>(
     }
     let ErrorBody { schema: _, error } =
         serde_json::from_slice(&body).map_err(|error| broken(socket, error.into()))?;
-    Err(ClientError::Refused(Error { code: error.code, message: error.message, hint: error.hint }))
+    Err(ClientError::Refused(error.into()))
 }
 
 async fn exchange(

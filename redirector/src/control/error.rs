@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::{ErrorBody, ErrorDetail, Refusal, SCHEMA};
 use crate::target::TargetError;
 
 /// What kind of error, which decides the HTTP status and the exit code.
@@ -28,13 +29,15 @@ pub struct Error {
     pub message: String,
     /// A known mend.
     pub hint: Option<String>,
+    /// Of a file: each thing that is wrong.
+    pub problems: Vec<Refusal>,
 }
 
 impl Error {
     /// An error with a text.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self { code, message: message.into(), hint: None, problems: Vec::new() }
     }
 
     /// An error with its whole chain in one line.
@@ -48,6 +51,18 @@ impl Error {
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+impl From<ErrorDetail> for Error {
+    fn from(ErrorDetail { code, message, hint, problems }: ErrorDetail) -> Self {
+        Self { code, message, hint, problems }
+    }
+}
+
+impl From<Error> for ErrorBody {
+    fn from(Error { code, message, hint, problems }: Error) -> Self {
+        Self { schema: SCHEMA, error: ErrorDetail { code, message, hint, problems } }
     }
 }
 

@@ -5,10 +5,13 @@
 //! | `GET /v1/namespaces` | `?target=TARGET` or nothing | [`Listing`] |
 //! | `POST /v1/attach` | [`AttachRequest`] | [`Attached`] |
 //! | `POST /v1/detach` | [`DetachRequest`] | [`Detached`] |
+//! | `POST /v1/apply` | [`ApplyRequest`] | [`Applied`] |
+//! | `GET /v1/export` | | [`Exported`] |
 //!
 //! An error is [`ErrorBody`] with status 400 (the request is wrong), 404 (no such namespace or rule) or 500.
 //! Documents only ever gain fields.
 
+mod apply;
 mod client;
 mod error;
 mod handoff;
@@ -17,6 +20,7 @@ mod socket;
 mod stale;
 mod types;
 
+pub use apply::{Applied, ApplyRequest, Change, Exported, Refusal, RuleState};
 pub use client::{ClientError, call, get};
 pub use error::{Code, Error, chain};
 pub use handoff::{

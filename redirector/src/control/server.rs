@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::{
-        ConnectInfo, Query, Request, State,
+        ConnectInfo, DefaultBodyLimit, Query, Request, State,
         connect_info::Connected,
         rejection::{BytesRejection, QueryRejection},
     },
@@ -19,9 +19,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixListener;
 
 use super::{
-    AttachRequest, Attached, Code, DetachRequest, Detached, Error, ErrorBody, ErrorDetail, Listing, SCHEMA,
+    Applied, ApplyRequest, AttachRequest, Attached, Code, DetachRequest, Detached, Error, ErrorBody,
+    Exported, Listing,
 };
-use crate::config::Target;
+use crate::config::{Target, file::MAX_SIZE};
+
+/// A file of the largest size, in JSON.
+const MAX_FILE: usize = 4 * MAX_SIZE;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,16 @@ pub trait Api: Send + Sync + 'static {
         request: DetachRequest,
     ) -> impl Future<Output = Result<Detached, Error>> + Send;
 
+    /// `POST /v1/apply`.
+    fn apply(
+        self: Arc<Self>,
+        caller: Caller,
+        request: ApplyRequest,
+    ) -> impl Future<Output = Result<Applied, Error>> + Send;
+
+    /// `GET /v1/export`.
+    fn export(self: Arc<Self>) -> impl Future<Output = Result<Exported, Error>> + Send;
+
     /// `GET /v1/namespaces[?target=TARGET]`.
     fn list(
         self: Arc<Self>,
@@ -80,6 +94,8 @@ pub async fn serve<A: Api>(
         .route("/v1/namespaces", get(list::<A>))
         .route("/v1/attach", post(attach::<A>))
         .route("/v1/detach", post(detach::<A>))
+        .route("/v1/apply", post(apply::<A>).layer(DefaultBodyLimit::max(MAX_FILE)))
+        .route("/v1/export", get(export::<A>))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .with_state(api);
@@ -128,6 +144,22 @@ async fn detach<A: Api>(
     }
 }
 
+async fn apply<A: Api>(
+    State(api): State<Arc<A>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match parse(body) {
+        // As attach.
+        Ok(request) => respond(finish(tokio::spawn(api.apply(caller, request))).await),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn export<A: Api>(State(api): State<Arc<A>>) -> Response {
+    respond(api.export().await)
+}
+
 async fn finish<T>(task: tokio::task::JoinHandle<Result<T, Error>>) -> Result<T, Error> {
     task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
 }
@@ -148,13 +180,11 @@ fn respond<T: Serialize>(result: Result<T, Error>) -> Response {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let Self { code, message, hint } = self;
-        let status = match code {
+        let status = match self.code {
             Code::Usage => StatusCode::BAD_REQUEST,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let body = ErrorBody { schema: SCHEMA, error: ErrorDetail { code, message, hint } };
-        (status, axum::Json(body)).into_response()
+        (status, axum::Json(ErrorBody::from(self))).into_response()
     }
 }

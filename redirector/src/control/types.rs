@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Code;
+use super::{Code, Refusal};
 use crate::{
-    config::{Destination, Interface, Match, OnUnavailable, RuleName, RuleSpec, Source, Span, Target},
+    config::{
+        Destination, Interface, Match, OnUnavailable, Origin, RuleName, RuleSpec, Source, Span, Target,
+    },
     kernel::AttachedProgram,
     netns::Family,
 };
@@ -182,8 +184,8 @@ pub struct ProgramView {
 pub struct RuleView {
     /// Unique in the namespace.
     pub name: RuleName,
-    /// Who made it: `api`, or `lease` for one that lasts as long as a program that holds its listeners.
-    pub origin: String,
+    /// Who made it.
+    pub origin: Origin,
     /// Its matches.
     #[serde(rename = "match")]
     pub matches: Vec<Match>,
@@ -328,4 +330,7 @@ pub struct ErrorDetail {
     /// A known mend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Of a file that cannot be applied: each thing that is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Refusal>,
 }

@@ -4,15 +4,20 @@ use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 
+use crate::config::file::LogFormat;
+
 /// Starts logging: `info` and above, or what `RUST_LOG` says. One line per ended connection comes at
 /// `redirector::access=debug`.
-pub fn init() {
+pub fn init(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| OneLine(io::stderr()))
-        .with_ansi(false)
-        .init();
+        .with_ansi(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }
 
 /// Writes each event as one line, whatever the names and paths in it hold: those come from users and containers.

@@ -108,7 +108,7 @@ fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleV
         .collect();
     Ok(RuleView {
         name: state.rule.name.clone(),
-        origin: if state.is_lease() { "lease" } else { "api" }.into(),
+        origin: state.origin(),
         matches: state.rule.matches.clone(),
         from: state.rule.from.clone(),
         except: state.rule.except.clone(),

@@ -3,6 +3,7 @@
 //! Changes take turns behind one lock (`Supervisor::table`); the data path never takes it. A connection knows
 //! its `namespace::Namespace` and reads the rules in force from there without a lock.
 
+mod apply;
 mod attach;
 mod black_hole;
 mod connection;
@@ -10,6 +11,7 @@ mod detach;
 mod dial;
 mod draining;
 mod elsewhere;
+mod export;
 mod follow;
 mod health;
 mod interfaces;
@@ -50,7 +52,10 @@ use self::{
 };
 use crate::{
     config::{Engine, Target},
-    control::{Api, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error, Listing, chain},
+    control::{
+        Api, Applied, ApplyRequest, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error,
+        Exported, Listing, chain,
+    },
     kernel::Shared,
     netns::{NetnsCookie, NetnsFile},
     target::{Opener, Watch},
@@ -177,6 +182,14 @@ impl Api for Supervisor {
 
     async fn detach(self: Arc<Self>, caller: Caller, request: DetachRequest) -> Result<Detached, Error> {
         self.detach_rules(caller, request).await
+    }
+
+    async fn apply(self: Arc<Self>, caller: Caller, request: ApplyRequest) -> Result<Applied, Error> {
+        self.apply_rules(caller, request).await
+    }
+
+    async fn export(self: Arc<Self>) -> Result<Exported, Error> {
+        Ok(self.exported().await)
     }
 
     async fn list(self: Arc<Self>, caller: Caller, target: Option<Target>) -> Result<Listing, Error> {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::Target,
-    kernel::{AttachedProgram, Instance, InstanceError},
+    kernel::{AttachedProgram, Instance, InstanceError, Prepared},
     listener::Listener,
     netns::{NetnsCookie, NetnsFile},
     observe::{Connections, NotDelivered, RateLimit},
@@ -72,6 +72,8 @@ pub(super) struct Namespace {
     pub(super) file: NetnsFile,
     /// That it was first found by.
     pub(super) container: Option<ContainerId>,
+    /// It is the host's own.
+    pub(super) host: bool,
     pub(super) limits: Arc<Limits>,
     pub(super) instance: Instance,
     pub(super) dialer: Dialer,
@@ -95,12 +97,20 @@ pub(super) struct Namespace {
     went_down: mpsc::UnboundedSender<WentDown>,
 }
 
+/// Rules that can come into force.
+#[derive(Debug)]
+pub(super) struct Switch {
+    published: Arc<Published>,
+    prepared: Prepared,
+}
+
 /// What a namespace is made of.
 pub(super) struct Parts {
     pub(super) target: Target,
     pub(super) cookie: NetnsCookie,
     pub(super) file: NetnsFile,
     pub(super) container: Option<ContainerId>,
+    pub(super) host: bool,
     pub(super) limits: Arc<Limits>,
     pub(super) instance: Instance,
     pub(super) dialer: Dialer,
@@ -118,6 +128,7 @@ impl Namespace {
             cookie,
             file,
             container,
+            host,
             limits,
             instance,
             dialer,
@@ -132,6 +143,7 @@ impl Namespace {
             cookie,
             file,
             container,
+            host,
             limits,
             instance,
             dialer,
@@ -211,15 +223,38 @@ impl Namespace {
         previous: Option<Arc<RuleTable>>,
         before: Arc<Published>,
     ) -> Result<(), InstanceError> {
+        let published = self.instance.prepare(&table.rule_set, table.counters()).and_then(|prepared| {
+            let after = Arc::new(Published { current: Arc::clone(table), previous });
+            self.switch(Switch { published: after, prepared }, before)
+        });
+        self.let_go_of_black_hole();
+        published.map(drop)
+    }
+
+    /// Makes all that other rules need to come into force.
+    pub(super) fn prepare(&self, table: Arc<RuleTable>) -> Result<Switch, InstanceError> {
+        let prepared = self.instance.prepare(&table.rule_set, table.counters())?;
+        let previous = Some(Arc::clone(&self.published.load().current));
+        Ok(Switch { published: Arc::new(Published { current: table, previous }), prepared })
+    }
+
+    /// Makes the rules those in force that were prepared last, in the kernel and here. Blocks for an RCU grace period. Gives
+    /// the way back. What no rule leads to any more stays until [`Self::let_go_of_black_hole`].
+    pub(super) fn switch(
+        &self,
+        Switch { published, prepared }: Switch,
+        before: Arc<Published>,
+    ) -> Result<Switch, InstanceError> {
         // Ours first: a connection that the kernel steers by the new rules is attributed by them, and one that
         // it has steered by the old ones is found there when the new ones do not take it.
-        self.published.store(Arc::new(Published { current: Arc::clone(table), previous }));
-        let published = self
-            .instance
-            .publish(&table.rule_set, table.counters())
-            .inspect_err(|_| self.published.store(before));
-        self.let_go_of_black_hole();
-        published
+        self.published.store(published);
+        match self.instance.switch(prepared) {
+            Ok(prepared) => Ok(Switch { published: before, prepared }),
+            Err(error) => {
+                self.published.store(before);
+                Err(error)
+            }
+        }
     }
 
     /// Takes away what no rule in force leads to.

@@ -15,7 +15,7 @@ use redirector_ebpf::{
 
 use super::{elsewhere::Elsewhere, resolver::Resolver};
 use crate::{
-    config::{Destination, DestinationPort, Interface, OnUnavailable, Rule, RuleName},
+    config::{Destination, DestinationPort, Interface, OnUnavailable, Origin, Rule, RuleName},
     kernel::{RuleSet, RuleSets, flow},
     listener::{Client, OriginalDst},
     matcher::{CompileError, Placed, compile},
@@ -37,6 +37,8 @@ pub(super) struct RuleState {
     /// Of each that it names, where it is there.
     interfaces: Mutex<Vec<Option<InterfaceIndex>>>,
     down: AtomicBool,
+    /// A file's, or else of `attach`; of no interest for a lease.
+    of_file: AtomicBool,
     /// Dials that failed since one succeeded.
     failures: AtomicU32,
 }
@@ -61,10 +63,26 @@ impl Whereabouts {
 
 impl RuleState {
     /// Down from the start where its destination is not known.
-    pub(super) fn new(rule: Rule, index: u32, consumer: u32, whereabouts: Whereabouts) -> Self {
+    pub(super) fn new(
+        rule: Rule,
+        origin: Origin,
+        (index, consumer): (u32, u32),
+        whereabouts: Whereabouts,
+    ) -> Self {
         let (down, failures) = (AtomicBool::new(!whereabouts.is_known()), AtomicU32::new(0));
+        let of_file = AtomicBool::new(origin == Origin::File);
         let Whereabouts { resolver, elsewhere } = whereabouts;
-        Self { rule, index, consumer, resolver, elsewhere, interfaces: Mutex::default(), down, failures }
+        Self {
+            rule,
+            index,
+            consumer,
+            resolver,
+            elsewhere,
+            interfaces: Mutex::default(),
+            down,
+            of_file,
+            failures,
+        }
     }
 
     /// Learns which interfaces there are. Whether that is news.
@@ -128,6 +146,27 @@ impl RuleState {
     pub(super) fn mark_up(&self) {
         self.failures.store(0, Ordering::Relaxed);
         self.down.store(false, Ordering::Relaxed);
+    }
+
+    /// Who made it.
+    pub(super) fn origin(&self) -> Origin {
+        if self.is_lease() {
+            Origin::Lease
+        } else if self.of_file.load(Ordering::Relaxed) {
+            Origin::File
+        } else {
+            Origin::Api
+        }
+    }
+
+    /// Whether it is a file's.
+    pub(super) fn is_files(&self) -> bool {
+        self.origin() == Origin::File
+    }
+
+    /// From now on it is a file's.
+    pub(super) fn give_to_file(&self) {
+        self.of_file.store(true, Ordering::Relaxed);
     }
 
     /// Whether it lasts as long as a program that holds its listeners.
@@ -212,7 +251,12 @@ impl RuleTable {
 
     /// The lowest index that no rule here has.
     pub(super) fn free_index(&self) -> Option<u32> {
-        lowest_free(self.rules.iter().map(|state| state.index))
+        self.free_indices().next()
+    }
+
+    /// The indices that no rule here has, from the lowest.
+    pub(super) fn free_indices(&self) -> impl Iterator<Item = u32> + use<> {
+        free_indices(self.rules.iter().map(|state| state.index).collect())
     }
 
     /// The lowest consumer that no rule here has, the relay's apart.
@@ -238,10 +282,9 @@ impl RuleTable {
     }
 }
 
-/// The lowest index that is not taken, if a namespace can have one more.
-fn lowest_free(taken: impl Iterator<Item = u32>) -> Option<u32> {
-    let taken: HashSet<_> = taken.collect();
-    (0..MAX_RULES as u32).find(|index| !taken.contains(index))
+/// Those that are not taken, as far as a namespace can have them.
+fn free_indices(taken: HashSet<u32>) -> impl Iterator<Item = u32> {
+    (0..MAX_RULES as u32).filter(move |index| !taken.contains(index))
 }
 
 /// What is in force, and what was before: a connection may have been steered just before the change.
@@ -275,9 +318,12 @@ mod tests {
     #[test]
     fn an_index_is_the_lowest_that_is_free_and_there_is_an_end_to_them() {
         let all = || 0..MAX_RULES as u32;
-        assert_eq!(lowest_free([].into_iter()), Some(0));
-        assert_eq!(lowest_free([0, 1, 3].into_iter()), Some(2));
-        assert_eq!(lowest_free(all().filter(|index| *index != 9_999)), Some(9_999));
-        assert_eq!(lowest_free(all()), None);
+        assert_eq!(free_indices([].into()).next(), Some(0));
+        assert_eq!(free_indices([0, 1, 3].into()).take(2).collect::<Vec<_>>(), [2, 4]);
+        assert_eq!(
+            free_indices(all().filter(|index| *index != 9_999).collect()).collect::<Vec<_>>(),
+            [9_999]
+        );
+        assert_eq!(free_indices(all().collect()).next(), None);
     }
 }

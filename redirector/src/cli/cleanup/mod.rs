@@ -8,7 +8,7 @@ mod directories;
 mod holders;
 
 use std::{
-    io::{self, Write as _},
+    io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -19,7 +19,7 @@ use socket2::Type;
 use self::holders::Holder;
 use super::{args, exit::Failure};
 use crate::{
-    config::Target,
+    config::{Target, file::DaemonOptions},
     control::{Error, SCHEMA, Stale, handoff_path, remove_stale},
     kernel::{self, AttachedProgram},
     observe::escaped,
@@ -64,7 +64,9 @@ const FILLED: &str = "there are files in it that redirector did not make";
 pub(super) fn cleanup(socket: &Path, command: &args::Cleanup) -> Result<(), Failure> {
     let mut cleaned = Cleaned { schema: SCHEMA, removed: Vec::new(), kept: Vec::new(), programs: Vec::new() };
     match &command.target {
-        Some(target) => cleaned.programs = programs(target, &command.engines.opener())?,
+        Some(target) => {
+            cleaned.programs = programs(target, &command.engines.opener(&DaemonOptions::default()))?;
+        }
         None => {
             for (path, kind) in [(socket.to_owned(), Type::STREAM), (handoff_path(socket), Type::SEQPACKET)] {
                 match remove_stale(&path, kind).map_err(|error| Failure::failed(&error))? {
@@ -78,8 +80,7 @@ pub(super) fn cleanup(socket: &Path, command: &args::Cleanup) -> Result<(), Fail
     }
     let mut out = io::stdout().lock();
     if command.json {
-        serde_json::to_writer(&mut out, &cleaned).map_err(io::Error::from)?;
-        writeln!(out)?;
+        crate::cli::output::json(&mut out, &cleaned)?;
     } else {
         print(&mut out, &cleaned)?;
     }

@@ -19,6 +19,10 @@ pub(super) fn of(command: &str) -> &'static [Example] {
         "run" => &[
             ("Start the daemon on the usual socket:", "redirector run"),
             (
+                "With the rules of a file, which SIGHUP applies again:",
+                "redirector run --config /etc/redirector.toml",
+            ),
+            (
                 "Give relayed connections two minutes to end when the daemon is stopped:",
                 "redirector run --drain-timeout 2m",
             ),
@@ -57,6 +61,23 @@ pub(super) fn of(command: &str) -> &'static [Example] {
             ("Everything:", "redirector list"),
             ("One namespace, for a program:", "redirector list netns:web --json"),
         ],
+        "check" => &[
+            (
+                "Look at a file before it is applied, in a pipeline for example:",
+                "redirector check redirector.toml",
+            ),
+            ("The JSON schema, for an editor:", "redirector check --schema > redirector.schema.json"),
+        ],
+        "apply" => &[
+            (
+                "See what a file would change; the exit code is 5 when it would:",
+                "redirector apply --dry-run redirector.toml",
+            ),
+            ("Make it so, whole or not at all:", "redirector apply redirector.toml"),
+        ],
+        "export" => {
+            &[("Begin to keep what was attached by hand in a file:", "redirector export > redirector.toml")]
+        }
         "exec" => &[
             (
                 "HAProxy as the server of a namespace, with the true addresses of its clients:",

@@ -19,12 +19,18 @@ pub(super) fn exit_codes(command: &str) -> Vec<Entry> {
         "doctor" => vec![("0", "Steering works here."), ("1", "It cannot.")],
         _ => vec![("0", "Done."), ("1", "Failed.")],
     };
-    codes.push(("2", "Wrong usage."));
+    codes.push(match command {
+        "check" | "apply" | "run" => ("2", "Wrong usage, or the file has problems."),
+        _ => ("2", "Wrong usage."),
+    });
     if matches!(command, "redirector" | "attach" | "detach" | "list" | "cleanup") {
         codes.push(("3", "There is no such namespace or rule."));
     }
-    if matches!(command, "redirector" | "attach" | "detach" | "list") {
+    if matches!(command, "redirector" | "attach" | "detach" | "list" | "apply" | "export") {
         codes.push(("4", "The daemon cannot be reached."));
+    }
+    if matches!(command, "redirector" | "apply") {
+        codes.push(("5", "`apply --dry-run` found differences."));
     }
     codes
 }

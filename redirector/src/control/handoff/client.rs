@@ -90,11 +90,7 @@ impl Handoff {
         let (length, fds) = sys::socket::receive_with_fds(&socket, &mut answer).map_err(broken("recvmsg"))?;
         let answer = &answer[..length];
         if let Ok(ErrorBody { schema: _, error }) = serde_json::from_slice(answer) {
-            return Err(HandoffError::Refused(Error {
-                code: error.code,
-                message: error.message,
-                hint: error.hint,
-            }));
+            return Err(HandoffError::Refused(error.into()));
         }
         let leased: Leased =
             serde_json::from_slice(answer).map_err(|error| broken("read the answer")(error.into()))?;

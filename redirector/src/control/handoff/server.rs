@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{LeaseRequest, Leased, MAX_MESSAGE, send_with_fds};
 use crate::{
-    control::{Caller, Code, Error, ErrorBody, ErrorDetail, SCHEMA},
+    control::{Caller, Code, Error, ErrorBody},
     sys,
 };
 
@@ -141,10 +141,7 @@ async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>, places: &Sema
             keeper.delivered();
             Ok(())
         }
-        Err(Error { code, message, hint }) => {
-            let body = ErrorBody { schema: SCHEMA, error: ErrorDetail { code, message, hint } };
-            send(&connection, &serde_json::to_vec(&body)?, &[]).await
-        }
+        Err(error) => send(&connection, &serde_json::to_vec(&ErrorBody::from(error))?, &[]).await,
     }
 }
 

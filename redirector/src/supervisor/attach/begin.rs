@@ -28,21 +28,45 @@ use crate::{
     },
 };
 
+/// A namespace that can be steered from now on.
+pub(in crate::supervisor) struct Ready {
+    pub(in crate::supervisor) netns: Arc<Namespace>,
+    fd: OwnedFd,
+    inside: Arc<Itself>,
+}
+
 /// Listeners of one consumer.
 pub(in crate::supervisor) type Bound = Vec<(Family, socket2::Socket)>;
 
 impl Supervisor {
-    /// Makes everything for a namespace that is not steered yet; the link, last of all, is what counts.
+    /// Makes everything for a namespace that is not steered yet, and starts to steer it.
     pub(super) async fn begin(
         &self,
         target: &Target,
         found: Found,
         rules: RuleTable,
         foreign_programs: Vec<AttachedProgram>,
-        handed_off: (u32, &Bound),
+        (consumer, listeners): (u32, &Bound),
     ) -> Result<Arc<Namespace>, Error> {
-        let Found { fd, file, cookie, survey, container, .. } = found;
-        let rules = Arc::new(rules);
+        let ready = self.make(target, found, Arc::new(rules), foreign_programs).await?;
+        if let Err(error) = fill_consumer(&ready.netns.instance, consumer, listeners, target) {
+            ready.netns.abort().await;
+            return Err(error);
+        }
+        self.start_steering(target, &ready).await?;
+        Ok(ready.netns)
+    }
+
+    /// Makes everything for a namespace that is not steered yet, but the link, which is what counts. Who does not start it
+    /// aborts it.
+    pub(in crate::supervisor) async fn make(
+        &self,
+        target: &Target,
+        found: Found,
+        rules: Arc<RuleTable>,
+        foreign_programs: Vec<AttachedProgram>,
+    ) -> Result<Ready, Error> {
+        let Found { fd, file, cookie, survey, container, host, .. } = found;
         let of_rules = Arc::clone(&rules);
         let (for_error, shared) = (target.clone(), Arc::clone(&self.kernel));
         let (fd, sockets, instance, black_hole) = blocking(move || {
@@ -84,6 +108,7 @@ impl Supervisor {
             cookie,
             file,
             container,
+            host,
             limits: Arc::clone(&self.limits),
             instance,
             dialer,
@@ -94,21 +119,29 @@ impl Supervisor {
             went_down: self.went_down.clone(),
         });
         netns.fill_slots().map_err(|source| failed("attach", target, &source))?;
-        let (consumer, handed_off) = handed_off;
-        fill_consumer(&netns.instance, consumer, handed_off, target)?;
         for listener in netns.listeners() {
             netns.acceptors.spawn(steering::accept(Arc::clone(&netns), listener));
         }
+        Ok(Ready { netns, fd, inside })
+    }
+
+    /// Starts to steer. Where that fails the namespace is aborted.
+    pub(in crate::supervisor) async fn start_steering(
+        &self,
+        target: &Target,
+        ready: &Ready,
+    ) -> Result<(), Error> {
+        let Ready { netns, fd, inside } = ready;
         // Before the link: a namespace that dies from here on is noticed, and what we dial there passes.
-        self.watch.add(file);
-        self.steered.insert(cookie, &inside);
+        self.watch.add(netns.file);
+        self.steered.insert(netns.cookie, inside);
         if let Err(source) = netns.instance.attach(fd.as_fd()) {
             // Whether it is watched for another reason is found out where that is done for all.
-            self.steered.remove(cookie);
+            self.steered.remove(netns.cookie);
             netns.abort().await;
             return Err(failed("attach", target, &source));
         }
-        Ok(netns)
+        Ok(())
     }
 }
 

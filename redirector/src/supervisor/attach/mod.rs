@@ -1,6 +1,7 @@
 //! `attach`: validate, make, publish. Whatever fails, the state before is the state after.
 
 mod begin;
+mod judge;
 mod plan;
 mod survey;
 
@@ -12,10 +13,13 @@ use std::{
 
 use redirector_ebpf::{PROTOCOL_TCP, slot};
 
-pub(super) use self::begin::{Bound, bind_both, make_inside};
 use self::{
     begin::fill_consumer,
     plan::{Plan, plan, with},
+};
+pub(super) use self::{
+    begin::{Bound, Ready, bind_both, make_inside},
+    judge::{foreign_programs, may_be_meant},
     survey::{Found, find_out, warnings},
 };
 use super::{
@@ -26,9 +30,8 @@ use super::{
     rules::{RuleState, RuleTable},
 };
 use crate::{
-    config::{Destination, RuleSpec, Target},
+    config::{Destination, Origin, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
-    kernel::{self, AttachedProgram},
     netns::{Family, NetnsCookie},
     target::{OpenNetns, TargetError},
 };
@@ -39,6 +42,7 @@ pub(super) struct Wanted {
     pub(super) spec: RuleSpec,
     pub(super) host_netns: HostNetns,
     pub(super) how: How,
+    pub(super) origin: Origin,
 }
 
 /// Whether the host's own namespace may be meant.
@@ -122,7 +126,8 @@ impl Supervisor {
         };
         let follow = if follow { Follow::Begin } else { Follow::Not };
         let how = if dry_run { How::DryRun } else { How::Rule(follow) };
-        Ok(self.put_into(caller, Wanted { target, spec, host_netns, how }, opened).await?.answer)
+        let wanted = Wanted { target, spec, host_netns, how, origin: Origin::Api };
+        Ok(self.put_into(caller, wanted, opened).await?.answer)
     }
 
     /// Opens what is wanted and puts a rule into force there.
@@ -132,7 +137,7 @@ impl Supervisor {
     }
 
     /// What a cookie means is known only to the table.
-    async fn open_unless_steered(
+    pub(super) async fn open_unless_steered(
         &self,
         target: &Target,
         caller: Caller,
@@ -150,7 +155,7 @@ impl Supervisor {
         wanted: Wanted,
         opened: Option<OpenNetns>,
     ) -> Result<Put, Error> {
-        let Wanted { target, spec, host_netns, how } = wanted;
+        let Wanted { target, spec, host_netns, how, origin } = wanted;
         let missing = if how == How::Rule(Follow::Still) { Missing::Down } else { Missing::Refused };
         let whereabouts = self.whereabouts(&spec, caller, missing).await?;
         // One change at a time; the data path takes no part in this lock.
@@ -165,30 +170,19 @@ impl Supervisor {
             Some(opened) => opened,
             None => open_again(&table, &target)?,
         };
-        if opened.host && host_netns == HostNetns::Refused {
-            return Err(is_the_hosts(&target, &opened));
-        }
-        let found = find_out(opened, &target, &spec).await?;
-        if spec.to == [Destination::Original] && !found.survey.loopback_up {
-            let message =
-                format!("target `{target}`: the loopback device `lo` is down there, `original` needs it");
-            return Err(
-                Error::new(Code::Failed, message).with_hint("`ip link set lo up` inside the namespace")
-            );
-        }
+        may_be_meant(&target, &opened, host_netns)?;
+        let found = find_out(opened, &target, Some(&spec)).await?;
         let existing = table.get(&found.cookie).cloned();
         if let How::Rule(follow) = how {
             self.may_change(existing.as_deref(), &target, &spec, follow)?;
         }
         let followed = spec.clone();
-        self.judge_interfaces(&target, &spec, (&found.survey, missing))?;
         let Plan { result, rule, index, consumer } = plan(existing.as_deref(), spec, how)?;
         let warnings = warnings(existing.as_deref(), &rule, &found);
-        let ours: Vec<u32> = existing.iter().filter_map(|netns| netns.instance.program_id().ok()).collect();
-        let foreign: Vec<_> = found.programs.iter().filter(|one| !ours.contains(&one.id)).cloned().collect();
-        if result != AttachResult::Unchanged && !rule.coexist {
-            no_other_redirector(&target, &foreign)?;
-        }
+        let foreign = foreign_programs(existing.as_deref(), &found);
+        // What is there stays there.
+        let in_its_way = if result == AttachResult::Unchanged { &[][..] } else { &foreign };
+        self.judge(&target, &rule, (&found, in_its_way), (&whereabouts, missing))?;
         let mut answer = Attached {
             schema: SCHEMA,
             result,
@@ -200,14 +194,7 @@ impl Supervisor {
             foreign_programs: foreign.clone(),
             existing_connections: found.existing_connections,
         };
-        if rule.coexist && whereabouts.elsewhere.as_ref().is_some_and(|one| one.is_in(found.cookie)) {
-            let message = format!(
-                "destination `{}`: it is in the namespace itself, where another redirector may take what is on its way there, so not with `coexist`",
-                rule.to
-            );
-            return Err(Error::new(Code::Failed, message));
-        }
-        let state = Arc::new(RuleState::new(rule, index, consumer, whereabouts));
+        let state = Arc::new(RuleState::new(rule, origin, (index, consumer), whereabouts));
         state.set_interfaces(&found.survey.interfaces);
         let (before, changed, kernel) = (existing.clone(), Arc::clone(&state), Arc::clone(&self.kernel));
         let rules = blocking(move || with(before.as_deref(), changed, &kernel.rule_sets)).await?;
@@ -248,9 +235,13 @@ impl Supervisor {
                 (netns, listeners)
             }
         };
-        if let How::Rule(follow) = how {
+        // Whether a file's rule follows is for the file to say.
+        let is_files = netns.published.load().current.get(&answer.rule).is_some_and(|state| state.is_files());
+        if let How::Rule(follow) = how
+            && (follow == Follow::Still || !is_files)
+        {
             let name = answer.rule.clone();
-            let rule = (name.clone(), RuleSpec { name: Some(name), ..followed }, host_netns);
+            let rule = (name.clone(), RuleSpec { name: Some(name), ..followed }, (host_netns, origin));
             let changed = self.keep_following(&mut table, follow, (&target, container), &netns, rule).await;
             if changed && answer.result == AttachResult::Unchanged {
                 answer.result = AttachResult::Changed;
@@ -264,7 +255,7 @@ impl Supervisor {
 }
 
 /// Opens a namespace that is steered.
-fn open_again(table: &Table, target: &Target) -> Result<OpenNetns, Error> {
+pub(super) fn open_again(table: &Table, target: &Target) -> Result<OpenNetns, Error> {
     let known = match target {
         Target::Cookie(cookie) => table.get(&NetnsCookie(*cookie)),
         _ => None,
@@ -275,28 +266,9 @@ fn open_again(table: &Table, target: &Target) -> Result<OpenNetns, Error> {
         fd,
         file: known.file,
         path: PathBuf::new(),
-        host: false,
+        host: known.host,
         container: known.container.clone(),
     })
-}
-
-fn is_the_hosts(target: &Target, opened: &OpenNetns) -> Error {
-    let message = match &opened.container {
-        None => format!("target `{target}`: that is the host's own network namespace"),
-        Some(_) => format!("target `{target}`: that container uses the host's own network namespace"),
-    };
-    Error::new(Code::Failed, message)
-        .with_hint("steering it takes traffic of the whole host; if you mean it, add `--host-netns`")
-}
-
-/// Whether nobody else's redirector is attached there: of two programs that steer the same connection the first has it.
-fn no_other_redirector(target: &Target, foreign: &[AttachedProgram]) -> Result<(), Error> {
-    let Some(other) = foreign.iter().find(|one| one.name == kernel::PROGRAM) else { return Ok(()) };
-    let message =
-        format!("target `{target}`: another redirector is attached there already, with program {}", other.id);
-    let hint =
-        "detach it there; `--coexist` attaches beside it: of two that steer a connection the first has it";
-    Err(Error::new(Code::Failed, message).with_hint(hint))
 }
 
 /// The listeners that a receiver gets with the answer.
@@ -310,7 +282,11 @@ async fn own_listeners(found: &Found, target: &Target, how: How) -> Result<Bound
 }
 
 /// Makes what `drop` leads to, where it is not there yet.
-async fn make_black_hole(netns: &Arc<Namespace>, fd: OwnedFd, protocols: Vec<u32>) -> Result<(), Error> {
+pub(super) async fn make_black_hole(
+    netns: &Arc<Namespace>,
+    fd: OwnedFd,
+    protocols: Vec<u32>,
+) -> Result<(), Error> {
     let netns = Arc::clone(netns);
     blocking(move || {
         let mut black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);

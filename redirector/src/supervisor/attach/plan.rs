@@ -10,6 +10,7 @@ use crate::{
     control::{AttachResult, Code, Error},
     kernel::RuleSets,
     supervisor::{
+        follow::Follow,
         namespace::Namespace,
         rules::{RuleState, RuleTable},
     },
@@ -52,6 +53,12 @@ pub(super) fn plan(existing: Option<&Namespace>, spec: RuleSpec, how: How) -> Re
             return Err(Error::new(Code::Failed, message).with_hint("detach it first, or take another name"));
         }
         let unchanged = state.rule.is_like(&rule);
+        if state.is_files() && !unchanged && how != How::Rule(Follow::Still) {
+            let message =
+                format!("rule `{}`: in `{}` it is that of a configuration file", rule.name, netns.target);
+            let hint = "change it in the file and `apply` that, or take another name";
+            return Err(Error::new(Code::Failed, message).with_hint(hint));
+        }
         let result = if unchanged { AttachResult::Unchanged } else { AttachResult::Changed };
         let rule = if unchanged { state.rule.clone() } else { rule };
         return Ok(Plan { result, rule, index: state.index, consumer });

@@ -18,32 +18,38 @@ use crate::{
 };
 
 /// What was found out about a namespace, before anything is changed there.
-pub(super) struct Found {
-    pub(super) fd: OwnedFd,
-    pub(super) file: NetnsFile,
-    pub(super) cookie: NetnsCookie,
-    pub(super) survey: Survey,
-    pub(super) programs: Vec<AttachedProgram>,
-    pub(super) existing_connections: u64,
-    pub(super) container: Option<ContainerId>,
+pub(in crate::supervisor) struct Found {
+    pub(in crate::supervisor) fd: OwnedFd,
+    pub(in crate::supervisor) file: NetnsFile,
+    pub(in crate::supervisor) cookie: NetnsCookie,
+    pub(in crate::supervisor) survey: Survey,
+    pub(in crate::supervisor) programs: Vec<AttachedProgram>,
+    pub(in crate::supervisor) existing_connections: u64,
+    pub(in crate::supervisor) container: Option<ContainerId>,
+    pub(in crate::supervisor) host: bool,
 }
 
-/// Goes and looks, and changes nothing.
-pub(super) async fn find_out(opened: OpenNetns, target: &Target, spec: &RuleSpec) -> Result<Found, Error> {
-    let OpenNetns { fd, file, container, .. } = opened;
-    let spec = spec.clone();
+/// Goes and looks, and changes nothing. Connections that are open are counted that a rule would have taken.
+pub(in crate::supervisor) async fn find_out(
+    opened: OpenNetns,
+    target: &Target,
+    spec: Option<&RuleSpec>,
+) -> Result<Found, Error> {
+    let OpenNetns { fd, file, container, host, .. } = opened;
+    let spec = spec.cloned();
     let target = target.clone();
     blocking(move || {
-        let accepts = |local, remote: SocketAddr| spec.takes(remote.ip(), local);
+        let accepts =
+            |spec: &RuleSpec| netns::established(|local, remote: SocketAddr| spec.takes(remote.ip(), local));
         let error = |error: &(dyn std::error::Error + 'static)| failed("look at", &target, error);
         let look = || {
             let cookie = NetnsCookie::here().map_err(std::io::Error::other)?;
-            std::io::Result::Ok((cookie, netns::survey()?, netns::established(accepts)?))
+            std::io::Result::Ok((cookie, netns::survey()?, spec.as_ref().map_or(Ok(0), accepts)?))
         };
         let (cookie, survey, existing_connections) =
             netns::enter(&fd, look).and_then(|result| result).map_err(|source| error(&source))?;
         let programs = kernel::attached_programs(fd.as_fd()).map_err(|source| error(&source))?;
-        Ok(Found { fd, file, cookie, survey, programs, existing_connections, container })
+        Ok(Found { fd, file, cookie, survey, programs, existing_connections, container, host })
     })
     .await
 }
@@ -54,7 +60,11 @@ fn have_one_in_common<T: PartialEq>(one: &[T], other: &[T]) -> bool {
 }
 
 /// What may surprise the user.
-pub(super) fn warnings(existing: Option<&Namespace>, rule: &Rule, found: &Found) -> Vec<String> {
+pub(in crate::supervisor) fn warnings(
+    existing: Option<&Namespace>,
+    rule: &Rule,
+    found: &Found,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     for matching in &rule.matches {
         if let Some(prefix) = &matching.prefix

@@ -157,7 +157,13 @@ impl Supervisor {
                 }
             };
             let (target, how) = (target.clone(), How::Rule(Follow::Still));
-            let wanted = Wanted { target, spec: followed.spec, host_netns: followed.host_netns, how };
+            let wanted = Wanted {
+                target,
+                spec: followed.spec,
+                host_netns: followed.host_netns,
+                how,
+                origin: followed.origin,
+            };
             if let Err(error) = self.put_into(nobody, wanted, Some(opened)).await {
                 // One rule's trouble is not another's.
                 is_settled = false;

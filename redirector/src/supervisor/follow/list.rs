@@ -1,14 +1,14 @@
 //! Which rules follow which containers.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::watch;
 
 use crate::{
-    config::{Container, Engine, RuleName, RuleSpec, Target},
+    config::{Container, Engine, Origin, RuleName, RuleSpec, Target},
     netns::NetnsCookie,
     observe::RateLimit,
     supervisor::attach::HostNetns,
@@ -17,15 +17,16 @@ use crate::{
 
 /// A rule that follows.
 #[derive(Clone, Debug)]
-pub(super) struct Followed {
-    pub(super) spec: RuleSpec,
-    pub(super) host_netns: HostNetns,
+pub(in crate::supervisor) struct Followed {
+    pub(in crate::supervisor) spec: RuleSpec,
+    pub(in crate::supervisor) host_netns: HostNetns,
+    pub(in crate::supervisor) origin: Origin,
     /// The container that had the name last.
-    pub(super) id: ContainerId,
+    pub(in crate::supervisor) id: ContainerId,
     /// Where it was last.
-    pub(super) at: Option<NetnsCookie>,
+    pub(in crate::supervisor) at: Option<NetnsCookie>,
     /// What keeps it waiting, when it is not there.
-    pub(super) why: String,
+    pub(in crate::supervisor) why: String,
 }
 
 type Key = (Container, RuleName);
@@ -72,7 +73,7 @@ impl Follows {
     }
 
     /// All of it, by container.
-    pub(super) fn all(&self) -> Vec<(Container, Followed)> {
+    pub(in crate::supervisor) fn all(&self) -> Vec<(Container, Followed)> {
         self.list().iter().map(|((container, _), followed)| (container.clone(), followed.clone())).collect()
     }
 
@@ -166,6 +167,21 @@ impl Follows {
         self.remove_where(|(one, rule), followed| {
             one != container && rule == name && followed.at == Some(at)
         });
+    }
+
+    /// A file was applied: these are all of the rules that follow for files, and these of others do not any more.
+    pub(in crate::supervisor) fn replace(
+        &self,
+        of_files: Vec<(Container, RuleName, Followed)>,
+        gone: &HashSet<(Container, RuleName)>,
+    ) {
+        let mut list = self.list();
+        list.retain(|key, followed| followed.origin != Origin::File && !gone.contains(key));
+        let containers: BTreeSet<_> = of_files.iter().map(|(container, ..)| container.clone()).collect();
+        list.extend(of_files.into_iter().map(|(container, name, followed)| ((container, name), followed)));
+        drop(list);
+        // They may have gone elsewhere meanwhile. An engine that nobody is followed of need not be listened to.
+        self.look_at(containers);
     }
 
     /// A namespace has died. The containers whose rules wait from now on.

@@ -11,11 +11,10 @@ use std::sync::Arc;
 
 use redirector_ebpf::MAX_RULES;
 
-use self::list::Followed;
-pub(super) use self::list::Follows;
+pub(super) use self::list::{Followed, Follows};
 use super::{Supervisor, Table, attach::HostNetns, namespace::Namespace, rules::RuleState};
 use crate::{
-    config::{Container, RuleName, RuleSpec, Target},
+    config::{Container, Origin, RuleName, RuleSpec, Target},
     control::{AttachResult, Attached, Code, Detached, Error, SCHEMA, WaitingView},
     netns::NetnsCookie,
     target::ContainerId,
@@ -76,7 +75,7 @@ impl Supervisor {
         follow: Follow,
         (target, id): (&Target, Option<ContainerId>),
         netns: &Arc<Namespace>,
-        (name, spec, host_netns): (RuleName, RuleSpec, HostNetns),
+        (name, spec, (host_netns, origin)): (RuleName, RuleSpec, (HostNetns, Origin)),
     ) -> bool {
         let (Target::Container(container), Some(id), Follow::Begin | Follow::Still) = (target, id, follow)
         else {
@@ -89,7 +88,7 @@ impl Supervisor {
             self.follows.take_over(container, netns.cookie, &name);
         }
         let followed =
-            Followed { spec, host_netns, id: id.clone(), at: Some(netns.cookie), why: String::new() };
+            Followed { spec, host_netns, origin, id: id.clone(), at: Some(netns.cookie), why: String::new() };
         let before = self.follows.keep(container, &name, followed.clone());
         if let Some(before) = &before {
             if before.id != id {
@@ -131,11 +130,17 @@ impl Supervisor {
             return Err(Error::new(Code::Failed, message));
         }
         let spec = RuleSpec { name: Some(name.clone()), ..spec };
+        let before = self.follows.get(container, &name);
+        if before.as_ref().is_some_and(|before| before.origin == Origin::File) {
+            let message = format!("rule `{name}`: for `{container}` it is that of a configuration file");
+            let hint = "change it in the file and `apply` that, or take another name";
+            return Err(Error::new(Code::Failed, message).with_hint(hint));
+        }
         if !dry_run {
             // Where it is in force, and of which container, is not what has changed.
-            let before = self.follows.get(container, &name);
             let (id, at) = before.map_or((id, None), |before| (before.id, before.at));
-            self.follows.keep(container, &name, Followed { spec, host_netns, id, at, why });
+            let origin = Origin::Api;
+            self.follows.keep(container, &name, Followed { spec, host_netns, origin, id, at, why });
             // It may run by now.
             self.follows.look_at([container.clone()]);
             tracing::info!(target = %container, rule = %name, "the rule waits until the container runs");

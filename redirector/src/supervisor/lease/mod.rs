@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{
     config::{
-        DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Destination, ParseError, RuleName, RuleSpec, Span,
-        Target,
+        DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Destination, Origin, ParseError, RuleName, RuleSpec,
+        Span, Target,
     },
     control::{
         Caller, Code, Error, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver, SCHEMA,
@@ -127,6 +127,7 @@ impl Leases for Supervisor {
             spec,
             host_netns: if host_netns { HostNetns::Allowed } else { HostNetns::Refused },
             how: How::Lease(if asked.is_some() { Delivery::OnDemand } else { Delivery::AtOnce }),
+            origin: Origin::Lease,
         };
         let Put { answer, netns, state, listeners } = self.put(caller, wanted).await?;
         let netns = netns.ok_or_else(|| Error::new(Code::Failed, "no namespace was attached"))?;

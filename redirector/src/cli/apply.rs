@@ -1,0 +1,105 @@
+//! `redirector apply`.
+
+use std::{io, path::Path};
+
+use serde_json::Value;
+
+use super::{args, exit::Failure, file::Source, output};
+use crate::{
+    config::file::DaemonOptions,
+    control::{self, Applied, ApplyRequest, Change, ClientError, RuleState},
+};
+
+pub(super) async fn apply(socket: &Path, command: args::Apply) -> Result<(), Failure> {
+    let args::Apply { file: path, dry_run, prune, json } = command;
+    let source = Source::read(&path)?;
+    let file = source.parse_or_tell()?;
+    if file.daemon != DaemonOptions::default() {
+        super::exit::say(
+            "note",
+            "`[daemon]` is read by `redirector run --config` when it starts, and by nobody else",
+        );
+    }
+    let request = ApplyRequest { namespaces: file.namespaces.clone(), dry_run, prune };
+    let answer = control::call::<Applied>(socket, "/v1/apply", &request).await;
+    let answer = answer.map_err(|error| match error {
+        ClientError::Refused(error) => source.refused(&file, error),
+        other => other.into(),
+    })?;
+    let mut out = io::stdout().lock();
+    if json {
+        output::json(&mut out, &answer)?;
+    } else {
+        print(&mut out, &answer)?;
+    }
+    for warning in &answer.warnings {
+        super::exit::say("warning", warning);
+    }
+    if dry_run && !answer.changes.is_empty() { Err(Failure::differences()) } else { Ok(()) }
+}
+
+fn print(out: &mut impl io::Write, answer: &Applied) -> io::Result<()> {
+    let Applied { schema: _, dry_run, changes, unchanged, warnings: _ } = answer;
+    let (mut added, mut changed, mut removed) = (0, 0, 0);
+    for change in changes {
+        let Change { target, cookie: _, rule, before, after } = change;
+        let (sign, text) = match (before, after) {
+            (None, Some(after)) => {
+                added += 1;
+                ("+", values(after))
+            }
+            (Some(before), Some(after)) => {
+                changed += 1;
+                ("~", differences(before, after))
+            }
+            (Some(before), None) => {
+                removed += 1;
+                ("-", values(before))
+            }
+            (None, None) => continue,
+        };
+        let target = target.to_string();
+        writeln!(out, "{sign} {} {rule}: {}", target.escape_debug(), text.escape_debug())?;
+    }
+    let would = if *dry_run { "would be " } else { "" };
+    writeln!(
+        out,
+        "{would}applied: {added} added, {changed} changed, {removed} removed, {unchanged} unchanged"
+    )
+}
+
+/// What a rule says, by the keys of a file. Those of the command line's defaults are not of interest.
+fn keys(state: &RuleState) -> serde_json::Map<String, Value> {
+    let rule = serde_json::to_value(&state.rule);
+    let Ok(Value::Object(mut keys)) = rule else { unreachable!("a rule is an object") };
+    keys.remove("name");
+    if let Some(follows) = &state.follows {
+        keys.insert("follows".into(), follows.to_string().into());
+    }
+    keys
+}
+
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None => "none".into(),
+        Some(Value::Array(items)) => items.iter().map(|item| shown(Some(item))).collect::<Vec<_>>().join(" "),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn values(state: &RuleState) -> String {
+    let keys = keys(state);
+    format!("{} to {}", shown(keys.get("match")), shown(keys.get("to")))
+}
+
+/// Each key that is other.
+fn differences(before: &RuleState, after: &RuleState) -> String {
+    let (before, after) = (keys(before), keys(after));
+    let mut names: Vec<_> = before.keys().chain(after.keys()).collect();
+    names.sort();
+    names.dedup();
+    let other = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let other = other.map(|name| format!("{name} {} -> {}", shown(before.get(name)), shown(after.get(name))));
+    other.collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,114 @@
+//! A configuration file, as commands get it: read, and its problems told each with its place.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use super::exit::Failure;
+use crate::{
+    config::file::{ConfigFile, MAX_SIZE, Place, Problem},
+    control::{Error, Refusal},
+    observe,
+};
+
+/// As many are told as fit on some screens.
+const TOLD: usize = 200;
+
+/// A file that could be read.
+pub(super) struct Source {
+    path: PathBuf,
+    content: Vec<u8>,
+}
+
+impl Source {
+    /// Reads a file; `-` is standard input.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let failed = |error: io::Error| Failure::text(format!("file `{}`: {error}", path.display()));
+        let mut content = Vec::new();
+        // One byte more shows that there is more.
+        let most = MAX_SIZE as u64 + 1;
+        if path == Path::new("-") {
+            io::stdin().lock().take(most).read_to_end(&mut content)
+        } else {
+            File::open(path).and_then(|file| file.take(most).read_to_end(&mut content))
+        }
+        .map_err(failed)?;
+        if content.len() > MAX_SIZE {
+            let message = format!(
+                "file `{}`: larger than {} MiB, the most that is read",
+                path.display(),
+                MAX_SIZE >> 20
+            );
+            return Err(Failure::usage(message));
+        }
+        Ok(Self { path: path.to_owned(), content })
+    }
+
+    /// What it says; else everything that is wrong with it.
+    pub(super) fn parse(&self) -> Result<ConfigFile, Vec<Problem>> {
+        ConfigFile::parse(&self.content)
+    }
+
+    /// As [`Self::parse`], the problems told.
+    pub(super) fn parse_or_tell(&self) -> Result<ConfigFile, Failure> {
+        self.parse().map_err(|problems| self.refuse(&problems))
+    }
+
+    /// What is wrong with it where it is to be applied.
+    pub(super) fn problems(file: &ConfigFile, error: &Error) -> Vec<Problem> {
+        let problem = |refusal: &Refusal| Problem {
+            place: file.place(refusal.namespace, refusal.rule).unwrap_or_default(),
+            message: refusal.message.clone(),
+            hint: refusal.hint.clone(),
+        };
+        error.problems.iter().map(problem).collect()
+    }
+
+    /// Tells why it is not applied.
+    pub(super) fn refused(&self, file: &ConfigFile, error: Error) -> Failure {
+        for problem in Self::problems(file, &error) {
+            self.tell(&problem);
+        }
+        match error.problems.len() {
+            0 => error.into(),
+            count => {
+                let message =
+                    format!("file `{}`: {}; nothing is changed", self.path.display(), counted(count));
+                Failure::from(Error { message, hint: None, ..error })
+            }
+        }
+    }
+
+    fn tell(&self, Problem { place, message, hint }: &Problem) {
+        self.say_at("error", *place, message);
+        if let Some(hint) = hint {
+            self.say_at("hint", *place, hint);
+        }
+    }
+
+    /// Tells the problems, and what comes of them.
+    pub(super) fn refuse(&self, problems: &[Problem]) -> Failure {
+        problems.iter().take(TOLD).for_each(|problem| self.tell(problem));
+        Failure::usage(format!(
+            "file `{}`: {}; nothing is changed",
+            self.path.display(),
+            counted(problems.len())
+        ))
+    }
+
+    /// One line about a place.
+    fn say_at(&self, what: &str, place: Place, text: &str) {
+        let path = self.path.display().to_string();
+        super::exit::say_plainly(&format!("{}:{place}: {what}: {text}", observe::escaped(&path)));
+    }
+}
+
+fn counted(problems: usize) -> String {
+    match problems {
+        1 => "1 problem".into(),
+        count if count > TOLD => format!("{count} problems, of which the first {TOLD} are told"),
+        count => format!("{count} problems"),
+    }
+}

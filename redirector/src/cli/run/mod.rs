@@ -1,0 +1,174 @@
+//! `redirector run`: the daemon.
+
+mod reload;
+
+use std::{
+    io,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+use socket2::Type;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use super::{args, exit::Failure, file::Source};
+use crate::{
+    config::file::ConfigFile,
+    control::{self, DEFAULT_SOCKET, SocketFile, handoff_path},
+    observe,
+    supervisor::{Supervisor, affordable_connections, raise_limits},
+    target::{self, Opener},
+};
+
+/// What is said on the command line, else in the file, else by nobody.
+struct Setup {
+    socket: PathBuf,
+    opener: Opener,
+    max_connections: usize,
+    drain_timeout: Duration,
+    /// The file, read.
+    config: Option<(PathBuf, ConfigFile)>,
+}
+
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Failure> {
+    let args::Run { config, drain_timeout, max_connections, log_format, engines } = command;
+    let config = config.map(|path| Ok::<_, Failure>((Source::read(&path)?.parse_or_tell()?, path)));
+    let config = config.transpose()?.map(|(file, path)| (path, file));
+    let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
+    observe::init(log_format.or(daemon.log_format).unwrap_or_default());
+    let opener = engines.opener(&daemon);
+    let max_connections = connections(max_connections.or(daemon.max_connections));
+    if let Err(why) = target::sees_host() {
+        tracing::warn!(why, "cannot learn that namespaces die: detach them before they do");
+    }
+    let setup = Setup {
+        socket: socket.or(daemon.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
+        opener,
+        max_connections,
+        drain_timeout: drain_timeout.or(daemon.drain_timeout).map_or(DRAIN_TIMEOUT, |span| span.0),
+        config,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(setup))
+}
+
+/// As many as are wanted, and as the limit of open files allows.
+fn connections(wanted: Option<NonZeroU32>) -> usize {
+    let files = raise_limits();
+    let affordable = affordable_connections(files);
+    match wanted.map(|wanted| wanted.get() as usize) {
+        Some(wanted) if wanted > affordable => {
+            tracing::warn!(
+                wanted,
+                affordable,
+                files,
+                "--max-connections: more than the limit of open files allows"
+            );
+            affordable
+        }
+        Some(wanted) => wanted,
+        None => affordable,
+    }
+}
+
+async fn serve(setup: Setup) -> Result<(), Failure> {
+    let Setup { socket, opener, max_connections, drain_timeout, config } = setup;
+    let mut signals = Signals::new()?;
+    let bind = |path: &Path, kind| SocketFile::bind(path, kind).map_err(|error| Failure::failed(&error));
+    let (file, listener) = bind(&socket, Type::STREAM)?;
+    let (handoff_file, handoff) = bind(&handoff_path(&socket), Type::SEQPACKET)?;
+    let listener = UnixListener::from_std(listener.into())?;
+    let supervisor = Supervisor::start(max_connections, opener)?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let api = Arc::clone(&supervisor);
+    let server = tokio::spawn(control::serve(listener, api, async {
+        drop(stopped.await);
+    }));
+    let handoffs = tokio::spawn(control::serve_handoff(handoff, Arc::clone(&supervisor)));
+    if let Some((path, file)) = &config {
+        reload::first(&supervisor, path, file).await?;
+    }
+    tracing::info!(socket = %socket.display(), max_connections, "ready");
+    notify(&[NotifyState::Ready]);
+
+    let name = loop {
+        match signals.next().await {
+            Asked::Stop(name) => break name,
+            Asked::Reload => match &config {
+                Some((path, file)) => {
+                    reload::again(&supervisor, path, &file.daemon).await;
+                }
+                None => tracing::warn!("SIGHUP: there is no file to apply, for want of --config"),
+            },
+        }
+    };
+    tracing::info!(signal = name, "stopping");
+    notify(&[NotifyState::Stopping]);
+    drop(stop);
+    handoffs.abort();
+    supervisor
+        .drain(async {
+            tokio::select! {
+                () = tokio::time::sleep(drain_timeout) => {}
+                name = signals.stop() => tracing::warn!(signal = name, "not waiting any longer"),
+            }
+        })
+        .await;
+    // A client that keeps its connection open must not keep us.
+    server.abort();
+    drop(server.await);
+    drop((file, handoff_file));
+    Ok(())
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop(&'static str),
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Asked::Stop(name) = self.next().await {
+                return name;
+            }
+        }
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "sd_notify");
+    }
+}

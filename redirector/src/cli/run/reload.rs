@@ -1,0 +1,84 @@
+//! The daemon's own file: at its start, and at SIGHUP.
+
+use std::{path::Path, sync::Arc};
+
+use sd_notify::NotifyState;
+
+use super::notify;
+use crate::{
+    cli::{exit::Failure, file::Source},
+    config::file::{ConfigFile, DaemonOptions, Problem},
+    control::{Api as _, Applied, ApplyRequest, Caller, Error},
+    supervisor::Supervisor,
+};
+
+async fn apply(supervisor: &Arc<Supervisor>, file: &ConfigFile) -> Result<Applied, Error> {
+    let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: Some(0) };
+    let request = ApplyRequest { namespaces: file.namespaces.clone(), ..ApplyRequest::default() };
+    Arc::clone(supervisor).apply(caller, request).await
+}
+
+/// Applies the file that the daemon starts with: a daemon without it is none.
+pub(super) async fn first(
+    supervisor: &Arc<Supervisor>,
+    path: &Path,
+    file: &ConfigFile,
+) -> Result<(), Failure> {
+    match apply(supervisor, file).await {
+        Ok(applied) => {
+            warn(&applied);
+            Ok(())
+        }
+        Err(error) => {
+            log(path, &Source::problems(file, &error));
+            Err(error.into())
+        }
+    }
+}
+
+/// Reads the file again and applies it. What was in force stays so when that cannot be done. `before` is what the daemon
+/// was started with.
+pub(super) async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions) {
+    // systemd waits for the end of it.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "sd_notify"),
+    }
+    match Source::read(path).map(|source| source.parse()) {
+        Err(failure) => tracing::error!(error = %failure, "SIGHUP: nothing is changed"),
+        Ok(Err(problems)) => {
+            log(path, &problems);
+            tracing::error!(file = %path.display(), problems = problems.len(), "SIGHUP: nothing is changed");
+        }
+        Ok(Ok(file)) => {
+            if file.daemon != *before {
+                tracing::warn!(
+                    "SIGHUP: `[daemon]` is read at the start only; what is other there needs a restart"
+                );
+            }
+            match apply(supervisor, &file).await {
+                Ok(applied) => {
+                    warn(&applied);
+                    tracing::info!(changes = applied.changes.len(), "SIGHUP: the file is applied");
+                }
+                Err(error) => {
+                    log(path, &Source::problems(&file, &error));
+                    tracing::error!(%error, "SIGHUP: nothing is changed");
+                }
+            }
+        }
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+fn warn(applied: &Applied) {
+    for warning in &applied.warnings {
+        tracing::warn!(warning, "apply");
+    }
+}
+
+fn log(path: &Path, problems: &[Problem]) {
+    for Problem { place, message, hint } in problems {
+        tracing::error!(file = %path.display(), line = place.line, column = place.column, hint, "{message}");
+    }
+}

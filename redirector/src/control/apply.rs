@@ -1,0 +1,86 @@
+//! The documents of `apply` and `export`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{RuleName, RuleSpec, Target, file::NamespaceSpec};
+
+/// Body of `POST /v1/apply`: all that files want.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// As the file has them.
+    #[serde(default)]
+    pub namespaces: Vec<NamespaceSpec>,
+    /// Say what would be done, and do nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Take over the rules of `attach` as well.
+    #[serde(default)]
+    pub prune: bool,
+}
+
+/// Answer to `POST /v1/apply`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Applied {
+    /// [`super::SCHEMA`].
+    pub schema: u32,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// By namespace.
+    pub changes: Vec<Change>,
+    /// Rules that are as the file wants them.
+    pub unchanged: u64,
+    /// What may surprise, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// What becomes of one rule.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// As the file names it, or, when it does not, as it was attached.
+    pub target: Target,
+    /// The netns cookie; 0 while the rule waits for its container.
+    pub cookie: u64,
+    /// The rule's name.
+    pub rule: RuleName,
+    /// What was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<RuleState>,
+    /// What is there from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<RuleState>,
+}
+
+/// A rule, before or after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleState {
+    /// What it says.
+    pub rule: RuleSpec,
+    /// The container that it goes with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Target>,
+}
+
+/// Why a file cannot be applied: one problem.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which namespace of the request, from 0.
+    pub namespace: usize,
+    /// Which of its rules, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<usize>,
+    /// For people: one line.
+    pub message: String,
+    /// A known mend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// Answer to `GET /v1/export`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exported {
+    /// [`super::SCHEMA`].
+    pub schema: u32,
+    /// Every rule but those of leases, as a file has them.
+    pub namespaces: Vec<NamespaceSpec>,
+}

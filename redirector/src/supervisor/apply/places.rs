@@ -1,0 +1,94 @@
+//! Which namespaces a file means.
+
+use std::collections::HashMap;
+
+use futures_util::{StreamExt as _, stream};
+
+use super::{AT_ONCE, Supervisor, refusal};
+use crate::{
+    config::{Container, Target, file::NamespaceSpec},
+    control::{Caller, Error, Refusal},
+    netns::NetnsCookie,
+    supervisor::attach::{Found, HostNetns, find_out, may_be_meant},
+    target::{ContainerId, TargetError},
+};
+
+/// A namespace that is there.
+pub(super) struct There {
+    /// As the first that means it has it.
+    pub(super) target: Target,
+    pub(super) found: Found,
+    /// Those that mean it.
+    pub(super) entries: Vec<usize>,
+}
+
+/// An entry whose container is not running: its rules wait.
+pub(super) struct Waits {
+    pub(super) entry: usize,
+    pub(super) container: Container,
+    pub(super) id: ContainerId,
+    pub(super) why: String,
+}
+
+/// Where the entries of a file lead.
+#[derive(Default)]
+pub(super) struct Places {
+    pub(super) there: Vec<There>,
+    pub(super) waits: Vec<Waits>,
+}
+
+enum Led {
+    There(Found),
+    Waits(Waits),
+}
+
+impl Supervisor {
+    /// Opens what each entry names and looks at it. Changes nothing.
+    pub(super) async fn look_at_all(
+        &self,
+        caller: Caller,
+        namespaces: &[NamespaceSpec],
+    ) -> (Places, Vec<Refusal>) {
+        let looks = stream::iter(namespaces.iter().cloned().enumerate())
+            .map(|(entry, spec)| async move { self.look_at(caller, entry, &spec).await });
+        let mut looks = looks.buffered(AT_ONCE);
+        let (mut places, mut refused, mut entry) = (Places::default(), Vec::new(), 0);
+        let mut known: HashMap<NetnsCookie, usize> = HashMap::new();
+        while let Some(led) = looks.next().await {
+            match led {
+                Ok(Led::Waits(waits)) => places.waits.push(waits),
+                Ok(Led::There(found)) => match known.get(&found.cookie) {
+                    Some(index) => places.there[*index].entries.push(entry),
+                    None => {
+                        known.insert(found.cookie, places.there.len());
+                        let target = namespaces[entry].target.clone();
+                        places.there.push(There { target, found, entries: vec![entry] });
+                    }
+                },
+                Err(error) => refused.push(refusal(entry, None, error)),
+            }
+            entry += 1;
+        }
+        (places, refused)
+    }
+
+    async fn look_at(&self, caller: Caller, entry: usize, spec: &NamespaceSpec) -> Result<Led, Error> {
+        let target = &spec.target;
+        let opened = match self.open_unless_steered(target, caller).await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => crate::supervisor::attach::open_again(&*self.table.lock().await, target)?,
+            Err(error) => {
+                if let (Target::Container(container), TargetError::NotRunning { id, .. }) = (target, &error)
+                    && spec.follows()
+                {
+                    let (container, id, why) = (container.clone(), id.clone(), error.to_string());
+                    return Ok(Led::Waits(Waits { entry, container, id, why }));
+                }
+                return Err(error.into());
+            }
+        };
+        let host_netns = if spec.host_netns { HostNetns::Allowed } else { HostNetns::Refused };
+        may_be_meant(target, &opened, host_netns)?;
+        Ok(Led::There(find_out(opened, target, None).await?))
+    }
+}

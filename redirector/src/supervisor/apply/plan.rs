@@ -1,0 +1,332 @@
+//! What a file changes, compared with what is there.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use redirector_ebpf::{CONSUMER_RELAY, MAX_RULES};
+
+use super::{
+    At, Places, There, Waits, Wanted,
+    part::{Part, Plan},
+    refusal, refuse_if_any, wanted_by,
+};
+use crate::{
+    config::{Container, Diff, Have, Origin, Prune, RuleName, Target, Want, diff, file::NamespaceSpec},
+    control::{self, Change, Code, Error, Refusal},
+    netns::NetnsCookie,
+    supervisor::{
+        Supervisor, Table,
+        attach::{Found, foreign_programs, warnings},
+        follow::Followed,
+        namespace::Namespace,
+        rules::{RuleState, Whereabouts},
+    },
+};
+
+/// Compares, under the lock.
+pub(super) struct Planner<'a> {
+    supervisor: &'a Supervisor,
+    pub(super) table: &'a Table,
+    pub(super) prune: Prune,
+    pub(super) followed: Vec<(Container, Followed)>,
+    /// Who follows with the rule of this name in this namespace.
+    owners: HashMap<(NetnsCookie, RuleName), Vec<Container>>,
+    refused: Vec<Refusal>,
+    pub(super) plan: Plan,
+}
+
+pub(super) fn state(rule: crate::config::RuleSpec, follows: Option<&Container>) -> control::RuleState {
+    control::RuleState { rule, follows: follows.cloned().map(Target::Container) }
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(supervisor: &'a Supervisor, table: &'a Table, prune: Prune) -> Self {
+        let followed = supervisor.follows.all();
+        let mut owners: HashMap<_, Vec<_>> = HashMap::new();
+        for (container, followed) in &followed {
+            if let (Some(at), Some(name)) = (followed.at, &followed.spec.name) {
+                owners.entry((at, name.clone())).or_default().push(container.clone());
+            }
+        }
+        Self { supervisor, table, prune, followed, owners, refused: Vec::new(), plan: Plan::default() }
+    }
+
+    fn owners(&self, at: NetnsCookie, name: &RuleName) -> &[Container] {
+        self.owners.get(&(at, name.clone())).map_or(&[], Vec::as_slice)
+    }
+
+    /// The rules that a namespace shall have and has not like this: those whose destinations have to be looked up.
+    pub(super) fn unknown(&self, there: &There, namespaces: &[NamespaceSpec]) -> Vec<Wanted> {
+        let netns = self.table.get(&there.found.cookie);
+        let current = netns.map(|netns| Arc::clone(&netns.published.load().current));
+        let by_name: HashMap<_, _> = current
+            .iter()
+            .flat_map(|table| table.rules())
+            .map(|state| (&state.rule.name, &state.rule))
+            .collect();
+        let wanted = there.entries.iter().flat_map(|entry| wanted_by(*entry, &namespaces[*entry]));
+        wanted
+            .filter(|one| by_name.get(&one.rule.name).is_none_or(|there| !there.is_like(&one.rule)))
+            .collect()
+    }
+
+    /// Compares everything.
+    pub(super) fn plan(
+        mut self,
+        Places { there, waits }: Places,
+        namespaces: &[NamespaceSpec],
+        mut whereabouts: HashMap<At, Whereabouts>,
+        refused: Vec<Refusal>,
+    ) -> Result<Plan, Error> {
+        self.refused = refused;
+        let mut looked_at = HashSet::new();
+        let mut places: HashSet<(Container, RuleName)> = HashSet::new();
+        for there in there {
+            looked_at.insert(there.found.cookie);
+            let wanted: Vec<_> =
+                there.entries.iter().flat_map(|entry| wanted_by(*entry, &namespaces[*entry])).collect();
+            let following =
+                wanted.iter().filter_map(|one| Some((one.follows.clone()?, one.rule.name.clone())));
+            places.extend(following);
+            self.compare(there, &wanted, &mut whereabouts);
+        }
+        let waiting: Vec<_> = waits
+            .iter()
+            .flat_map(|waits| wanted_by(waits.entry, &namespaces[waits.entry]).map(move |one| (waits, one)))
+            .collect();
+        let mut others: Vec<_> =
+            self.table.values().filter(|netns| !looked_at.contains(&netns.cookie)).collect();
+        others.sort_by_key(|netns| (netns.target.to_string(), netns.cookie.0));
+        for netns in others {
+            self.compare_unnamed(netns, &waiting);
+        }
+        self.compare_waiting(waiting, &mut places);
+        refuse_if_any(self.refused)?;
+        Ok(self.plan)
+    }
+
+    /// One namespace that the file means.
+    fn compare(&mut self, there: There, wanted: &[Wanted], whereabouts: &mut HashMap<At, Whereabouts>) {
+        let There { target, found, entries: _ } = there;
+        let mut names = HashSet::new();
+        for one in wanted.iter().filter(|one| !names.insert(one.rule.name.clone())) {
+            let message = format!(
+                "rule `{}`: `{target}` is the same namespace, and has a rule of that name already",
+                one.rule.name
+            );
+            self.refused.push(refusal(one.at.0, Some(one.at.1), Error::new(Code::Failed, message)));
+        }
+        let netns = self.table.get(&found.cookie).cloned();
+        let current = netns.iter().flat_map(|netns| netns.published.load().current.rules().to_vec());
+        let current: Vec<_> = current.collect();
+        let (part_diff, cookie) = (self.diff(found.cookie, &current, wanted), found.cookie);
+        for (have, want) in &part_diff.clash {
+            self.refuse_clash(&target, &current[*have], &wanted[*want]);
+        }
+        let mut part = Part {
+            foreign: foreign_programs(netns.as_deref(), &found),
+            target,
+            is_other: !(part_diff.change.is_empty()
+                && part_diff.add.is_empty()
+                && part_diff.remove.is_empty()),
+            rules: Vec::new(),
+            table: None,
+            new: Vec::new(),
+            kept: Vec::new(),
+            reset: (Vec::new(), Vec::new()),
+            netns,
+            found: None,
+        };
+        let Diff { keep, change, add, remove, leave, clash: _ } = part_diff;
+        part.rules.extend(leave.into_iter().map(|have| Arc::clone(&current[have])));
+        for (have, want) in keep {
+            self.plan.unchanged += 1;
+            self.follow(&wanted[want], Some(&found));
+            part.keep(Arc::clone(&current[have]));
+        }
+        let removed = remove.iter().map(|have| current[*have].index).collect::<Vec<_>>();
+        let mut indices = free_indices(&current, removed);
+        for (have, want) in change {
+            let (there, one) = (&current[have], &wanted[want]);
+            let before = state(there.rule.to_spec(), self.owners(cookie, &there.rule.name).first());
+            let after = state(one.rule.to_spec(), one.follows.as_ref());
+            self.change(&part.target, cookie, Some(before), Some(after));
+            self.follow(one, Some(&found));
+            if there.rule.is_like(&one.rule) {
+                part.keep(Arc::clone(there));
+                continue;
+            }
+            let made = self.make(&part, (&found, one), there.index, whereabouts);
+            part.rules.extend(made.iter().cloned());
+            part.new.extend(made);
+        }
+        for want in add {
+            let one = &wanted[want];
+            self.change(&part.target, cookie, None, Some(state(one.rule.to_spec(), one.follows.as_ref())));
+            self.follow(one, Some(&found));
+            let Some((index, is_free)) = indices.next() else {
+                let message = format!("target `{}`: a namespace has at most {MAX_RULES} rules", part.target);
+                self.refused.push(refusal(one.at.0, Some(one.at.1), Error::new(Code::Failed, message)));
+                break;
+            };
+            let when = if is_free { &mut part.reset.0 } else { &mut part.reset.1 };
+            when.push(index);
+            let made = self.make(&part, (&found, one), index, whereabouts);
+            part.rules.extend(made.iter().cloned());
+            part.new.extend(made);
+        }
+        for have in remove {
+            self.remove(&part.target, cookie, &current[have]);
+        }
+        part.found = Some(found);
+        self.plan.parts.push(part);
+    }
+
+    fn diff(&self, at: NetnsCookie, current: &[Arc<RuleState>], wanted: &[Wanted]) -> Diff {
+        let have = current.iter().map(|state| Have {
+            rule: &state.rule,
+            origin: state.origin(),
+            follows: self.owners(at, &state.rule.name),
+        });
+        let want = wanted.iter().map(|one| Want { rule: &one.rule, follows: one.follows.as_ref() });
+        diff(&have.collect::<Vec<_>>(), &want.collect::<Vec<_>>(), self.prune)
+    }
+
+    fn refuse_clash(&mut self, target: &Target, there: &RuleState, wanted: &Wanted) {
+        let name = &there.rule.name;
+        let error = if there.is_lease() {
+            let message =
+                format!("rule `{name}`: in `{target}` a program has listeners by a rule of that name");
+            Error::new(Code::Failed, message).with_hint("take another name, or end that program")
+        } else {
+            let message =
+                format!("rule `{name}`: in `{target}` there is one of `attach` that says something else");
+            Error::new(Code::Failed, message).with_hint("detach it, take another name, or add `--prune`")
+        };
+        self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
+    }
+
+    /// A rule as it will be, if it can be there.
+    fn make(
+        &mut self,
+        part: &Part,
+        (found, wanted): (&Found, &Wanted),
+        index: u32,
+        whereabouts: &mut HashMap<At, Whereabouts>,
+    ) -> Option<Arc<RuleState>> {
+        let Some(whereabouts) = whereabouts.remove(&wanted.at) else {
+            let is_it = |known: &Refusal| (known.namespace, known.rule) == (wanted.at.0, Some(wanted.at.1));
+            if self.refused.iter().any(is_it) {
+                return None;
+            }
+            let message = format!("rule `{}`: it was changed meanwhile by somebody else", wanted.rule.name);
+            let error = Error::new(Code::Failed, message).with_hint("try again");
+            self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
+            return None;
+        };
+        let judged = self.supervisor.judge(
+            &part.target,
+            &wanted.rule,
+            (found, &part.foreign),
+            (&whereabouts, wanted.missing()),
+        );
+        if let Err(error) = judged {
+            self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
+            return None;
+        }
+        let said = warnings(None, &wanted.rule, found);
+        let said =
+            said.into_iter().map(|text| format!("{}: rule `{}`: {text}", part.target, wanted.rule.name));
+        self.plan.warnings.extend(said);
+        let places = (index, CONSUMER_RELAY);
+        let state = RuleState::new(wanted.rule.clone(), Origin::File, places, whereabouts);
+        state.set_interfaces(&found.survey.interfaces);
+        Some(Arc::new(state))
+    }
+
+    pub(super) fn change(
+        &mut self,
+        target: &Target,
+        cookie: NetnsCookie,
+        before: Option<control::RuleState>,
+        after: Option<control::RuleState>,
+    ) {
+        let name = after.as_ref().or(before.as_ref()).and_then(|state| state.rule.name.clone());
+        let rule = name.expect("a rule that is there has a name, and so has one of a file");
+        self.plan.changes.push(Change { target: target.clone(), cookie: cookie.0, rule, before, after });
+    }
+
+    fn remove(&mut self, target: &Target, cookie: NetnsCookie, there: &RuleState) {
+        let owners = self.owners(cookie, &there.rule.name).to_vec();
+        self.change(target, cookie, Some(state(there.rule.to_spec(), owners.first())), None);
+        self.plan.unfollowed.extend(owners.into_iter().map(|one| (one, there.rule.name.clone())));
+    }
+
+    /// Notes that a rule of the file follows its container, where it does.
+    fn follow(&mut self, wanted: &Wanted, found: Option<&Found>) {
+        let name = &wanted.rule.name;
+        if let Some(found) = found {
+            // Whoever has it followed there before: from now on it is as the file says.
+            let owners = self.owners(found.cookie, name).to_vec();
+            self.plan.unfollowed.extend(owners.into_iter().map(|one| (one, name.clone())));
+        }
+        let (Some(container), Some(found)) = (&wanted.follows, found) else { return };
+        let Some(id) = found.container.clone() else { return };
+        let followed = Followed {
+            spec: wanted.rule.to_spec(),
+            host_netns: wanted.host_netns,
+            origin: Origin::File,
+            id,
+            at: Some(found.cookie),
+            why: String::new(),
+        };
+        self.plan.followed.push((container.clone(), name.clone(), followed));
+    }
+
+    /// A namespace that the file does not mean, unless its container is not running and it lives on.
+    fn compare_unnamed(&mut self, netns: &Arc<Namespace>, waiting: &[(&Waits, Wanted)]) {
+        let current = netns.published.load().current.rules().to_vec();
+        let stays = |state: &RuleState| {
+            let owners = self.owners(netns.cookie, &state.rule.name);
+            waiting.iter().any(|(_, one)| {
+                one.rule.name == state.rule.name
+                    && one.rule.is_like(&state.rule)
+                    && one.follows.as_ref().is_some_and(|container| owners.contains(container))
+            })
+        };
+        let goes = |state: &RuleState| match state.origin() {
+            Origin::File => true,
+            Origin::Api => self.prune == Prune::Api,
+            Origin::Lease => false,
+        };
+        let (gone, rules): (Vec<_>, Vec<_>) =
+            current.into_iter().partition(|state| goes(state) && !stays(state));
+        if gone.is_empty() {
+            return;
+        }
+        for state in &gone {
+            self.remove(&netns.target, netns.cookie, state);
+        }
+        self.plan.parts.push(Part {
+            target: netns.target.clone(),
+            netns: Some(Arc::clone(netns)),
+            found: None,
+            foreign: Vec::new(),
+            rules,
+            table: None,
+            is_other: true,
+            new: Vec::new(),
+            kept: Vec::new(),
+            reset: (Vec::new(), Vec::new()),
+        });
+    }
+}
+
+/// Indices for new rules, and whether nobody has them; at the end those of rules that go.
+fn free_indices(current: &[Arc<RuleState>], removed: Vec<u32>) -> impl Iterator<Item = (u32, bool)> {
+    let taken: HashSet<_> = current.iter().map(|state| state.index).collect();
+    let free = (0..MAX_RULES as u32).filter(move |index| !taken.contains(index)).map(|index| (index, true));
+    free.chain(removed.into_iter().map(|index| (index, false)))
+}

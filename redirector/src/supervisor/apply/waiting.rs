@@ -1,0 +1,60 @@
+//! Rules whose container is not running: nothing of them is in the kernel.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{
+    Waits, Wanted,
+    plan::{Planner, state},
+};
+use crate::{
+    config::{Container, Origin, Prune, RuleName, Target},
+    netns::NetnsCookie,
+    supervisor::follow::Followed,
+};
+
+impl Planner<'_> {
+    /// Rules whose container is not running, and rules that waited and shall not any more.
+    pub(super) fn compare_waiting(
+        &mut self,
+        waiting: Vec<(&Waits, Wanted)>,
+        places: &mut HashSet<(Container, RuleName)>,
+    ) {
+        let known: HashMap<_, _> = std::mem::take(&mut self.followed)
+            .into_iter()
+            .filter_map(|(container, followed)| Some(((container, followed.spec.name.clone()?), followed)))
+            .collect();
+        let nowhere = NetnsCookie(0);
+        for (Waits { container, id, why, .. }, one) in waiting {
+            let key = (container.clone(), one.rule.name.clone());
+            let before = known.get(&key);
+            let spec = one.rule.to_spec();
+            match before {
+                Some(before) if before.spec == spec => self.plan.unchanged += 1,
+                before => {
+                    let before = before.map(|before| state(before.spec.clone(), Some(container)));
+                    let after = state(spec.clone(), Some(container));
+                    self.change(&Target::Container(container.clone()), nowhere, before, Some(after));
+                }
+            }
+            let (id, at) = before.map_or((id.clone(), None), |before| (before.id.clone(), before.at));
+            let (host_netns, origin, why) = (one.host_netns, Origin::File, why.clone());
+            let followed = Followed { spec, host_netns, origin, id, at, why };
+            self.plan.followed.push((key.0.clone(), key.1.clone(), followed));
+            places.insert(key);
+        }
+        let mut gone: Vec<_> = known.into_iter().filter(|(key, _)| !places.contains(key)).collect();
+        gone.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (key, followed) in gone {
+            let is_in_force = followed.at.is_some_and(|at| {
+                let netns = self.table.get(&at);
+                netns.is_some_and(|netns| netns.published.load().current.get(&key.1).is_some())
+            });
+            let is_owned = followed.origin == Origin::File || self.prune == Prune::Api;
+            if is_owned && !is_in_force {
+                let before = state(followed.spec, Some(&key.0));
+                self.change(&Target::Container(key.0.clone()), nowhere, Some(before), None);
+                self.plan.unfollowed.insert(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `export`: what is in force, as a file would say it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::Supervisor;
+use crate::{
+    config::{RuleSpec, Target, file::NamespaceSpec},
+    control::{Exported, SCHEMA},
+    supervisor::attach::HostNetns,
+};
+
+/// What several rules of a file have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Heading {
+    target: String,
+    follows: bool,
+    host_netns: bool,
+}
+
+impl Supervisor {
+    /// Every rule but those of leases, those that wait among them.
+    pub(super) async fn exported(&self) -> Exported {
+        let table = self.table.lock().await;
+        let mut namespaces: BTreeMap<Heading, (Target, Vec<RuleSpec>)> = BTreeMap::new();
+        let mut add = |target: Target, follows: bool, host_netns: bool, rule: RuleSpec| {
+            let heading = Heading { target: target.to_string(), follows, host_netns };
+            namespaces.entry(heading).or_insert((target, Vec::new())).1.push(rule);
+        };
+        let followed = self.follows.all();
+        for netns in table.values() {
+            let current = Arc::clone(&netns.published.load().current);
+            let follows = |state: &super::rules::RuleState| {
+                followed.iter().any(|(_, one)| {
+                    one.at == Some(netns.cookie) && one.spec.name.as_ref() == Some(&state.rule.name)
+                })
+            };
+            for state in current.rules().iter().filter(|state| !state.is_lease() && !follows(state)) {
+                add(netns.target.clone(), false, netns.host, state.rule.to_spec());
+            }
+        }
+        for (container, followed) in followed {
+            let host_netns = followed.host_netns == HostNetns::Allowed;
+            add(Target::Container(container), true, host_netns, followed.spec);
+        }
+        let namespaces = namespaces.into_iter().map(|(heading, (target, mut rules))| {
+            rules.sort_by(|one, other| one.name.cmp(&other.name));
+            let is_container = matches!(target, Target::Container(_));
+            // Where it is the default it is not said.
+            let follow = (is_container && !heading.follows).then_some(false);
+            NamespaceSpec { target, follow, host_netns: heading.host_netns, rules }
+        });
+        Exported { schema: SCHEMA, namespaces: namespaces.collect() }
+    }
+}

@@ -1,0 +1,133 @@
+//! The daemon's own file: `run --config`, and SIGHUP.
+
+use std::{fs, process::Command};
+
+use nix::sys::signal::Signal;
+use redirector_tests::{
+    command::run,
+    daemon::{Daemon, binary},
+    dir::Dir,
+    eventually::eventually,
+    server::Server,
+    topology::{POD_V4, Topology, at},
+    world::World,
+};
+use serde_json::json;
+
+use super::{export, file, namespace};
+use crate::SECOND;
+
+/// The lines of the log with all of these words, when there are some.
+#[track_caller]
+fn logged(daemon: &Daemon, words: &[&str]) -> Vec<String> {
+    eventually("it is in the log", SECOND, || {
+        let lines = daemon.log_with(words);
+        if lines.is_empty() { Err(daemon.log()) } else { Ok(lines) }
+    })
+}
+
+#[test]
+fn a_daemon_begins_with_its_file_and_applies_it_again_at_sighup() {
+    let (net, one, two) = (Topology::new(), Server::here("one"), Server::here("two"));
+    let dir = Dir::new();
+    let path = dir.join("redirector.toml");
+    let text = |to: &str| {
+        file(&[namespace(&net.pod.target(), &json!([{"name": "http", "match": ["tcp:80"], "to": [to]}]))])
+    };
+    let write = |text: &str| fs::write(&path, text).unwrap();
+    write(&text(&one.destination()));
+    let daemon = Daemon::with(&["--config", path.to_str().unwrap()]);
+    let world = World::with(daemon, net);
+    // It is ready when the file is applied.
+    assert_eq!(world.answer(at(POD_V4, 80)), "one");
+    assert_eq!(world.rule("http")["origin"], "file");
+    world.steer("mine", "tcp:81", &one.destination());
+    let text = |to: &str| {
+        file(&[namespace(&world.target(), &json!([{"name": "http", "match": ["tcp:80"], "to": [to]}]))])
+    };
+    write(&text(&two.destination()));
+    world.daemon.signal(Signal::SIGHUP);
+    logged(&world.daemon, &["SIGHUP: the file is applied", "changes=1"]);
+    assert_eq!(world.answer(at(POD_V4, 80)), "two");
+    assert_eq!(world.answer(at(POD_V4, 81)), "one", "rules of `attach` stay");
+    let before = export(&world);
+    // What is wrong with it is in the log, and nothing is changed.
+    write("[[namespace]]\ntarget = \"web\"\n[daemon]\nsocket = 1\n");
+    world.daemon.signal(Signal::SIGHUP);
+    logged(&world.daemon, &["SIGHUP: nothing is changed", "problems=2"]);
+    logged(&world.daemon, &["line=2", "column=10", "did you mean"]);
+    write(&text("netns:rdt-none/127.0.0.1:80"));
+    world.daemon.signal(Signal::SIGHUP);
+    logged(&world.daemon, &["rdt-none", "line=3"]);
+    fs::remove_file(&path).unwrap();
+    world.daemon.signal(Signal::SIGHUP);
+    logged(&world.daemon, &["SIGHUP: nothing is changed", "No such file"]);
+    assert_eq!(export(&world), before);
+    // It may say otherwise how the daemon is set up; that is for the next start.
+    write(&format!("[daemon]\nmax_connections = 7\n{}", text(&one.destination())));
+    world.daemon.signal(Signal::SIGHUP);
+    logged(&world.daemon, &["needs a restart"]);
+    eventually("the rule is changed", SECOND, || match &*world.answer(at(POD_V4, 80)) {
+        "one" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+}
+
+#[test]
+fn without_a_file_sighup_changes_nothing() {
+    let world = World::new();
+    world.steer("mine", "tcp:80", "reject");
+    world.daemon.signal(Signal::SIGHUP);
+    logged(&world.daemon, &["SIGHUP", "--config"]);
+    assert_eq!(world.rule("mine")["state"], "up");
+}
+
+#[test]
+fn a_daemon_does_not_start_with_a_file_that_is_broken_or_cannot_be_applied() {
+    let dir = Dir::new();
+    let path = dir.join("redirector.toml");
+    let absent = file(&[namespace("netns:rdt-none", &json!([{"match": ["tcp:80"], "to": ["reject"]}]))]);
+    for (text, code, part) in [
+        ("[daemon]\nsockets = 1\n", 2, "redirector.toml:2:1: error: unknown key `sockets`"),
+        (&*absent, 1, "rdt-none"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let socket = dir.join("control.sock");
+        let mut command = Command::new(binary());
+        command.args(["run", "--config", path.to_str().unwrap(), "--socket", socket.to_str().unwrap()]);
+        let outcome = run(&mut command);
+        assert_eq!(outcome.code(), code, "{outcome}");
+        assert!(outcome.stderr.contains(part), "{outcome}");
+        assert!(!socket.exists(), "the socket is gone{outcome}");
+    }
+}
+
+#[test]
+fn the_file_says_how_the_daemon_is_set_up_and_the_command_line_goes_before_it() {
+    let dir = Dir::new();
+    let (path, other) = (dir.join("redirector.toml"), dir.join("other.sock"));
+    let text = format!("[daemon]\nsocket = {other:?}\nmax_connections = 7\nlog_format = \"json\"\n");
+    fs::write(&path, text).unwrap();
+    // The tests name a socket, and so go before the file.
+    let daemon = Daemon::with(&["--config", path.to_str().unwrap()]);
+    assert!(!other.exists());
+    let ready = logged(&daemon, &["ready"]);
+    let ready: serde_json::Value = serde_json::from_str(&ready[0]).expect("an object");
+    assert_eq!(ready["max_connections"], 7, "{ready}");
+    assert_eq!(ready["level"], "INFO", "{ready}");
+    let daemon =
+        Daemon::with(&["--config", path.to_str().unwrap(), "--max-connections", "9", "--log-format", "text"]);
+    logged(&daemon, &["ready", "max_connections=9"]);
+    // Without a socket on the command line it is the file's.
+    let notify = dir.join("notify.sock");
+    let ready = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
+    ready.set_read_timeout(Some(redirector_tests::HANG)).unwrap();
+    let mut command = Command::new(binary());
+    command.args(["run", "--config", path.to_str().unwrap()]);
+    command.env_remove("REDIRECTOR_SOCKET").env("NOTIFY_SOCKET", &notify);
+    let mut child = redirector_tests::command::spawn(&mut command);
+    ready.recv(&mut [0; 64]).expect("it is ready");
+    assert!(other.exists());
+    nix::sys::signal::kill(redirector_tests::command::pid(&child), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
