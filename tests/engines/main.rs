@@ -3,6 +3,8 @@
 mod bad_input;
 mod collector;
 mod destinations;
+mod examples;
+mod files;
 mod follow;
 mod setting;
 mod targets;

@@ -23,6 +23,7 @@ mod inputs;
 mod interfaces;
 mod kernel_selftests;
 mod last_words;
+mod list;
 mod listen_as;
 mod loops;
 mod lost;

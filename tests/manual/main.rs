@@ -135,3 +135,34 @@ fn the_long_version_says_what_it_was_built_from() {
     let hash = u64::from_le_bytes(ABI_MARK[16..].try_into().unwrap());
     assert_eq!(object, format!("kernel object ABI {hash:016x}"));
 }
+
+#[test]
+fn the_schema_of_files_is_the_one_that_is_shipped() {
+    let printed = cli().run(&["check", "--schema"]).success().stdout;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/redirector.schema.json");
+    let shipped = fs::read_to_string(&path).unwrap();
+    assert_eq!(printed, shipped, "write it anew: redirector check --schema > {}", path.display());
+}
+
+#[test]
+fn a_good_file_is_checked_without_a_daemon() {
+    let dir = Dir::new();
+    let path = dir.join("file.toml");
+    fs::write(
+        &path,
+        "[[namespace]]\ntarget = \"netns:a\"\n[[namespace.rule]]\nmatch = [\"tcp:80\"]\nto = [\"pass\"]\n",
+    )
+    .unwrap();
+    let path = path.to_str().unwrap();
+    let outcome = cli().run(&["check", path]).success();
+    assert_eq!(outcome.stdout, format!("{path}: no problems; 1 namespaces, 1 rules\n"));
+    assert_eq!(cli().run(&["apply", path]).code(), 4, "there is no daemon to apply it");
+    let checked: serde_json::Value =
+        serde_json::from_str(&cli().run(&["check", path, "--json"]).success().stdout).unwrap();
+    assert_eq!(checked, serde_json::json!({"schema": 1, "problems": [], "namespaces": 1, "rules": 1}));
+    let piped = command::run_with_stdin(&mut cli().command(&["check", "-", "--json"]), "a = 1\n");
+    assert_eq!(piped.code(), 2, "{piped}");
+    let checked: serde_json::Value = serde_json::from_str(&piped.stdout).unwrap();
+    let problem = &checked["problems"][0];
+    assert_eq!((&problem["line"], &problem["column"]), (&1.into(), &1.into()), "{checked:#}");
+}

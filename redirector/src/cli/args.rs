@@ -359,6 +359,10 @@ pub(super) struct List {
     /// Only this namespace
     pub(super) target: Option<Target>,
 
+    /// Print it again and again, this much later each time; with --json a document on each line
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1s")]
+    pub(super) watch: Option<Span>,
+
     /// Print a JSON document
     #[arg(long)]
     pub(super) json: bool,

@@ -1,30 +1,51 @@
 //! `redirector list`.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal as _, Write as _},
+    path::Path,
+};
 
 use comfy_table::{Table, presets};
 
 use super::{args, exit::Failure, output};
 use crate::{
-    config::{Interface, Match, Source, Target},
+    config::{Interface, Match, Source, Span, Target},
     control::{self, Draining, Listing, NamespaceView, RuleView, WaitingView},
 };
 
 pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failure> {
-    let args::List { target, json } = command;
+    let args::List { target, watch, json } = command;
     let path = match &target {
         None => "/v1/namespaces".to_owned(),
         Some(target) => format!("/v1/namespaces?target={}", percent_encode(&target.to_string())),
     };
-    let listing: Listing = control::get(socket, &path).await?;
-    let mut out = io::stdout().lock();
-    if json {
-        output::json(&mut out, &listing)?;
-    } else {
-        print(&mut out, &listing)?;
+    loop {
+        let listing: Listing = control::get(socket, &path).await?;
+        let mut text = Vec::new();
+        if json {
+            output::json(&mut text, &listing)?;
+        } else {
+            if watch.is_some() && io::stdout().is_terminal() {
+                text.extend_from_slice(CLEAR);
+            }
+            print(&mut text, &listing)?;
+            if watch.is_some() {
+                writeln!(text)?;
+            }
+        }
+        // At once: a terminal shows no half of it.
+        let mut out = io::stdout().lock();
+        out.write_all(&text)?;
+        out.flush()?;
+        drop(out);
+        let Some(Span(interval)) = watch else { return Ok(()) };
+        tokio::time::sleep(interval).await;
     }
-    Ok(())
 }
+
+/// Home, and nothing on the screen (ECMA-48).
+const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
 fn percent_encode(text: &str) -> String {
     let mut encoded = String::new();
@@ -110,6 +131,12 @@ fn taken_now(rule: &RuleView) -> String {
     }
 }
 
+fn state(rule: &RuleView) -> String {
+    let follows = rule.follows.as_ref().map(|_| "follows");
+    let took_nothing = rule.took_nothing.then_some("took nothing yet");
+    std::iter::once(&*rule.state).chain(follows).chain(took_nothing).collect::<Vec<_>>().join(", ")
+}
+
 /// An id as engines show it.
 fn short(container: &str) -> &str {
     container.get(..12).unwrap_or(container)
@@ -144,7 +171,7 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
             rule.name.to_string(),
             taken_now(rule),
             joined(&rule.to),
-            if rule.follows.is_some() { format!("{}, follows", rule.state) } else { rule.state.clone() },
+            state(rule),
             counters.steered.to_string(),
             counters.passed.to_string(),
             counters.rejected.to_string(),

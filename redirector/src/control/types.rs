@@ -217,6 +217,9 @@ pub struct RuleView {
     pub coexist: bool,
     /// `up`, or `down` while its destination does not answer.
     pub state: String,
+    /// Nothing was decided by it since it was attached.
+    #[serde(default)]
+    pub took_nothing: bool,
     /// From the kernel.
     pub counters: RuleCounts,
     /// The container that it goes with.

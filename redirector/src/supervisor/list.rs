@@ -100,6 +100,7 @@ pub(super) fn is_in_slot(netns: &Namespace, listener: &Listener) -> bool {
 fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleView, SyscallError> {
     let Counters { steered, passed, rejected, dropped, bypassed, unavailable } =
         netns.instance.counters.rule(state.index)?;
+    let unavailable_in_all = unavailable.iter().sum();
     let unavailable_reasons: BTreeMap<String, u64> = Unavailable::ALL
         .iter()
         .zip(unavailable)
@@ -121,13 +122,14 @@ fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleV
         idle_timeout: state.rule.idle_timeout,
         coexist: state.rule.coexist,
         state: if state.is_down() { "down" } else { "up" }.into(),
+        took_nothing: steered + passed + rejected + dropped + bypassed + unavailable_in_all == 0,
         counters: RuleCounts {
             steered,
             passed,
             rejected,
             dropped,
             bypassed,
-            unavailable: unavailable.iter().sum(),
+            unavailable: unavailable_in_all,
             unavailable_reasons,
         },
         follows: container_of(follows, netns.cookie, &state.rule.name).map(Target::Container),

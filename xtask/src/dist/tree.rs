@@ -36,8 +36,23 @@ pub(super) fn lay_out(binary: &Path) -> Result<()> {
     }
     copy(binary, BINARY)?;
     copy(&tool::root().join("packaging/redirector.service"), UNIT)?;
-    for file in ["README.md", "LICENSE-APACHE", "LICENSE-MIT", "docs/hand-off.md"] {
+    for file in [
+        "README.md",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "docs/hand-off.md",
+        "docs/configuration.md",
+        "docs/json.md",
+        "docs/redirector.schema.json",
+    ] {
         copy(&tool::root().join(file), &format!("{DOCUMENTATION}/{file}"))?;
+    }
+    let examples = tool::root().join("docs/examples");
+    for entry in fs::read_dir(&examples).with_context(|| format!("list `{}`", examples.display()))? {
+        let path = entry?.path();
+        if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|one| one == "toml")) {
+            copy(&path, &format!("{DOCUMENTATION}/docs/examples/{}", name.display()))?;
+        }
     }
     write_by_itself(binary)
 }

@@ -60,6 +60,7 @@ pub(super) fn of(command: &str) -> &'static [Example] {
         "list" => &[
             ("Everything:", "redirector list"),
             ("One namespace, for a program:", "redirector list netns:web --json"),
+            ("See the counters grow:", "redirector list --watch"),
         ],
         "check" => &[
             (
