@@ -5,6 +5,7 @@ mod broken;
 mod generated;
 mod killed;
 mod own;
+mod undone;
 
 use std::fs;
 

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::part::{Part, Plan};
+use futures_util::{StreamExt as _, future::join_all, stream};
+
+use super::{
+    AT_ONCE,
+    part::{Part, Plan},
+};
 use crate::{
     control::{Code, Error},
     supervisor::{
@@ -25,6 +30,14 @@ struct Made {
     ending: Vec<Arc<Namespace>>,
     /// Where the kernel needs nothing.
     same: Vec<Part>,
+}
+
+/// One of them.
+enum One {
+    New(Part, Ready),
+    Other(Part, Arc<Namespace>, Switch),
+    Ending(Arc<Namespace>),
+    Same(Part),
 }
 
 /// What is in force.
@@ -53,78 +66,94 @@ impl Supervisor {
             settle(part, netns);
         }
         same.iter().for_each(give_to_file);
-        for netns in ending {
+        for netns in &ending {
             table.remove(&netns.cookie);
-            self.let_go(&netns).await;
         }
+        // Each waits for its handshakes.
+        join_all(ending.iter().map(|netns| self.let_go(netns))).await;
         self.follows.replace(followed, &unfollowed);
         Ok(())
     }
 
     async fn make_all(&self, parts: Vec<Part>) -> Result<Made, Error> {
-        let mut made = Made::default();
-        for part in parts {
-            if let Err(error) = self.make_part(part, &mut made).await {
-                undo(made).await;
-                return Err(error);
+        let making = stream::iter(parts).map(|part| self.make_part(part)).buffer_unordered(AT_ONCE);
+        let all: Vec<_> = making.collect().await;
+        let (mut made, mut failure) = (Made::default(), None);
+        for one in all {
+            match one {
+                Ok(One::New(part, ready)) => made.new.push((part, ready)),
+                Ok(One::Other(part, netns, switch)) => made.other.push((part, netns, switch)),
+                Ok(One::Ending(netns)) => made.ending.push(netns),
+                Ok(One::Same(part)) => made.same.push(part),
+                Err(error) => failure = Some(error),
             }
         }
-        Ok(made)
+        match failure {
+            None => Ok(made),
+            Some(error) => {
+                undo(made).await;
+                Err(error)
+            }
+        }
     }
 
-    async fn make_part(&self, mut part: Part, made: &mut Made) -> Result<(), Error> {
+    async fn make_part(&self, mut part: Part) -> Result<One, Error> {
         let Some(rules) = part.table.clone() else {
-            match &part.netns {
-                Some(netns) if part.rules.is_empty() => made.ending.push(Arc::clone(netns)),
-                _ => made.same.push(part),
-            }
-            return Ok(());
+            return Ok(match &part.netns {
+                Some(netns) if part.rules.is_empty() => One::Ending(Arc::clone(netns)),
+                _ => One::Same(part),
+            });
         };
-        let found = part.found.take();
-        if let Some(netns) = part.netns.clone() {
-            let switch = prepare(&netns, &part, found.map(|found| found.fd), rules).await;
-            let switch = switch.inspect_err(|_| netns.let_go_of_black_hole())?;
-            made.other.push((part, netns, switch));
-        } else if let Some(found) = found {
-            let ready = self.make(&part.target, found, rules, part.foreign.clone()).await?;
-            made.new.push((part, ready));
+        match (part.netns.clone(), part.found.take()) {
+            (Some(netns), found) => {
+                let switch = prepare(&netns, &part, found.map(|found| found.fd), rules).await;
+                let switch = switch.inspect_err(|_| netns.let_go_of_black_hole())?;
+                Ok(One::Other(part, netns, switch))
+            }
+            (None, Some(found)) => {
+                let ready = self.make(&part.target, found, rules, part.foreign.clone()).await?;
+                Ok(One::New(part, ready))
+            }
+            (None, None) => Ok(One::Same(part)),
         }
-        Ok(())
     }
 
     /// Switches to what was made. Gives that, and what needed no switch.
     async fn switch_all(&self, made: Made) -> Result<(Done, Vec<Part>), Error> {
-        let Made { mut new, mut other, ending: _, same } = made;
-        let mut done = Done::default();
-        let failure = loop {
-            if !other.is_empty() {
-                let (part, netns, switch) = other.remove(0);
-                match switch_to(&netns, &part, switch).await {
-                    Ok(back) => done.other.push((part, netns, back)),
-                    Err(error) => {
-                        netns.let_go_of_black_hole();
-                        break error;
-                    }
+        let Made { new, other, ending: _, same } = made;
+        let (mut done, mut failure) = (Done::default(), None);
+        // Each waits until no packet is being decided by what was before: together they wait once.
+        let switching = stream::iter(other).map(|(part, netns, switch)| async move {
+            let back = switch_to(&netns, &part, switch).await;
+            (part, netns, back)
+        });
+        let all: Vec<_> = switching.buffer_unordered(AT_ONCE).collect().await;
+        for (part, netns, back) in all {
+            match back {
+                Ok(back) => done.other.push((part, netns, back)),
+                Err(error) => {
+                    netns.let_go_of_black_hole();
+                    failure = Some(error);
                 }
-            } else if !new.is_empty() {
-                let (part, ready) = new.remove(0);
-                match self.start_steering(&part.target, &ready).await {
-                    Ok(()) => done.new.push((part, ready.netns)),
-                    Err(error) => break error,
-                }
-            } else {
-                return Ok((done, same));
             }
-        };
-        for (_, netns) in done.new {
-            self.let_go(&netns).await;
         }
-        for (part, netns, back) in done.other.into_iter().rev() {
+        let mut new = new.into_iter();
+        while failure.is_none()
+            && let Some((part, ready)) = new.next()
+        {
+            match self.start_steering(&part.target, &ready).await {
+                Ok(()) => done.new.push((part, ready.netns)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let Some(failure) = failure else { return Ok((done, same)) };
+        join_all(done.new.iter().map(|(_, netns)| self.let_go(netns))).await;
+        for (part, netns, back) in done.other {
             if let Err(error) = switch_back(&netns, back).await {
                 tracing::error!(netns = %part.target, %error, "go back to the rules before");
             }
         }
-        undo(Made { new, other, ..Made::default() }).await;
+        undo(Made { new: new.collect(), ..Made::default() }).await;
         Err(failure)
     }
 }

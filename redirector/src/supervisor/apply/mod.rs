@@ -2,8 +2,8 @@
 //!
 //! 1. Everything that is named is opened and looked at, without the lock (`places`).
 //! 2. What is new has its destinations looked up, without the lock.
-//! 3. Under the lock all is compared with what is there (`plan`), made (`commit`), and switched to, one namespace after the
-//!    other. What fails before the last switch is taken back.
+//! 3. Under the lock all is compared with what is there (`plan`), made, and switched to (`commit`). What fails before the last
+//!    switch is taken back.
 
 mod commit;
 mod part;
@@ -73,7 +73,7 @@ impl Supervisor {
             dry_run,
             changes: plan.changes.clone(),
             unchanged: plan.unchanged,
-            warnings: plan.warnings.clone(),
+            warnings: as_many_as_are_read(plan.warnings.clone()),
         };
         if !dry_run {
             self.commit(&mut table, plan).await?;
@@ -103,6 +103,17 @@ impl Supervisor {
         }
         known
     }
+}
+
+/// Warnings that are told of one file.
+const WARNINGS: usize = 20;
+
+fn as_many_as_are_read(mut warnings: Vec<String>) -> Vec<String> {
+    if let Some(more) = warnings.len().checked_sub(WARNINGS).filter(|more| *more > 0) {
+        warnings.truncate(WARNINGS);
+        warnings.push(format!("and {more} more like these"));
+    }
+    warnings
 }
 
 /// Whether each entry can be meant; the rules without a name get one.
