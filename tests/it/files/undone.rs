@@ -6,6 +6,7 @@ use redirector::kernel::{Ingress, Instance, RuleSet, Shared};
 use redirector_tests::{
     daemon::{Daemon, binary},
     netns::Netns,
+    scale::often,
     server::Server,
     snapshot::Snapshot,
     topology::{POD_V4, at},
@@ -83,7 +84,7 @@ fn a_daemon_that_runs_out_of_files_on_the_way_does_nothing() {
     let all: Vec<_> = pods.iter().map(|pod| namespace(&pod.target(), &rules)).collect();
     let mut refused = 0;
     // From hardly enough to be started with, to enough for nearly all.
-    for limit in (40..160).step_by(8) {
+    for limit in (40..160).step_by(if often() < 100 { 24 } else { 8 }) {
         let mut command = Command::new("prlimit");
         command.arg(format!("--nofile={limit}:{limit}")).arg("--").arg(binary()).arg("run");
         let daemon = Daemon::spawn(&mut command, &[]);
@@ -109,5 +110,5 @@ fn a_daemon_that_runs_out_of_files_on_the_way_does_nothing() {
             daemon.cli().run(&["apply", path]).success();
         }
     }
-    assert!(refused > 3, "{refused}");
+    assert!(refused >= 3, "{refused}");
 }
