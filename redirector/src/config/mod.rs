@@ -9,6 +9,7 @@ mod destination;
 mod diff;
 pub mod file;
 mod flaw;
+mod flow;
 mod interface;
 mod matching;
 mod ports;
@@ -21,6 +22,7 @@ pub use container::{Container, Engine};
 pub use destination::{Destination, DestinationPort, Host};
 pub use diff::{Diff, Have, Prune, Want, diff};
 pub use flaw::Flaw;
+pub use flow::{FlowSpec, Transport};
 pub use interface::Interface;
 pub use matching::Match;
 pub use ports::PortSet;
@@ -89,4 +91,4 @@ macro_rules! serde_as_text {
     )+};
 }
 
-serde_as_text!(Destination, Interface, Match, RuleName, Source, Span, Target);
+serde_as_text!(Destination, FlowSpec, Interface, Match, RuleName, Source, Span, Target);
