@@ -7,7 +7,12 @@ use redirector_ebpf::{
     Action, CONSUMER_BLACK_HOLE, Decision, FAMILY_IPV4, FAMILY_IPV6, PROTOCOL_TCP, PROTOCOL_UDP,
 };
 
-use super::{CompileError, Placed, order::Precedence, ports::Ranges, prefixes::Prefix};
+use super::{
+    CompileError, Placed,
+    order::{Interfaces, Precedence},
+    ports::Ranges,
+    prefixes::Prefix,
+};
 use crate::config::{Destination, Match, OnUnavailable, without};
 
 /// One match of a rule with one of its sources and one of its interfaces, in one protocol and family.
@@ -69,7 +74,7 @@ pub(super) fn cells(rules: &[Placed<'_>]) -> Result<Vec<Cell>, CompileError> {
     let mut cells: Vec<(Precedence<'_>, Cell)> = Vec::new();
     for placed in rules {
         let rule = placed.rule;
-        let named: Vec<_> = rule.from.iter().map(|source| Some(source.0)).collect();
+        let named: Vec<_> = rule.from.iter().copied().map(Some).collect();
         let sources = if named.is_empty() { &[None][..] } else { &named };
         let present: Vec<_> = placed.interfaces.iter().copied().map(Some).collect();
         let interfaces = if rule.interfaces.is_empty() { &[None][..] } else { &present };
@@ -84,25 +89,18 @@ pub(super) fn cells(rules: &[Placed<'_>]) -> Result<Vec<Cell>, CompileError> {
                 if ports.is_empty() {
                     continue;
                 }
-                let sources = sources.iter().filter(|source| is_in(family, **source));
+                let sources = sources.iter().filter(|source| is_in(family, source.map(|source| source.0)));
                 for (source, interface) in
                     sources.flat_map(|source| interfaces.iter().map(move |one| (source, *one)))
                 {
-                    let precedence = Precedence {
-                        priority: rule.priority,
-                        protocol: matching.protocol,
-                        destination_prefix_length: prefix(matching.prefix).length,
-                        ports: matching.ports.len(),
-                        source_prefix_length: prefix(*source).length,
-                        interfaces: interface.is_some().into(),
-                        rule_name: rule.name.as_str().as_bytes(),
-                    };
+                    let interfaces = if interface.is_some() { Interfaces::Named } else { Interfaces::All };
+                    let precedence = Precedence::of(rule, matching, *source, interfaces);
                     let cell = Cell {
                         rank: 0,
                         protocol,
                         family,
                         destination: prefix(matching.prefix),
-                        source: prefix(*source),
+                        source: prefix(source.map(|source| source.0)),
                         interface,
                         ports: Rc::clone(&ports),
                         exceptions: Rc::clone(&inside),

@@ -1,4 +1,5 @@
-//! From rules to the image that kernel and relay match with: see [`redirector_ebpf::image`] for what an image is.
+//! From rules to the image that kernel and relay match with: see [`redirector_ebpf::image`] for what an image is. And what an
+//! image decides, told in words of the rules.
 
 mod cell;
 mod hashed;
@@ -6,7 +7,9 @@ mod image;
 mod order;
 mod ports;
 mod prefixes;
+mod reason;
 mod rests;
+mod shadow;
 mod table;
 
 use redirector_ebpf::{
@@ -15,6 +18,8 @@ use redirector_ebpf::{
 };
 
 pub use image::Image;
+pub use reason::{Account, Disagreement, Miss, Missed, NamedCell, account};
+pub use shadow::{Shadow, shadowed};
 
 use self::{
     cell::{Cell, KINDS},

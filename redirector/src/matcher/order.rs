@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::config::Protocol;
+use crate::config::{Match, Protocol, Rule, Source};
 
 /// What the order looks at, of one cell: one match of a rule with one of its sources and one of its interfaces. The lesser comes first and decides.
 ///
@@ -25,6 +25,35 @@ pub(super) struct Precedence<'a> {
     pub(super) interfaces: u8,
     /// Unique in a namespace.
     pub(super) rule_name: &'a [u8],
+}
+
+/// Whether a cell is for one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interfaces {
+    /// It is for whatever interface.
+    All,
+    /// It is for one that its rule names.
+    Named,
+}
+
+impl<'a> Precedence<'a> {
+    /// Of a cell of a rule.
+    pub(super) fn of(
+        rule: &'a Rule,
+        matching: &Match,
+        source: Option<Source>,
+        interfaces: Interfaces,
+    ) -> Self {
+        Self {
+            priority: rule.priority,
+            protocol: matching.protocol,
+            destination_prefix_length: matching.prefix.map_or(0, |prefix| prefix.prefix_len()),
+            ports: matching.ports.len(),
+            source_prefix_length: source.map_or(0, |source| source.0.prefix_len()),
+            interfaces: (interfaces == Interfaces::Named).into(),
+            rule_name: rule.name.as_str().as_bytes(),
+        }
+    }
 }
 
 impl Ord for Precedence<'_> {

@@ -26,6 +26,16 @@ impl Prefix {
         self.length <= other.length && other.truncated(self.length) == self
     }
 
+    /// Its first address.
+    pub(super) fn first(self) -> u128 {
+        self.bits
+    }
+
+    /// Its last address; of IPv4 with every bit set behind it.
+    pub(super) fn last(self) -> u128 {
+        self.bits | !mask(self.length)
+    }
+
     fn truncated(self, length: u8) -> Self {
         Self { bits: self.bits & mask(length), length }
     }
@@ -40,7 +50,8 @@ fn mask(length: u8) -> u128 {
     !u128::MAX.checked_shr(length.into()).unwrap_or(0)
 }
 
-fn words_of(bits: u128) -> [u32; 4] {
+/// An address as in a flow.
+pub(super) fn words_of(bits: u128) -> [u32; 4] {
     bytemuck::cast(bits.to_be_bytes())
 }
 
