@@ -10,7 +10,7 @@ use std::{
 use redirector_ebpf::{BypassKey, FAMILY_IPV4, FAMILY_IPV6};
 
 use super::shared::BypassMap;
-use crate::sys::bpf;
+use crate::sys::{SyscallError, bpf, named};
 
 /// Why an entry could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,16 @@ impl Bypass {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(BypassError::Busy),
             Err(error) => Err(BypassError::Syscall(error)),
         }
+    }
+
+    /// Whether there is an entry for a local end.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
+    pub fn contains(&self, local: SocketAddr) -> Result<bool, SyscallError> {
+        let key = BypassKey { netns: self.netns, ..bypass_key(local) };
+        named("bpf BPF_MAP_LOOKUP_ELEM BYPASS", self.map.lookup(&key)).map(|found| found.is_some())
     }
 }
 

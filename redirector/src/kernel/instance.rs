@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use redirector_ebpf::{FAMILY_IPV6, Flow, constant};
+use redirector_ebpf::constant;
 
 use super::{Bypass, Counters, RuleSet, RuleSets, Shared, counters::Array, object};
 use crate::sys::{SyscallError, bpf, named};
@@ -136,7 +136,8 @@ impl Instance {
         let maps = Maps { listeners: listeners.as_fd(), bypass: &bypass };
         let identity = identity(shared, ingress);
         let counted = counters.capacity();
-        let loaded = counters.with_last(|last| load(identity, &maps, (last, counted), rule_set))?;
+        let in_force = InForce::new(rule_set)?;
+        let loaded = counters.with_last(|last| load(identity, &maps, (last, counted), in_force))?;
         Ok(Self {
             shared: Arc::clone(shared),
             ingress,
@@ -190,9 +191,10 @@ impl Instance {
         let more = if rules <= counted { None } else { Some(Array::make(counters_for(rules))?) };
         let maps = Maps { listeners: self.listeners.as_fd(), bypass: &self.bypass };
         let identity = identity(&self.shared, self.ingress);
+        let in_force = InForce::new(rule_set)?;
         let loaded = match &more {
-            Some(more) => load(identity, &maps, (more.as_fd(), counters_for(rules)), rule_set),
-            None => self.counters.with_last(|last| load(identity, &maps, (last, counted), rule_set)),
+            Some(more) => load(identity, &maps, (more.as_fd(), counters_for(rules)), in_force),
+            None => self.counters.with_last(|last| load(identity, &maps, (last, counted), in_force)),
         }?;
         Ok(Prepared(Next::Program { loaded, more }))
     }
@@ -225,6 +227,27 @@ impl Instance {
                 Ok(Prepared(Next::Program { loaded: before, more: None }))
             }
         }
+    }
+
+    /// Another program on the same listeners and bypass entries, with the rule set that is in force now. It is attached nowhere.
+    pub(super) fn load_another(
+        &self,
+        ingress: Ingress,
+        counters: &Counters,
+    ) -> Result<OwnedFd, InstanceError> {
+        let loaded = self.loaded();
+        let in_force = InForce { map: Arc::clone(&loaded.in_force), words: loaded.words };
+        drop(loaded);
+        let maps = Maps { listeners: self.listeners.as_fd(), bypass: &self.bypass };
+        let identity = identity(&self.shared, ingress);
+        let counted = counters.capacity();
+        Ok(counters.with_last(|last| load(identity, &maps, (last, counted), in_force))?.program)
+    }
+
+    /// Whether the kernel tells by which interface packets come.
+    #[must_use]
+    pub fn reads_ingress(&self) -> bool {
+        self.shared.reads_ingress()
     }
 
     /// The id of the map that holds the rule set in force.
@@ -327,29 +350,9 @@ impl Instance {
         Ok(fds.into_iter().map(locked_memory).sum::<io::Result<u64>>()? + counters + u64::from(code))
     }
 
-    /// Runs the program on a made-up packet, as often as `repeat` says. Minimum kernel 5.13.
-    ///
-    /// # Errors
-    ///
-    /// As bpf(2) `BPF_PROG_TEST_RUN`.
-    pub fn test_run(&self, flow: &Flow, repeat: u32) -> io::Result<bpf::TestRunResult> {
-        let is_ipv6 = flow.family == FAMILY_IPV6;
-        let remote_port = u16::try_from(flow.remote_port).map_err(io::Error::other)?;
-        let mut context = bpf::SkLookup {
-            family: u32::try_from(if is_ipv6 { libc::AF_INET6 } else { libc::AF_INET }).expect("small"),
-            protocol: flow.protocol,
-            remote_port: remote_port.to_be(),
-            local_port: flow.local_port,
-            ..bpf::SkLookup::default()
-        };
-        if is_ipv6 {
-            context.remote_ip6 = flow.remote_address;
-            context.local_ip6 = flow.local_address;
-        } else {
-            context.remote_ip4 = flow.remote_address[0];
-            context.local_ip4 = flow.local_address[0];
-        }
-        bpf::test_run(self.loaded().program.as_fd(), &context, repeat)
+    /// Calls with the program.
+    pub(super) fn with_program<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        call(self.loaded().program.as_fd())
     }
 }
 
@@ -389,15 +392,25 @@ struct Maps<'a> {
     bypass: &'a Bypass,
 }
 
+/// A rule set, where the kernel has it.
+struct InForce {
+    map: Arc<OwnedFd>,
+    words: usize,
+}
+
+impl InForce {
+    fn new(rule_set: &RuleSet) -> Result<Self, SyscallError> {
+        Ok(Self { map: rule_set.map()?, words: rule_set.image.words().len() })
+    }
+}
+
 /// Loads a program with a rule set in force.
 fn load(
     Identity { name, reads_ingress, given_ingress }: Identity,
     Maps { listeners, bypass }: &Maps<'_>,
     (counters, counted): (BorrowedFd<'_>, u32),
-    rule_set: &RuleSet,
+    InForce { map: in_force, words }: InForce,
 ) -> Result<Loaded, InstanceError> {
-    let words = rule_set.image.words().len();
-    let in_force = rule_set.map()?;
     let rules = bpf::array_of_maps(in_force.as_fd(), "RULES");
     let rules = named("bpf BPF_MAP_CREATE RULES", rules)?;
     put(&rules, &in_force)?;

@@ -4,6 +4,7 @@
 //! whose process dies, leaves nothing in the namespace. This module knows fds; it knows neither listeners nor
 //! rules as users write them.
 
+mod ask;
 mod bypass;
 mod counters;
 mod flow;
@@ -13,9 +14,10 @@ pub mod probe;
 mod rule_set;
 mod shared;
 
+pub use ask::{AskError, Fate, Heard, Outcome};
 pub use bypass::{Bypass, BypassError, BypassGuard, bypass_key};
 pub use counters::Counters;
-pub use flow::flow;
+pub use flow::{flow, flow_of};
 pub use instance::{Ingress, Instance, InstanceError, Prepared};
 pub use object::PROGRAM;
 pub use rule_set::{RuleSet, RuleSets};
