@@ -2,6 +2,7 @@
 //!
 //! [`enter()`] is the only place that calls setns(2). Nothing stays behind: no thread, no nsfs fd, no idle socket.
 
+mod arrival;
 mod cookie;
 mod enter;
 mod factory;
@@ -16,6 +17,7 @@ use std::{io, os::fd::AsFd};
 
 use nix::sys::stat::fstat;
 
+pub use arrival::{Arrival, ArrivalError, By, Delivery, arrival};
 pub use cookie::NetnsCookie;
 pub use enter::{enter, in_new};
 pub use factory::{Anchor, SocketFactory};

@@ -19,17 +19,18 @@ pub(super) fn local() -> io::Result<Vec<IpNet>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        request(&socket, family)?;
+        let mut route = RouteMessage::default();
+        route.header.address_family = family;
+        request(&socket, route, NLM_F_REQUEST | NLM_F_DUMP)?;
         answers(&socket, &mut found)?;
     }
     Ok(found)
 }
 
-fn request(socket: &Socket, family: AddressFamily) -> io::Result<()> {
-    let mut route = RouteMessage::default();
-    route.header.address_family = family;
+/// Sends `RTM_GETROUTE`.
+pub(super) fn request(socket: &Socket, route: RouteMessage, flags: u16) -> io::Result<()> {
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    header.flags = flags;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetRoute(route)));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
