@@ -47,7 +47,7 @@ pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failu
 /// Home, and nothing on the screen (ECMA-48).
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
-fn percent_encode(text: &str) -> String {
+pub(super) fn percent_encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {

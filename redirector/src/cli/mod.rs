@@ -10,14 +10,16 @@ mod detach;
 mod doctor;
 mod exec;
 mod exit;
+mod explain;
 mod export;
 mod file;
 mod list;
 mod man;
 mod output;
 mod run;
+mod words;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -31,7 +33,7 @@ use self::{
 /// Everything that the binary does.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::try_parse_from(words::of(env::args_os())) {
         Ok(args) => args,
         Err(error) => return exit::usage(&error),
     };
@@ -41,6 +43,7 @@ pub fn main() -> ExitCode {
         Command::Attach(command) => client(attach::attach(&socket, command)),
         Command::Detach(command) => client(detach::detach(&socket, command)),
         Command::List(command) => client(list::list(&socket, command)),
+        Command::Explain(command) => client(explain::explain(&socket, command)),
         Command::Apply(command) => client(apply::apply(&socket, command)),
         Command::Export(command) => client(export::export(&socket, command)),
         Command::Check(command) => check::check(&command),

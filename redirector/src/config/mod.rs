@@ -55,6 +55,7 @@ macro_rules! text_forms {
 
 text_forms! {
     Destination: "HOST:PORT, TARGET/IP:PORT, original, unix:/PATH, reject, drop or pass; PORT `*` is the client's",
+    FlowSpec: "PROTOCOL SRC:PORT -> DST:PORT [dev NAME], PROTOCOL tcp or udp, IPv6 in brackets",
     Interface: "The name of an interface, 1 to 15 bytes",
     Match: "PROTOCOL:[ADDRESS[/LEN]:]PORTS, as tcp:80,443,8000-8099 or tcp:[fd00::/8]:443; PROTOCOL is tcp, udp or any",
     RuleName: "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit",

@@ -7,6 +7,8 @@
 //! | `POST /v1/detach` | [`DetachRequest`] | [`Detached`] |
 //! | `POST /v1/apply` | [`ApplyRequest`] | [`Applied`] |
 //! | `GET /v1/export` | | [`Exported`] |
+//! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`] |
+//! | `GET /v1/shadowed` | `?target=TARGET` | [`Shadows`] |
 //!
 //! An error is [`ErrorBody`] with status 400 (the request is wrong), 404 (no such namespace or rule) or 500.
 //! Documents only ever gain fields.
@@ -14,6 +16,7 @@
 mod apply;
 mod client;
 mod error;
+mod explanation;
 mod handoff;
 mod server;
 mod socket;
@@ -23,6 +26,10 @@ mod types;
 pub use apply::{Applied, ApplyRequest, Change, Exported, Refusal, RuleState};
 pub use client::{ClientError, call, get};
 pub use error::{Code, Error, chain};
+pub use explanation::{
+    CellView, DecidedBy, ExplainRequest, ExplainedRule, Explanation, FibView, ForeignView, IngressView,
+    MOST_REASONS, OnUnavailableView, ReasonView, ShadowView, Shadows, SocketView, Verdict,
+};
 pub use handoff::{
     Handoff, HandoffError, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver, handoff_path,
     serve_handoff,

@@ -20,7 +20,7 @@ use tokio::net::UnixListener;
 
 use super::{
     Applied, ApplyRequest, AttachRequest, Attached, Code, DetachRequest, Detached, Error, ErrorBody,
-    Exported, Listing,
+    ExplainRequest, Explanation, Exported, Listing, Shadows,
 };
 use crate::config::{Target, file::MAX_SIZE};
 
@@ -78,6 +78,20 @@ pub trait Api: Send + Sync + 'static {
         caller: Caller,
         target: Option<Target>,
     ) -> impl Future<Output = Result<Listing, Error>> + Send;
+
+    /// `POST /v1/explain`.
+    fn explain(
+        self: Arc<Self>,
+        caller: Caller,
+        request: ExplainRequest,
+    ) -> impl Future<Output = Result<Explanation, Error>> + Send;
+
+    /// `GET /v1/shadowed?target=TARGET`.
+    fn shadowed(
+        self: Arc<Self>,
+        caller: Caller,
+        target: Target,
+    ) -> impl Future<Output = Result<Shadows, Error>> + Send;
 }
 
 /// Serves until `stop` is ready, then finishes the requests under way.
@@ -96,6 +110,8 @@ pub async fn serve<A: Api>(
         .route("/v1/detach", post(detach::<A>))
         .route("/v1/apply", post(apply::<A>).layer(DefaultBodyLimit::max(MAX_FILE)))
         .route("/v1/export", get(export::<A>))
+        .route("/v1/explain", post(explain::<A>))
+        .route("/v1/shadowed", get(shadowed::<A>))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .with_state(api);
@@ -158,6 +174,34 @@ async fn apply<A: Api>(
 
 async fn export<A: Api>(State(api): State<Arc<A>>) -> Response {
     respond(api.export().await)
+}
+
+async fn explain<A: Api>(
+    State(api): State<Arc<A>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match parse(body) {
+        Ok(request) => respond(api.explain(caller, request).await),
+        Err(error) => error.into_response(),
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShadowedQuery {
+    target: Target,
+}
+
+async fn shadowed<A: Api>(
+    State(api): State<Arc<A>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    query: Result<Query<ShadowedQuery>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(ShadowedQuery { target })) => respond(api.shadowed(caller, target).await),
+        Err(error) => Error::chain(Code::Usage, &error).into_response(),
+    }
 }
 
 async fn finish<T>(task: tokio::task::JoinHandle<Result<T, Error>>) -> Result<T, Error> {

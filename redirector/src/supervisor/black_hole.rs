@@ -72,6 +72,13 @@ impl BlackHole {
         }
     }
 
+    /// Whether a socket of it, known by its cookie, takes what comes and answers nothing; `None` for another socket.
+    pub(super) fn health_of(&self, cookie: u64) -> Option<bool> {
+        let hole = self.0.iter().find(|hole| hole.socket.cookie().is_ok_and(|own| own == cookie))?;
+        let is_listening = || sys::socket::is_listening(&hole.socket).unwrap_or(false);
+        Some(hole.protocol != PROTOCOL_TCP || is_listening())
+    }
+
     /// Puts back what was killed from inside, or pushed out of its slot. How many listeners were put back, and how many slots.
     pub(super) fn mend(&self, netns: &Namespace) -> io::Result<(u64, u64)> {
         let (mut revived, mut restored) = (0, 0);

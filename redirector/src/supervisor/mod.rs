@@ -11,6 +11,7 @@ mod detach;
 mod dial;
 mod draining;
 mod elsewhere;
+mod explain;
 mod export;
 mod follow;
 mod health;
@@ -54,7 +55,7 @@ use crate::{
     config::{Engine, Target},
     control::{
         Api, Applied, ApplyRequest, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error,
-        Exported, Listing, chain,
+        ExplainRequest, Explanation, Exported, Listing, Shadows, chain,
     },
     kernel::Shared,
     netns::{NetnsCookie, NetnsFile},
@@ -194,6 +195,14 @@ impl Api for Supervisor {
 
     async fn list(self: Arc<Self>, caller: Caller, target: Option<Target>) -> Result<Listing, Error> {
         self.listing(caller, target).await
+    }
+
+    async fn explain(self: Arc<Self>, caller: Caller, request: ExplainRequest) -> Result<Explanation, Error> {
+        self.explanation(caller, request).await
+    }
+
+    async fn shadowed(self: Arc<Self>, caller: Caller, target: Target) -> Result<Shadows, Error> {
+        self.shadows(caller, target).await
     }
 }
 

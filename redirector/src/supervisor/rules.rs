@@ -180,6 +180,11 @@ impl RuleState {
             && self.rule.matches.iter().any(|one| one.protocol.includes(protocol))
     }
 
+    /// What decides while its socket cannot be had. For `drop` that is the next best, as it is compiled.
+    pub(super) fn on_unavailable(&self) -> OnUnavailable {
+        if self.rule.to == Destination::Drop { OnUnavailable::Reject } else { self.rule.on_unavailable }
+    }
+
     pub(super) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
@@ -208,13 +213,7 @@ impl RuleTable {
             return Err(CompileError::TooManyInterfaces);
         }
         let interfaces: Vec<_> = rules.iter().map(|state| state.interface_indices()).collect();
-        let image = compile(rules.iter().zip(&interfaces).map(|(state, interfaces)| Placed {
-            rule: &state.rule,
-            index: state.index,
-            consumer: state.consumer,
-            flags: if state.is_down() { FLAG_DOWN } else { 0 },
-            interfaces,
-        }))?;
+        let image = compile(placed(&rules, &interfaces))?;
         let places = rules.iter().enumerate().map(|(place, state)| (state.index, place)).collect();
         Ok(Self { rule_set: known.with(image), rules, places, interfaces })
     }
@@ -222,6 +221,16 @@ impl RuleTable {
     /// How many counters its rules need.
     pub(super) fn counters(&self) -> u32 {
         self.rules.iter().map(|state| state.index + 1).max().unwrap_or_default()
+    }
+
+    /// As they were compiled, marks apart: those are as they are now.
+    pub(super) fn placed(&self) -> Vec<Placed<'_>> {
+        placed(&self.rules, &self.interfaces).collect()
+    }
+
+    /// The rule with this index.
+    pub(super) fn by_index(&self, index: u32) -> Option<&Arc<RuleState>> {
+        self.places.get(&index).map(|place| &self.rules[*place])
     }
 
     pub(super) fn rules(&self) -> &[Arc<RuleState>] {
@@ -278,8 +287,18 @@ impl RuleTable {
         if decision.action != Action::Steer as u32 || decision.consumer != CONSUMER_RELAY {
             return None;
         }
-        self.places.get(&decision.rule).map(|place| &self.rules[*place])
+        self.by_index(decision.rule)
     }
+}
+
+fn placed<'a>(rules: &'a [Arc<RuleState>], interfaces: &'a [Vec<u32>]) -> impl Iterator<Item = Placed<'a>> {
+    rules.iter().zip(interfaces).map(|(state, interfaces)| Placed {
+        rule: &state.rule,
+        index: state.index,
+        consumer: state.consumer,
+        flags: if state.is_down() { FLAG_DOWN } else { 0 },
+        interfaces,
+    })
 }
 
 /// Those that are not taken, as far as a namespace can have them.

@@ -79,6 +79,17 @@ pub(super) fn of(command: &str) -> &'static [Example] {
         "export" => {
             &[("Begin to keep what was attached by hand in a file:", "redirector export > redirector.toml")]
         }
+        "explain" => &[
+            (
+                "Why a client does not get where it should:",
+                "redirector explain netns:web 'tcp 10.0.0.2:40000 -> 10.0.0.1:80'",
+            ),
+            (
+                "The same for a program, of what comes by eth1:",
+                "redirector explain netns:web 'tcp [fd00::2]:40000 -> [fd00::1]:80 dev eth1' --json",
+            ),
+            ("Rules that are there for nothing:", "redirector explain netns:web --shadowed"),
+        ],
         "exec" => &[
             (
                 "HAProxy as the server of a namespace, with the true addresses of its clients:",

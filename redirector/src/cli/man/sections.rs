@@ -23,10 +23,10 @@ pub(super) fn exit_codes(command: &str) -> Vec<Entry> {
         "check" | "apply" | "run" => ("2", "Wrong usage, or the file has problems."),
         _ => ("2", "Wrong usage."),
     });
-    if matches!(command, "redirector" | "attach" | "detach" | "list" | "cleanup") {
+    if matches!(command, "redirector" | "attach" | "detach" | "list" | "explain" | "cleanup") {
         codes.push(("3", "There is no such namespace or rule."));
     }
-    if matches!(command, "redirector" | "attach" | "detach" | "list" | "apply" | "export") {
+    if matches!(command, "redirector" | "attach" | "detach" | "list" | "explain" | "apply" | "export") {
         codes.push(("4", "The daemon cannot be reached."));
     }
     if matches!(command, "redirector" | "apply") {
@@ -82,7 +82,7 @@ pub(super) fn files(command: &str) -> Vec<Entry> {
             "The directory of an exec without a daemon, for as long as it runs.",
         ));
     }
-    if matches!(command, "redirector" | "attach" | "detach" | "list" | "exec" | "cleanup") {
+    if matches!(command, "redirector" | "attach" | "detach" | "list" | "explain" | "exec" | "cleanup") {
         files.push(("/run/netns/NAME", "What netns:NAME names, as ip-netns(8) makes it."));
     }
     files

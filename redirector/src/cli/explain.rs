@@ -1,0 +1,172 @@
+//! `redirector explain`.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+    path::Path,
+};
+
+use super::{args, exit::Failure, list::percent_encode};
+use crate::{
+    config::Target,
+    control::{
+        self, ExplainRequest, ExplainedRule, Explanation, ForeignView, OnUnavailableView, ReasonView,
+        ShadowView, Shadows, SocketView, Verdict,
+    },
+    observe::escaped,
+};
+
+pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(), Failure> {
+    if command.shadowed {
+        let answer = shadows(socket, &command.target).await?;
+        return if command.json {
+            document(&answer)
+        } else {
+            Ok(print_shadows(&mut io::stdout().lock(), &answer)?)
+        };
+    }
+    let flow = command.flow().map_err(|error| Failure::usage(error.to_string()))?;
+    let args::Explain { target, all_reasons, json, .. } = command;
+    let request = ExplainRequest { target, flow, all_reasons };
+    let answer: Explanation = control::call(socket, "/v1/explain", &request).await?;
+    if json { document(&answer) } else { Ok(print(&mut io::stdout().lock(), &answer)?) }
+}
+
+async fn shadows(socket: &Path, target: &Target) -> Result<Shadows, Failure> {
+    let path = format!("/v1/shadowed?target={}", percent_encode(&target.to_string()));
+    Ok(control::get(socket, &path).await?)
+}
+
+fn document(answer: &impl serde::Serialize) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, answer).map_err(io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
+    writeln!(out, "{}", verdict(answer))?;
+    if answer.state == "detached" {
+        writeln!(out, "  but the program is not attached any more: nothing is steered there")?;
+    }
+    let mut line = |name: &str, what: fmt::Arguments<'_>| writeln!(out, "  {name:<12} {what}");
+    let ingress = &answer.ingress;
+    let by = match &*ingress.by {
+        "assumed" => ", which is assumed: an answer would go there",
+        "inside" => ": it is sent inside, and comes by the interface that has the destination's address",
+        _ => "",
+    };
+    line("packet", format_args!("{}, by {}{by}", answer.flow, ingress.interface.escape_debug()))?;
+    line("sender sees", format_args!("{}", answer.peer_sees))?;
+    if let Some(rule) = &answer.rule {
+        line("rule", format_args!("{}", described(rule)))?;
+        if let Some(unavailable) = &rule.on_unavailable {
+            line("unavailable", format_args!("{}", on_unavailable(unavailable)))?;
+        }
+    }
+    if let Some(socket) = &answer.socket {
+        line("socket", format_args!("{}", owner(socket)))?;
+    }
+    if let Some(decided) = &answer.decided_by
+        && let Some(why) = &decided.why
+    {
+        line("decided", format_args!("by the rule set, not by the kernel: {}", shown(why)))?;
+    }
+    for ReasonView { rule, text, .. } in &answer.reasons {
+        line("not", format_args!("{rule}: {text}"))?;
+    }
+    if answer.reasons_left_out > 0 {
+        line("not", format_args!("{} more rules; --all-reasons has them", answer.reasons_left_out))?;
+    }
+    for ForeignView { id, name, runs, could } in &answer.foreign_programs {
+        line("but", format_args!("program {id} `{}` runs {runs} ours: {could}", name.escape_debug()))?;
+    }
+    Ok(())
+}
+
+/// The first line.
+fn verdict(answer: &Explanation) -> String {
+    let Some(rule) = &answer.rule else {
+        return match answer.verdict {
+            Verdict::Unreached => format!("never reaches steering: {}", shown(&answer.fib.text)),
+            _ => "not steered: no rule takes it".to_owned(),
+        };
+    };
+    let name = &rule.name;
+    let to: Vec<_> = rule.to.iter().map(ToString::to_string).collect();
+    let to = to.join(" ").escape_debug().to_string();
+    let unavailable = match &rule.on_unavailable {
+        Some(OnUnavailableView { decided: true, reason, .. }) => {
+            format!(", which is unavailable ({})", reason.as_deref().unwrap_or("?"))
+        }
+        _ => String::new(),
+    };
+    match answer.verdict {
+        _ if answer.bypassed => {
+            format!("passed: it is redirector's own connection, on its way past rule {name}")
+        }
+        Verdict::Steer => {
+            let listener = answer.socket.as_ref().and_then(|socket| socket.address.as_deref());
+            let listener = listener.map(|address| format!(" (listener {address})")).unwrap_or_default();
+            format!("steered by rule {name} to {to}{listener}")
+        }
+        Verdict::Pass => format!("passed by rule {name}{unavailable}"),
+        Verdict::Reject => format!("rejected by rule {name}{unavailable}"),
+        Verdict::Drop => format!("dropped by rule {name}{unavailable}"),
+        Verdict::Unmatched | Verdict::Unreached => format!("not steered by rule {name}"),
+    }
+}
+
+fn described(rule: &ExplainedRule) -> String {
+    let ExplainedRule { name, origin, to: _, state, cell, on_unavailable: _ } = rule;
+    let mut text = format!("{name} ({origin}, {state}), by its match {}", cell.matching);
+    if let Some(from) = cell.from {
+        text += &format!(" from {from}");
+    }
+    if let Some(interface) = &cell.interface {
+        text += &format!(" by {}", interface.escape_debug());
+    }
+    text
+}
+
+fn on_unavailable(OnUnavailableView { action, decided, reason }: &OnUnavailableView) -> String {
+    let reason = reason.as_deref().unwrap_or("?");
+    if *decided { format!("yes ({reason}), so {action}") } else { format!("no; if it were, {action}") }
+}
+
+fn owner(socket: &SocketView) -> String {
+    let SocketView { cookie, what, family, address, pid, healthy } = socket;
+    let address = address.as_deref().map(|address| format!(" at {address}")).unwrap_or_default();
+    let what = match &**what {
+        "listener" => "the relay's listener".to_owned(),
+        "hand_off" => match pid {
+            Some(pid) => format!("a listener that process {pid} got"),
+            None => "a listener that was handed off".to_owned(),
+        },
+        "black_hole" => "one that takes nothing".to_owned(),
+        _ => "one that is not redirector's".to_owned(),
+    };
+    let health = if *healthy { "" } else { "; it does not do what it is for" };
+    format!("{what}{address} ({family}, cookie {cookie}){health}")
+}
+
+fn print_shadows(out: &mut impl io::Write, answer: &Shadows) -> io::Result<()> {
+    let Shadows { rules, shadowed, .. } = answer;
+    if shadowed.is_empty() {
+        return writeln!(out, "each of {rules} rules can decide about something");
+    }
+    for ShadowView { rule, why, by } in shadowed {
+        match &**why {
+            "rules" => {
+                let names: Vec<_> = by.iter().map(ToString::to_string).collect();
+                writeln!(out, "{rule}: never, because of {}", names.join(", "))?;
+            }
+            "interfaces" => writeln!(out, "{rule}: never, while none of its interfaces is there")?,
+            _ => writeln!(out, "{rule}: could not be told in reasonable time")?,
+        }
+    }
+    Ok(())
+}
+
+fn shown(text: &str) -> impl fmt::Display {
+    escaped(text)
+}

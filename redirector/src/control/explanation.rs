@@ -1,0 +1,240 @@
+//! The documents of `explain`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{Destination, FlowSpec, Interface, Match, OnUnavailable, RuleName, Source, Target},
+    netns::Family,
+};
+
+/// Body of `POST /v1/explain`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// Which namespace.
+    pub target: Target,
+    /// Which packet.
+    pub flow: FlowSpec,
+    /// Say of each rule why it did not match, and not of the first [`MOST_REASONS`] only.
+    #[serde(default)]
+    pub all_reasons: bool,
+}
+
+/// Rules of which is said why they did not match, unless more is asked for.
+pub const MOST_REASONS: usize = 20;
+
+/// Answer to `POST /v1/explain`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    /// [`super::SCHEMA`].
+    pub schema: u32,
+    /// As it was named when it was attached.
+    pub target: Target,
+    /// The netns cookie.
+    pub cookie: u64,
+    /// `steered`, or `detached` when the kernel says that our link is gone: then nothing is steered, whatever else stands here.
+    pub state: String,
+    /// What was asked about.
+    pub flow: FlowSpec,
+    /// By which interface the packet comes.
+    pub ingress: IngressView,
+    /// What the namespace's routing says.
+    pub fib: FibView,
+    /// What becomes of the packet, programs of others apart.
+    pub verdict: Verdict,
+    /// What its sender hears, a phrase.
+    pub peer_sees: String,
+    /// Who has decided; `None` where steering never sees the packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<DecidedBy>,
+    /// The rule that takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<ExplainedRule>,
+    /// It is one of redirector's own connections on its way to the application: the rule takes it, and lets it pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bypassed: bool,
+    /// Who gets it, where that is a socket of redirector's or of a hand-off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<SocketView>,
+    /// Why rules before that one did not take it, in their order; every rule where none does.
+    pub reasons: Vec<ReasonView>,
+    /// How many more there are.
+    pub reasons_left_out: u64,
+    /// `sk_lookup` programs of others in that namespace, which may decide otherwise, in the order in which they run.
+    pub foreign_programs: Vec<ForeignView>,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// A rule's listener gets it.
+    Steer,
+    /// A rule leaves it to the application's own socket.
+    Pass,
+    /// RST, or ICMP "port unreachable".
+    Reject,
+    /// Nobody answers.
+    Drop,
+    /// No rule takes it: as without redirector.
+    Unmatched,
+    /// It is not delivered in the namespace: no rule is asked.
+    Unreached,
+}
+
+/// By which interface a packet comes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IngressView {
+    /// Its name, as the steering program is told: what the namespace itself sends comes by the interface that has the
+    /// destination's address.
+    pub interface: String,
+    /// Its index.
+    pub index: u32,
+    /// How that is known: `named` in the flow; `inside`, because the source is an address of the namespace; `assumed`, because
+    /// an answer would go by it.
+    pub by: String,
+}
+
+/// What the namespace's routing says of a packet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FibView {
+    /// Whether it is delivered to a socket of the namespace.
+    pub local: bool,
+    /// The type of the route, the errno, or `loopback`, `foreign_source`, `own_source`.
+    pub kernel: String,
+    /// The same, a sentence.
+    pub text: String,
+}
+
+/// Who has decided.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DecidedBy {
+    /// `kernel`: by a test run; `rule_set`: by the same rule in user space.
+    pub who: String,
+    /// Why it was not the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// The rule that takes a packet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExplainedRule {
+    /// Unique in the namespace.
+    pub name: RuleName,
+    /// As [`super::RuleView::origin`].
+    pub origin: String,
+    /// Where it leads.
+    pub to: Vec<Destination>,
+    /// `up`, or `down` while its destination does not answer.
+    pub state: String,
+    /// What of it takes the packet.
+    pub cell: CellView,
+    /// Of a rule that needs a socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unavailable: Option<OnUnavailableView>,
+}
+
+/// One match of a rule with one of its sources and one of its interfaces.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CellView {
+    /// The match.
+    #[serde(rename = "match")]
+    pub matching: Match,
+    /// `None` where the rule names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Source>,
+    /// `None` where the rule names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+}
+
+/// What happens while a rule is unavailable.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OnUnavailableView {
+    /// The user's choice.
+    pub action: OnUnavailable,
+    /// Whether it is unavailable, so that this decides.
+    pub decided: bool,
+    /// Why it is: errno of the assignment, or `down`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A socket that gets packets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SocketView {
+    /// The socket's cookie, as `ss -e` shows it.
+    pub cookie: u64,
+    /// `listener`: the relay's; `hand_off`: a program's; `black_hole`: takes nothing; `other`: somebody has put it there.
+    pub what: String,
+    /// `ipv4` or `ipv6`.
+    pub family: Family,
+    /// Where it is bound inside the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The process that it was handed off to, in the daemon's PID namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// Whether it does what it is for, as far as that can be seen.
+    pub healthy: bool,
+}
+
+/// Why a rule did not take a packet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReasonView {
+    /// The rule.
+    pub rule: RuleName,
+    /// What of it came nearest; its interfaces are those of the rule.
+    #[serde(rename = "match")]
+    pub matching: Match,
+    /// The source that belongs to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Source>,
+    /// The interfaces that the rule names.
+    #[serde(default, rename = "interface", skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
+    /// `protocol`, `address`, `port`, `client`, `exception`, `interface`; `order`: it takes it too, and comes later.
+    pub kind: String,
+    /// A phrase.
+    pub text: String,
+}
+
+/// A program of somebody else.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ForeignView {
+    /// Program id.
+    pub id: u32,
+    /// Name that its loader gave it, empty when it could not be asked.
+    pub name: String,
+    /// `before` ours, or `after` it.
+    pub runs: String,
+    /// What it could do about this packet, a phrase.
+    pub could: String,
+}
+
+/// Answer to `GET /v1/shadowed`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Shadows {
+    /// [`super::SCHEMA`].
+    pub schema: u32,
+    /// As it was named when it was attached.
+    pub target: Target,
+    /// The netns cookie.
+    pub cookie: u64,
+    /// How many rules there are.
+    pub rules: u64,
+    /// Those that can never decide, and those of which that could not be told.
+    pub shadowed: Vec<ShadowView>,
+}
+
+/// A rule that can never decide.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShadowView {
+    /// The rule.
+    pub rule: RuleName,
+    /// `rules`: others take all that it would; `interfaces`: none of those that it names is there; `unknown`: it could not be
+    /// told in reasonable time.
+    pub why: String,
+    /// Those others, by name.
+    pub by: Vec<RuleName>,
+}
