@@ -12,6 +12,8 @@ use crate::{
 for_each_engine!(
     rules_of_a_file_wait_for_their_container_follow_it_and_end_with_the_file,
     what_follows_is_exported_as_it_was_written,
+    containers_that_share_a_namespace_share_its_rules,
+    a_rule_of_attach_that_waits_is_not_taken_over,
 );
 
 /// Applies rules for one container, as a file.
@@ -99,4 +101,65 @@ fn what_follows_is_exported_as_it_was_written(kind: &'static str) {
     fs::write(path, "").unwrap();
     setting.cli().json(&["apply", path]);
     setting.eventually_nothing();
+}
+
+fn containers_that_share_a_namespace_share_its_rules(kind: &'static str) {
+    let setting = Setting::new(kind);
+    let engine = &setting.engine;
+    let id = engine.run("web", &[]);
+    engine.client(&["create", "--name", "side", "--network", "container:web", engine.image()]);
+    let path = setting.daemon.dir().join("file.toml");
+    let by_path = format!("path:{}", engine.netns_of("web").path().display());
+    let rule = |name: &str, port: u16| {
+        format!(
+            "[[namespace.rule]]\nname = \"{name}\"\nmatch = [\"tcp:{port}\"]\nto = [\"{}\"]\n",
+            setting.proxy.destination()
+        )
+    };
+    // One of them is named another way first, and does not follow.
+    let text = format!(
+        "[[namespace]]\ntarget = \"{by_path}\"\n{}[[namespace]]\ntarget = \"{}\"\n{}[[namespace]]\ntarget = \"{}\"\n{}",
+        rule("stays", 81),
+        engine.target("web"),
+        rule("web", PORT),
+        engine.target("side"),
+        rule("web", PORT),
+    );
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let apply = || setting.cli().json(&["apply", path]);
+    assert_eq!(apply()["changes"].as_array().unwrap().len(), 3);
+    assert_eq!(apply()["changes"], json!([]), "one is in force and one waits");
+    engine.client(&["start", "side"]);
+    setting.eventually("the second container is there", |list| list["waiting"] == json!([]));
+    let again = apply();
+    assert_eq!(again["changes"], json!([]), "{again:#}");
+    let exported = setting.cli().run(&["export"]).success().stdout;
+    fs::write(path, &exported).unwrap();
+    assert_eq!(apply()["changes"], json!([]), "{exported}");
+    assert_eq!(setting.answer("web"), "proxy");
+    // It is known which container is which.
+    assert_eq!(setting.daemon.log_with(&["another container"]), Vec::<String>::new());
+    let list = setting.list();
+    assert_eq!(list["namespaces"].as_array().unwrap().len(), 1, "{list:#}");
+    assert_eq!(list["namespaces"][0]["rules"][1]["origin"], "file", "{list:#} {id}");
+}
+
+fn a_rule_of_attach_that_waits_is_not_taken_over(kind: &'static str) {
+    let setting = Setting::new(kind);
+    let engine = &setting.engine;
+    engine.client(&["create", "--name", "off", engine.image()]);
+    let target = engine.target("off");
+    setting
+        .cli()
+        .json(&["attach", &target, "--name", "web", "--match", "tcp:99", "--to", "pass", "--follow"]);
+    let path = setting.daemon.dir().join("file.toml");
+    fs::write(&path, format!("[[namespace]]\ntarget = \"{target}\"\n[[namespace.rule]]\nname = \"web\"\nmatch = [\"tcp:98\"]\nto = [\"reject\"]\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let before = setting.list();
+    let outcome = setting.cli().run(&["apply", path]);
+    assert_eq!(outcome.code(), 1, "{outcome}");
+    assert!(outcome.stderr.contains("there is one of `attach`"), "{outcome}");
+    assert_eq!(setting.list(), before);
+    assert_eq!(setting.cli().json(&["apply", path, "--prune"])["changes"].as_array().unwrap().len(), 1);
 }

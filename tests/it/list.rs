@@ -48,7 +48,7 @@ fn watching_shows_the_counters_grow_and_a_rule_that_took_nothing() {
 #[test]
 fn watching_ends_with_the_daemon_and_with_its_reader() {
     let mut world = World::new();
-    let child = spawn(world.cli().command(&["list", "--watch=1ms"]).stdout(std::process::Stdio::piped()));
+    let child = spawn(world.cli().command(&["list", "--watch=10ms"]).stdout(std::process::Stdio::piped()));
     let mut child = child;
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "no namespace is steered");

@@ -1,6 +1,6 @@
 //! Destinations that lead back to where their connections come from.
 
-use std::process::Command;
+use std::{io::BufRead as _, process::Command};
 
 use redirector_tests::{
     client::answer,
@@ -46,4 +46,22 @@ fn the_daemons_own_namespace_can_be_steered_to_its_own_loopback_without_a_loop()
     let pod = world.eventually_at_rest();
     assert_eq!(count(&pod, "/connections/accepted"), 10, "{pod:#}");
     assert_eq!(count(&pod, "/rules/0/counters/bypassed"), 10, "{pod:#}");
+}
+
+/// The daemon's own end of a dial to its loopback address is, as text, some client's in another namespace too.
+#[test]
+fn a_client_on_loopback_with_the_same_port_as_a_dial_of_ours_is_not_taken_for_it() {
+    let (world, server) = (World::new(), Server::here("server"));
+    world.steer("http", "tcp:80", &server.destination());
+    let (_open, _) = world.open(at(POD_V4, 80));
+    let own = server.peers()[0];
+    let loopback = at([127, 0, 0, 1].into(), 80);
+    let greeting = world.net.pod.enter(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&own.into()).unwrap();
+        socket.connect(&loopback.into()).unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(socket).read_line(&mut line).map(|_| line)
+    });
+    assert!(greeting.as_ref().is_ok_and(|line| line.contains("server")), "{greeting:?}");
 }

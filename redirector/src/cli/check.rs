@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
 };
 
+use redirector_ebpf::MAX_RULES;
 use serde::Serialize;
 
 use super::{args, exit::Failure, file::Source, output};
@@ -68,6 +69,11 @@ fn too_much(file: &ConfigFile) -> Vec<Problem> {
         rules.extend(namespace.rules());
     }
     let compiled = targets.into_iter().filter_map(|(target, (index, rules))| {
+        if rules.len() > MAX_RULES {
+            let message =
+                format!("target `{target}`: {} rules, and a namespace has at most {MAX_RULES}", rules.len());
+            return Some(Problem { place: file.place(index, None).unwrap_or_default(), message, hint: None });
+        }
         let placed = (0..).zip(&rules).map(|(index, rule)| Placed::new(rule, index));
         let error = compile(placed).err()?;
         let place = file.place(index, None).unwrap_or_default();

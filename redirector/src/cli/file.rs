@@ -1,7 +1,7 @@
 //! A configuration file, as commands get it: read, and its problems told each with its place.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
@@ -44,6 +44,17 @@ impl Source {
             return Err(Failure::usage(message));
         }
         Ok(Self { path: path.to_owned(), content })
+    }
+
+    /// Reads a daemon's own file, which is there to be read again: a pipe would be empty then, and wait for a writer.
+    pub(super) fn read_again(path: &Path) -> Result<Self, Failure> {
+        let kind = fs::metadata(path).map(|metadata| metadata.file_type());
+        if path == Path::new("-") || kind.is_ok_and(|kind| !kind.is_file() && !kind.is_dir()) {
+            let message =
+                format!("file `{}`: not a file that can be read again, as SIGHUP asks for", path.display());
+            return Err(Failure::usage(message));
+        }
+        Self::read(path)
     }
 
     /// What it says; else everything that is wrong with it.

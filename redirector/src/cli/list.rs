@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     path::Path,
+    time::Duration,
 };
 
 use comfy_table::{Table, presets};
@@ -16,6 +17,9 @@ use crate::{
 
 pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failure> {
     let args::List { target, watch, json } = command;
+    if watch.is_some_and(|Span(interval)| interval < LEAST_INTERVAL) {
+        return Err(Failure::usage("--watch: less than 10ms from one look to the next".into()));
+    }
     let path = match &target {
         None => "/v1/namespaces".to_owned(),
         Some(target) => format!("/v1/namespaces?target={}", percent_encode(&target.to_string())),
@@ -43,6 +47,9 @@ pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failu
         tokio::time::sleep(interval).await;
     }
 }
+
+/// Each look is a request, which takes its turn with changes.
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Home, and nothing on the screen (ECMA-48).
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";

@@ -29,8 +29,8 @@ pub struct Have<'a> {
 pub struct Want<'a> {
     /// The rule.
     pub rule: &'a Rule,
-    /// The container that it is to follow.
-    pub follows: Option<&'a Container>,
+    /// The containers that it is to follow: one that several share has several names.
+    pub follows: &'a [Container],
 }
 
 /// How to get from one to the other. Numbers are those of [`Have`] and [`Want`].
@@ -83,10 +83,8 @@ pub fn diff(have: &[Have<'_>], want: &[Want<'_>], prune: Prune) -> Diff {
 
 impl Have<'_> {
     fn is_as(&self, want: &Want<'_>) -> bool {
-        let follows_the_same = match want.follows {
-            None => self.follows.is_empty(),
-            Some(container) => self.follows.contains(container),
-        };
+        let follows_the_same = self.follows.len() == want.follows.len()
+            && self.follows.iter().all(|container| want.follows.contains(container));
         follows_the_same && self.rule.is_like(want.rule)
     }
 }
@@ -117,7 +115,7 @@ mod tests {
             let there = rule("r", port);
             let found = diff(
                 &[Have { rule: &there, origin, follows: &[] }],
-                &[Want { rule: &wanted, follows: None }],
+                &[Want { rule: &wanted, follows: &[] }],
                 prune,
             );
             let both = vec![(0, 0)];
@@ -135,7 +133,7 @@ mod tests {
         let (one, two, three, new) = (rule("a", 1), rule("b", 2), rule("c", 3), rule("d", 4));
         let have = [(&one, Origin::File), (&two, Origin::Api), (&three, Origin::Lease)];
         let have = have.map(|(rule, origin)| Have { rule, origin, follows: &[] });
-        let want = [Want { rule: &new, follows: None }];
+        let want = [Want { rule: &new, follows: &[] }];
         let expected = Diff { add: vec![0], remove: vec![0], leave: vec![1, 2], ..Diff::default() };
         assert_eq!(diff(&have, &want, Prune::No), expected);
         let expected = Diff { add: vec![0], remove: vec![0, 1], leave: vec![2], ..Diff::default() };
@@ -147,13 +145,18 @@ mod tests {
     fn to_follow_a_container_is_something_else_than_to_stay() {
         let there = rule("r", 80);
         let web = Container { engine: Engine::Docker, name: "web".into() };
+        let side = Container { engine: Engine::Docker, name: "side".into() };
+        let (web, both) = (vec![web.clone()], vec![web, side]);
         for (follows, wanted, is_same) in [
-            (vec![], None, true),
-            (vec![], Some(&web), false),
-            (vec![web.clone()], Some(&web), true),
-            (vec![web.clone()], None, false),
+            (&vec![], &vec![], true),
+            (&vec![], &web, false),
+            (&web, &web, true),
+            (&web, &vec![], false),
+            (&web, &both, false),
+            (&both, &both, true),
+            (&both, &web, false),
         ] {
-            let have = [Have { rule: &there, origin: Origin::File, follows: &follows }];
+            let have = [Have { rule: &there, origin: Origin::File, follows }];
             let found = diff(&have, &[Want { rule: &there, follows: wanted }], Prune::No);
             assert_eq!(!found.keep.is_empty(), is_same);
             assert_eq!(!found.change.is_empty(), !is_same);

@@ -137,6 +137,16 @@ pub enum Origin {
     Lease,
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "file",
+            Self::Api => "api",
+            Self::Lease => "lease",
+        })
+    }
+}
+
 /// 1 to 64 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleName(String);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Destination, FlowSpec, Interface, Match, OnUnavailable, RuleName, Source, Target},
+    config::{Destination, FlowSpec, Interface, Match, OnUnavailable, Origin, RuleName, Source, Target},
     netns::Family,
 };
 
@@ -122,7 +122,7 @@ pub struct ExplainedRule {
     /// Unique in the namespace.
     pub name: RuleName,
     /// As [`super::RuleView::origin`].
-    pub origin: String,
+    pub origin: Origin,
     /// Where it leads.
     pub to: Vec<Destination>,
     /// `up`, or `down` while its destination does not answer.

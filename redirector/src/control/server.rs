@@ -70,7 +70,7 @@ pub trait Api: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Applied, Error>> + Send;
 
     /// `GET /v1/export`.
-    fn export(self: Arc<Self>) -> impl Future<Output = Result<Exported, Error>> + Send;
+    fn export(self: Arc<Self>, caller: Caller) -> impl Future<Output = Result<Exported, Error>> + Send;
 
     /// `GET /v1/namespaces[?target=TARGET]`.
     fn list(
@@ -172,8 +172,8 @@ async fn apply<A: Api>(
     }
 }
 
-async fn export<A: Api>(State(api): State<Arc<A>>) -> Response {
-    respond(api.export().await)
+async fn export<A: Api>(State(api): State<Arc<A>>, ConnectInfo(caller): ConnectInfo<Caller>) -> Response {
+    respond(api.export(caller).await)
 }
 
 async fn explain<A: Api>(

@@ -1,13 +1,22 @@
 //! `export`: what is in force, as a file would say it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use futures_util::{StreamExt as _, stream};
 
 use super::Supervisor;
 use crate::{
     config::{RuleSpec, Target, file::NamespaceSpec},
-    control::{Exported, SCHEMA},
+    control::{Caller, Exported, SCHEMA},
+    netns::NetnsCookie,
     supervisor::attach::HostNetns,
 };
+
+/// Targets that are opened at once.
+const AT_ONCE: usize = 16;
 
 /// What several rules of a file have in common.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +28,8 @@ struct Heading {
 
 impl Supervisor {
     /// Every rule but those of leases, those that wait among them.
-    pub(super) async fn exported(&self) -> Exported {
+    pub(super) async fn exported(&self, caller: Caller) -> Exported {
+        let lost = self.lost(caller).await;
         let table = self.table.lock().await;
         let mut namespaces: BTreeMap<Heading, (Target, Vec<RuleSpec>)> = BTreeMap::new();
         let mut add = |target: Target, follows: bool, host_netns: bool, rule: RuleSpec| {
@@ -35,7 +45,11 @@ impl Supervisor {
                 })
             };
             for state in current.rules().iter().filter(|state| !state.is_lease() && !follows(state)) {
-                add(netns.target.clone(), false, netns.host, state.rule.to_spec());
+                let target = match lost.contains(&netns.cookie) {
+                    true => Target::Cookie(netns.cookie.0),
+                    false => netns.target.clone(),
+                };
+                add(target, false, netns.host, state.rule.to_spec());
             }
         }
         for (container, followed) in followed {
@@ -50,5 +64,16 @@ impl Supervisor {
             NamespaceSpec { target, follow, host_netns: heading.host_netns, rules }
         });
         Exported { schema: SCHEMA, namespaces: namespaces.collect() }
+    }
+
+    /// Namespaces that are not any more what the target leads to by which they were named.
+    async fn lost(&self, caller: Caller) -> HashSet<NetnsCookie> {
+        let named: Vec<_> =
+            self.table.lock().await.values().map(|netns| (netns.target.clone(), netns.cookie)).collect();
+        let sought = stream::iter(named).map(|(target, cookie)| async move {
+            let leads_there = self.seek(&target, caller).await.cookie() == Some(cookie);
+            (!leads_there).then_some(cookie)
+        });
+        sought.buffer_unordered(AT_ONCE).filter_map(async |lost| lost).collect().await
     }
 }

@@ -97,11 +97,6 @@ pub(super) fn is_in_slot(netns: &Namespace, listener: &Listener) -> bool {
     cookie.is_some() && netns.instance.listener_cookie(slot).ok().flatten() == cookie
 }
 
-/// Who made a rule.
-pub(super) fn origin(state: &RuleState) -> String {
-    if state.is_lease() { "lease" } else { "api" }.into()
-}
-
 fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleView, SyscallError> {
     let Counters { steered, passed, rejected, dropped, bypassed, unavailable } =
         netns.instance.counters.rule(state.index)?;

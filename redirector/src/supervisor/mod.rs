@@ -189,8 +189,8 @@ impl Api for Supervisor {
         self.apply_rules(caller, request).await
     }
 
-    async fn export(self: Arc<Self>) -> Result<Exported, Error> {
-        Ok(self.exported().await)
+    async fn export(self: Arc<Self>, caller: Caller) -> Result<Exported, Error> {
+        Ok(self.exported(caller).await)
     }
 
     async fn list(self: Arc<Self>, caller: Caller, target: Option<Target>) -> Result<Listing, Error> {

@@ -257,6 +257,14 @@ impl Namespace {
         }
     }
 
+    /// Goes back. What has been steered meanwhile is found under the rules that are left.
+    pub(super) fn switch_back(&self, Switch { published, prepared }: Switch) -> Result<(), InstanceError> {
+        let left = self.published.load_full();
+        let (current, previous) = (Arc::clone(&published.current), Some(Arc::clone(&left.current)));
+        let published = Arc::new(Published { current, previous });
+        self.switch(Switch { published, prepared }, left).map(drop)
+    }
+
     /// Takes away what no rule in force leads to.
     pub(super) fn let_go_of_black_hole(&self) {
         let wanted = self.published.load().current.can_drop();

@@ -214,7 +214,7 @@ impl Dialer {
                 Guards { bypass: Some(bypass), outgoing: None },
             ));
         }
-        let (stream, outgoing) = connect(socket_for(to)?, to, Some(&self.outgoing)).await?;
+        let (stream, outgoing) = connect(socket_for(to)?, to, self.outgoing_to(to)).await?;
         Ok((Stream::Tcp(stream), Place::Outside, Guards { bypass: None, outgoing }))
     }
 }
@@ -232,6 +232,11 @@ impl Dialer {
             // Whatever a connection says by being opened and closed: it is there.
             _ => self.dial_outside(state, 0).await.is_ok(),
         }
+    }
+
+    /// Where the own end of a connection is noted, if that tells whose it is: every namespace has an address like 127.0.0.1.
+    fn outgoing_to(&self, to: SocketAddr) -> Option<&Arc<Outgoing>> {
+        (!to.ip().is_loopback()).then_some(&self.outgoing)
     }
 
     async fn dial_elsewhere(&self, elsewhere: &Elsewhere, to: SocketAddr) -> Dialled {
@@ -270,9 +275,7 @@ impl Dialer {
                 }
             }
         }
-        // An address like 127.0.0.1 says nothing about whose end it is: every namespace has it.
-        let outgoing = (!to.ip().is_loopback()).then_some(&self.outgoing);
-        let (stream, outgoing) = connect(socket().await?, to, outgoing).await?;
+        let (stream, outgoing) = connect(socket().await?, to, self.outgoing_to(to)).await?;
         Ok((Stream::Tcp(stream), place, Guards { bypass: None, outgoing }))
     }
 }

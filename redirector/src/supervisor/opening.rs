@@ -35,6 +35,11 @@ pub(super) struct Sought {
 }
 
 impl Sought {
+    /// The namespace that the target leads to now, if it leads to one.
+    pub(super) fn cookie(&self) -> Option<NetnsCookie> {
+        self.led_to.as_ref().ok().copied()
+    }
+
     /// The steered namespace that was sought: by what its target opened, or, when there is nothing any more, by the
     /// text that it was attached with.
     pub(super) fn find(self, table: &Table) -> Result<Arc<Namespace>, Error> {

@@ -2,13 +2,14 @@
 
 use redirector_tests::{
     client::answer,
+    daemon::Daemon,
     eventually::eventually,
     exec::Exec,
     http,
     netns::Netns,
     scale::often,
     server::Server,
-    topology::{POD_V4, POD_V6, at},
+    topology::{POD_V4, POD_V6, Topology, at},
     world::World,
 };
 use serde_json::json;
@@ -204,7 +205,8 @@ fn two_targets_that_are_one_namespace_are_one() {
     for port in [80, 81] {
         assert_eq!(world.answer(at(POD_V4, port)), "server");
     }
-    let clash = file(&[namespace(&world.target(), &json!([here])), namespace(&path, &json!([here]))]);
+    let other = json!({"name": "a", "match": ["tcp:82"], "to": ["reject"]});
+    let clash = file(&[namespace(&world.target(), &json!([here])), namespace(&path, &json!([other]))]);
     let outcome = apply(&world, &clash, &[]);
     assert_eq!(outcome.code(), 1, "{outcome}");
     assert!(outcome.stderr.contains("is the same namespace"), "{outcome}");
@@ -238,4 +240,24 @@ fn one_file_and_another_in_turn_lose_no_connection_of_four_clients() {
     assert!(one.accepted() > 0 && two.accepted() > 0);
     assert_eq!(export(&world), first, "A, then B, then A is A");
     assert_eq!(world.pod()["connections"]["failed"], json!({}), "none that no rule takes");
+}
+
+#[test]
+fn what_is_exported_leads_where_it_is_in_force_although_its_name_does_not_any_more() {
+    let world = World::with(Daemon::start(), Topology::around(Netns::of_process()));
+    // Its only name, which goes, and then is another namespace's.
+    let named = world.net.pod.with_a_name();
+    let target = named.target();
+    world.cli().json(&["attach", &target, "--name", "r", "--match", "tcp:80", "--to", "reject"]);
+    assert!(export(&world).contains(&target));
+    let name = named.name();
+    named.delete();
+    let (text, cookie) = (export(&world), format!("cookie:{}", world.net.pod.cookie()));
+    assert!(text.contains(&cookie), "{text}");
+    assert_eq!(said(apply(&world, &text, &["--dry-run"])).0, Vec::<String>::new());
+    let _other = Netns::named(&name);
+    let text = export(&world);
+    assert!(text.contains(&cookie), "{text}");
+    assert_eq!(said(apply(&world, &text, &[])).0, Vec::<String>::new());
+    assert_eq!(world.answer(at(POD_V4, 80)), "refused");
 }

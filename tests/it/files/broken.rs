@@ -9,7 +9,7 @@ use std::{
 
 use redirector_tests::{
     cli::error,
-    command::{Outcome, run},
+    command::{Outcome, run, run_with_stdin},
     daemon::binary,
     dir::Dir,
     world::World,
@@ -35,6 +35,10 @@ const SYNTAX: &[Broken<'_>] = &[
     ),
     ("[[namespace]]\ntarget = \"netns:a\" «x\n", &["newline"]),
     ("daemon = { max_connections = 1«\n", &["inline table"]),
+    (
+        "[[namespace]]\ntarget = \"netns:a\"\n[[namespace.rule]]\nmatch = [\"tcp:80\"\n«to = [\"pass\"]\npriority = 3\n[[namespace]]\ntarget = \"web\"\n",
+        &["comma"],
+    ),
 ];
 
 const KEYS: &[Broken<'_>] = &[
@@ -51,7 +55,19 @@ const KEYS: &[Broken<'_>] = &[
         &["missing field `target`"],
     ),
     ("«[[namespace]]\ntarget = \"netns:a\"\n", &["needs a rule"]),
-    ("[[namespace]]\ntarget = \"netns:a\"\n«[[namespace.rule]]\n", &["needs a match"]),
+    (
+        "[[namespace]]\ntarget = \"netns:a\"\n««[[namespace.rule]]\n",
+        &["needs a match", "needs a destination"],
+    ),
+    (
+        "[[namespace]]\ntarget = \"netns:a\"\n[[namespace.rule]]\n«matchs = [\"tcp:80\"]\nto = [\"pass\"]\n",
+        &["unknown key `matchs`"],
+    ),
+    ("«[[namespace]]\n«hots_netns = true\n", &["missing field `target`", "unknown key `hots_netns`"]),
+    (
+        "[[namespace]]\ntarget = \"netns:a\"\n[[namespace.rule]]\nname = «[\"a\"]\nmatch = [\"tcp:80\"]\nto = [\"pass\"]\n",
+        &["`name`: invalid type: sequence"],
+    ),
     (
         "[[namespace]]\ntarget = \"netns:a\"\n«[[namespace.rule]]\nmatch = [\"tcp:80\"]\n",
         &["needs a destination"],
@@ -239,6 +255,27 @@ fn every_problem_of_a_broken_file_is_told_at_once_with_its_place() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(world.cli().run(&["export"]).success().stdout, before, "nothing is changed");
+}
+
+#[test]
+fn a_table_with_too_many_problems_is_not_read_to_its_end_and_other_files_are_not_held_up() {
+    let cli = redirector_tests::cli::Cli::new(Path::new("/nowhere"));
+    let keys: String = (0..20_000).map(|number| format!("key{number} = 1\n")).collect();
+    let numbers = vec!["1"; 20_000].join(", ");
+    for (text, told) in [
+        (format!("[daemon]\n{keys}"), 101),
+        (
+            format!(
+                "[[namespace]]\ntarget = \"netns:a\"\n[[namespace.rule]]\nto = [\"pass\"]\nmatch = [{numbers}]\n"
+            ),
+            20_000,
+        ),
+    ] {
+        let outcome = run_with_stdin(&mut cli.command(&["check", "-", "--json"]), &text);
+        assert_eq!(outcome.code(), 2, "{}", outcome.stderr);
+        let checked: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(checked["problems"].as_array().unwrap().len(), told);
+    }
 }
 
 /// How a file is made that is none, the exit code, and what is said.

@@ -103,6 +103,37 @@ fn a_daemon_does_not_start_with_a_file_that_is_broken_or_cannot_be_applied() {
 }
 
 #[test]
+fn what_cannot_be_read_again_is_no_daemons_file() {
+    let dir = Dir::new();
+    let pipe = dir.join("pipe");
+    redirector_tests::command::must(Command::new("mkfifo").arg(&pipe));
+    for path in ["-", pipe.to_str().unwrap(), "/dev/null"] {
+        let outcome = run(Command::new(binary()).args(["run", "--config", path]).current_dir(dir.path()));
+        assert_eq!(outcome.code(), 2, "{outcome}");
+        assert!(outcome.stderr.contains("read again"), "{outcome}");
+    }
+}
+
+#[test]
+fn a_daemon_whose_file_waits_for_an_engine_can_be_stopped() {
+    let dir = Dir::new();
+    let engine = dir.join("engine.sock");
+    // It is connected to, and says nothing.
+    let _silent = std::os::unix::net::UnixListener::bind(&engine).unwrap();
+    let path = dir.join("redirector.toml");
+    let text = file(&[namespace("docker:web", &json!([{"match": ["tcp:80"], "to": ["reject"]}]))]);
+    fs::write(&path, format!("[daemon]\ndocker_socket = {engine:?}\n{text}")).unwrap();
+    let socket = dir.join("control.sock");
+    let mut command = Command::new(binary());
+    command.args(["run", "--config", path.to_str().unwrap(), "--socket", socket.to_str().unwrap()]);
+    let mut child = redirector_tests::command::spawn(&mut command);
+    eventually("it serves", SECOND, || if socket.exists() { Ok(()) } else { Err(()) });
+    nix::sys::signal::kill(redirector_tests::command::pid(&child), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(!socket.exists());
+}
+
+#[test]
 fn the_file_says_how_the_daemon_is_set_up_and_the_command_line_goes_before_it() {
     let dir = Dir::new();
     let (path, other) = (dir.join("redirector.toml"), dir.join("other.sock"));

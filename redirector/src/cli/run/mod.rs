@@ -15,6 +15,7 @@ use socket2::Type;
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
 };
 
 use super::{args, exit::Failure, file::Source};
@@ -40,7 +41,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Failure> {
     let args::Run { config, drain_timeout, max_connections, log_format, engines } = command;
-    let config = config.map(|path| Ok::<_, Failure>((Source::read(&path)?.parse_or_tell()?, path)));
+    let config = config.map(|path| Ok::<_, Failure>((Source::read_again(&path)?.parse_or_tell()?, path)));
     let config = config.transpose()?.map(|(file, path)| (path, file));
     let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
     observe::init(log_format.or(daemon.log_format).unwrap_or_default());
@@ -93,22 +94,32 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
         drop(stopped.await);
     }));
     let handoffs = tokio::spawn(control::serve_handoff(handoff, Arc::clone(&supervisor)));
-    if let Some((path, file)) = &config {
-        reload::first(&supervisor, path, file).await?;
-    }
-    tracing::info!(socket = %socket.display(), max_connections, "ready");
-    notify(&[NotifyState::Ready]);
-
-    let name = loop {
-        match signals.next().await {
-            Asked::Stop(name) => break name,
-            Asked::Reload => match &config {
-                Some((path, file)) => {
-                    reload::again(&supervisor, path, &file.daemon).await;
-                }
-                None => tracing::warn!("SIGHUP: there is no file to apply, for want of --config"),
-            },
+    let ready = async {
+        if let Some((path, file)) = &config {
+            reload::first(&supervisor, path, file).await?;
         }
+        tracing::info!(socket = %socket.display(), max_connections, "ready");
+        notify(&[NotifyState::Ready]);
+        Ok::<(), Failure>(())
+    };
+    // What a file names may not answer; a signal is heard meanwhile, and the drain waits for what has been begun.
+    let stopped_early = tokio::select! {
+        result = ready => {
+            result?;
+            None
+        }
+        name = signals.stop() => Some(name),
+    };
+    let reloads = Arc::new(Notify::new());
+    tokio::spawn(reload::whenever(Arc::clone(&reloads), Arc::clone(&supervisor), config));
+    let name = match stopped_early {
+        Some(name) => name,
+        None => loop {
+            match signals.next().await {
+                Asked::Stop(name) => break name,
+                Asked::Reload => reloads.notify_one(),
+            }
+        },
     };
     tracing::info!(signal = name, "stopping");
     notify(&[NotifyState::Stopping]);

@@ -1,21 +1,27 @@
 //! The daemon's own file: at its start, and at SIGHUP.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use sd_notify::NotifyState;
+use tokio::sync::Notify;
 
 use super::notify;
 use crate::{
     cli::{exit::Failure, file::Source},
     config::file::{ConfigFile, DaemonOptions, Problem},
-    control::{Api as _, Applied, ApplyRequest, Caller, Error},
+    control::{Api as _, Applied, ApplyRequest, Caller, Code, Error},
     supervisor::Supervisor,
 };
 
 async fn apply(supervisor: &Arc<Supervisor>, file: &ConfigFile) -> Result<Applied, Error> {
     let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: Some(0) };
     let request = ApplyRequest { namespaces: file.namespaces.clone(), ..ApplyRequest::default() };
-    Arc::clone(supervisor).apply(caller, request).await
+    // A task of its own: what has begun is done to its end, although a signal may have ended the waiting for it.
+    let task = tokio::spawn(Arc::clone(supervisor).apply(caller, request));
+    task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
 }
 
 /// Applies the file that the daemon starts with: a daemon without it is none.
@@ -36,15 +42,33 @@ pub(super) async fn first(
     }
 }
 
+/// Applies the file whenever it is asked to, as often as there is a need: what is asked for meanwhile is asked for once.
+pub(super) async fn whenever(
+    asked: Arc<Notify>,
+    supervisor: Arc<Supervisor>,
+    config: Option<(PathBuf, ConfigFile)>,
+) {
+    loop {
+        asked.notified().await;
+        match &config {
+            Some((path, file)) => again(&supervisor, path, &file.daemon).await,
+            None => tracing::warn!("SIGHUP: there is no file to apply, for want of --config"),
+        }
+    }
+}
+
 /// Reads the file again and applies it. What was in force stays so when that cannot be done. `before` is what the daemon
 /// was started with.
-pub(super) async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions) {
+async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions) {
     // systemd waits for the end of it.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "sd_notify"),
     }
-    match Source::read(path).map(|source| source.parse()) {
+    let own = path.to_owned();
+    let read = move || Source::read_again(&own).map(|source| source.parse());
+    let read = tokio::task::spawn_blocking(read).await;
+    match read.unwrap_or_else(|error| Err(Failure::failed(&error))) {
         Err(failure) => tracing::error!(error = %failure, "SIGHUP: nothing is changed"),
         Ok(Err(problems)) => {
             log(path, &problems);

@@ -20,6 +20,7 @@ pub struct NamespaceSpec {
     pub host_netns: bool,
     /// One at least.
     #[serde(default, rename = "rule")]
+    #[schemars(required, length(min = 1))]
     pub rules: Vec<RuleSpec>,
 }
 

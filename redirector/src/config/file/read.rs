@@ -3,7 +3,10 @@
 //! serde stops at the first thing that it does not like. So each table is read by itself, and what was wrong there is taken
 //! out and the rest is read again, until nothing is.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+};
 
 use serde::de::DeserializeOwned;
 use toml::{
@@ -27,7 +30,7 @@ pub(super) struct Section<'a> {
 pub(super) struct Reader<'a> {
     lines: Lines<'a>,
     root: DeTable<'a>,
-    problems: BTreeMap<Place, Problem>,
+    problems: BTreeMap<Place, Vec<Problem>>,
     /// Where the text is no TOML. What stands around may not be what was meant.
     broken: Vec<usize>,
     /// Where tables begin.
@@ -39,9 +42,14 @@ struct Table<'a> {
     value: Value<'a>,
     /// Keys of which something was.
     damaged: Vec<String>,
+    /// Lists that have been read element by element.
+    read: HashSet<String>,
 }
 
 const SECTIONS: [&str; 2] = ["daemon", "namespace"];
+
+/// Wrong values of one table after which it is not read any more: it is read anew after each.
+const MOST_PROBLEMS: usize = 100;
 
 /// How much alike two words are that could be meant for each other.
 const ALIKE: f64 = 0.7;
@@ -56,17 +64,18 @@ impl<'a> Reader<'a> {
             broken: Vec::new(),
             tables: Vec::new(),
         };
-        let mut last = (0, String::new());
+        // Until where errors come from one that has been told.
+        let mut until = 0;
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
-            let place = reader.lines.place(at);
-            let message = error.message().replace('\n', ", ");
-            // What follows on the same line comes from the same mistake, and so does the same on the next.
-            let is_next = place.line == last.0 || (place.line == last.0 + 1 && message == last.1);
-            if !is_next {
-                reader.report(place, message.clone(), None);
+            if at >= until {
+                let message = error.message().replace('\n', ", ");
+                // What is not closed takes all that follows for its own.
+                let is_open = message.contains("between array elements") || message.contains("inline table");
+                let end = if is_open { None } else { text[at..].find('\n') };
+                until = end.map_or(text.len(), |end| at + end + 1);
+                reader.report_at(at, message, None);
             }
-            last = (place.line, message);
             reader.broken.push(at);
         }
         reader
@@ -74,12 +83,14 @@ impl<'a> Reader<'a> {
 
     /// All that was wrong, in the order of the file.
     pub(super) fn finish(self) -> Vec<Problem> {
-        self.problems.into_values().collect()
+        self.problems.into_values().flatten().collect()
     }
 
-    /// One problem for each place.
     pub(super) fn report(&mut self, place: Place, message: String, hint: Option<String>) {
-        self.problems.entry(place).or_insert(Problem { place, message, hint });
+        let there = self.problems.entry(place).or_default();
+        if there.iter().all(|known| known.message != message) {
+            there.push(Problem { place, message, hint });
+        }
     }
 
     fn report_at(&mut self, at: usize, message: String, hint: Option<String>) {
@@ -93,7 +104,7 @@ impl<'a> Reader<'a> {
             match key.get_ref().as_ref() {
                 "daemon" => section.daemon = Some(value),
                 "namespace" => section.namespaces = self.tables_of("namespace", value),
-                other => self.unknown_key(key.span().start, other, &SECTIONS),
+                other => drop(self.unknown_key(key.span().start, other, &SECTIONS)),
             }
         }
         for one in &section.namespaces {
@@ -122,16 +133,25 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn unknown_key(&mut self, at: usize, key: &str, known: &[&str]) {
+    /// Gives the key that may have been meant.
+    fn unknown_key(&mut self, at: usize, key: &str, known: &[&str]) -> Option<String> {
+        let mut meant = None;
+        if self.broken.contains(&at) {
+            return meant;
+        }
         let alike = known.iter().map(|one| (strsim::jaro_winkler(key, one), one));
         let hint = match alike.max_by(|one, other| one.0.total_cmp(&other.0)) {
-            Some((likeness, one)) if likeness >= ALIKE => format!("did you mean `{one}`?"),
+            Some((likeness, one)) if likeness >= ALIKE => {
+                meant = Some((*one).to_owned());
+                format!("did you mean `{one}`?")
+            }
             _ => {
                 let known: Vec<_> = known.iter().map(|one| format!("`{one}`")).collect();
                 format!("here can be {}", known.join(", "))
             }
         };
         self.report_at(at, format!("unknown key `{}`", key.escape_debug()), Some(hint));
+        meant
     }
 
     /// Whether the text of the table that begins there is no TOML somewhere.
@@ -142,7 +162,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn daemon(&mut self, value: Value<'a>) -> DaemonOptions {
-        let mut table = Table { value, damaged: Vec::new() };
+        let mut table = Table::new(value);
         let options: DaemonOptions = self.read(&mut table, "daemon").unwrap_or_default();
         for key in options.relative_paths() {
             let message = format!("`{key}`: the path is not absolute");
@@ -160,7 +180,7 @@ impl<'a> Reader<'a> {
         };
         let has_rules = rules.is_some();
         let rules = rules.map(|rules| self.tables_of("namespace.rule", rules)).unwrap_or_default();
-        let mut table = Table { value, damaged: Vec::new() };
+        let mut table = Table::new(value);
         let spec: Option<NamespaceSpec> = self.read(&mut table, "namespace");
         if let Some((key, why)) = spec.as_ref().and_then(NamespaceSpec::flaw) {
             self.report_at(table.at(key, None), why, None);
@@ -184,7 +204,7 @@ impl<'a> Reader<'a> {
 
     fn rule(&mut self, value: Value<'a>, namespace: Option<&NamespaceSpec>) -> Option<RuleSpec> {
         let begin = value.span().start;
-        let mut table = Table { value, damaged: Vec::new() };
+        let mut table = Table::new(value);
         let rule: RuleSpec = self.read(&mut table, "rule")?;
         if self.is_broken(begin) {
             return Some(rule);
@@ -210,31 +230,34 @@ impl<'a> Reader<'a> {
             self.report_at(table.value.span().start, message, None);
             return None;
         }
-        loop {
+        for _ in 0..MOST_PROBLEMS {
             let error = match T::deserialize(ValueDeserializer::from(table.value.clone())) {
                 Ok(read) => return Some(read),
                 Err(error) => error,
             };
             let span = error.span().unwrap_or_else(|| table.value.span());
-            if let Some((key, elements)) = table.take_list(&span) {
-                let good = self.good_elements::<T>(&key, &span, elements);
+            if let Some((key, whole, elements)) = table.take_list(&span) {
+                let good = self.good_elements::<T>(&key, &whole, elements);
                 table.damaged.push(key.clone());
-                table.put_list(key, span, good);
+                table.put_list(key, whole, good);
                 continue;
             }
             let Some((key, at)) = table.take_out(&span) else {
-                // Of the table itself: a key that is missing, which the text may have and not as TOML.
-                if table.damaged.is_empty() && !self.is_broken(table.value.span().start) {
+                // Of the table itself: a key that is missing, which the text may have otherwise, or not as TOML.
+                let is_there = quoted(error.message()).any(|key| table.damaged.iter().any(|one| one == key));
+                if !is_there && !self.is_broken(table.value.span().start) {
                     self.report_at(span.start, format!("{what}: {}", error.message()), None);
                 }
                 return None;
             };
             // Where the text is no TOML that has been said.
             if !self.broken.iter().any(|broken| at.contains(broken)) {
-                self.wrong_value(&key, span.start, error.message());
+                table.damaged.extend(self.wrong_value(&key, span.start, error.message()));
             }
             table.damaged.push(key);
         }
+        self.report_at(table.value.span().start, format!("{what}: more than {MOST_PROBLEMS} problems"), None);
+        None
     }
 
     /// Of a list in which something is wrong: each element is read by itself. Gives those that are good; all the others are
@@ -256,18 +279,18 @@ impl<'a> Reader<'a> {
             match T::deserialize(ValueDeserializer::from(table)) {
                 Ok(_) => good.push(element),
                 Err(_) if is_broken => {}
-                Err(error) => self.wrong_value(key, at, error.message()),
+                // It is not the element: there is to be no list, which is told when it is read without any.
+                Err(error) if error.message().starts_with("invalid type: sequence") => {}
+                Err(error) => drop(self.wrong_value(key, at, error.message())),
             }
         }
         good
     }
 
-    /// Says in words of the file what serde says of a value.
-    fn wrong_value(&mut self, key: &str, at: usize, message: &str) {
-        let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    /// Says in words of the file what serde says of a value. Gives another key that may have been meant.
+    fn wrong_value(&mut self, key: &str, at: usize, message: &str) -> Option<String> {
         if message.starts_with("unknown field") {
-            let names = quoted(message);
-            let known: Vec<_> = names.iter().skip(1).map(String::as_str).collect();
+            let known: Vec<_> = quoted(message).skip(1).collect();
             return self.unknown_key(at, key, &known);
         }
         let is_list = message.ends_with("expected a sequence");
@@ -275,20 +298,36 @@ impl<'a> Reader<'a> {
         let is_serdes = message.starts_with("invalid ") || message.starts_with("unknown variant");
         let message = if is_serdes { format!("`{key}`: {message}") } else { message.to_owned() };
         self.report_at(at, message, hint);
+        None
     }
 }
 
+/// What serde names in a message.
+fn quoted(message: &str) -> impl Iterator<Item = &str> {
+    message.split('`').skip(1).step_by(2)
+}
+
 impl<'a> Table<'a> {
-    /// Takes out a list of which all is meant.
-    fn take_list(&mut self, span: &Range<usize>) -> Option<(String, Vec<Value<'a>>)> {
+    fn new(value: Value<'a>) -> Self {
+        Self { value, damaged: Vec::new(), read: HashSet::new() }
+    }
+
+    /// Takes out the list that a span is about, and where it stands. Each is taken out once: what is wrong with one that had
+    /// been read is not an element.
+    fn take_list(&mut self, span: &Range<usize>) -> Option<(String, Range<usize>, Vec<Value<'a>>)> {
         let DeValue::Table(table) = self.value.get_mut() else { return None };
-        let is_it = |value: &Value<'_>| value.span() == *span && value.get_ref().is_array();
+        let is_it = |value: &Value<'_>| {
+            let whole = value.span();
+            value.get_ref().is_array() && whole.start <= span.start && span.end <= whole.end
+        };
         let key = table.iter().find(|(_, value)| is_it(value)).map(|(key, _)| key.get_ref().to_string())?;
-        if self.damaged.contains(&key) {
+        if !self.read.insert(key.clone()) {
             return None;
         }
-        match table.remove(&*key)?.into_inner() {
-            DeValue::Array(array) => Some((key, array.into_iter().collect())),
+        let list = table.remove(&*key)?;
+        let whole = list.span();
+        match list.into_inner() {
+            DeValue::Array(array) => Some((key, whole, array.into_iter().collect())),
             _ => None,
         }
     }

@@ -62,7 +62,7 @@ impl Supervisor {
         }
         for (part, netns, _) in &done.other {
             netns.let_go_of_black_hole();
-            netns.set_foreign_programs(part.foreign.clone());
+            part.foreign.clone().into_iter().for_each(|found| netns.set_foreign_programs(found));
             settle(part, netns);
         }
         same.iter().for_each(give_to_file);
@@ -111,7 +111,8 @@ impl Supervisor {
                 Ok(One::Other(part, netns, switch))
             }
             (None, Some(found)) => {
-                let ready = self.make(&part.target, found, rules, part.foreign.clone()).await?;
+                let ready =
+                    self.make(&part.target, found, rules, part.foreign.clone().unwrap_or_default()).await?;
                 Ok(One::New(part, ready))
             }
             (None, None) => Ok(One::Same(part)),
@@ -186,18 +187,16 @@ async fn undo(made: Made) {
 }
 
 async fn switch_to(netns: &Arc<Namespace>, part: &Part, switch: Switch) -> Result<Switch, Error> {
-    let (netns, target, (first, then)) = (Arc::clone(netns), part.target.clone(), part.reset.clone());
+    let (netns, target, begun) = (Arc::clone(netns), part.target.clone(), part.reset.0.clone());
     blocking(move || {
         let error = |source: &(dyn std::error::Error + 'static)| failed("apply", &target, source);
         let counters = &netns.instance.counters;
-        let reset = |indices: Vec<u32>| indices.into_iter().try_for_each(|index| counters.reset_rule(index));
-        reset(first).map_err(|source| error(&source))?;
+        begun
+            .into_iter()
+            .try_for_each(|index| counters.reset_rule(index))
+            .map_err(|source| error(&source))?;
         let before = netns.published.load_full();
-        let back = netns.switch(switch, before).map_err(|source| error(&source))?;
-        if let Err(error) = reset(then) {
-            tracing::error!(netns = %target, %error, "begin the counters of a new rule anew");
-        }
-        Ok(back)
+        netns.switch(switch, before).map_err(|source| error(&source))
     })
     .await
 }
@@ -205,10 +204,9 @@ async fn switch_to(netns: &Arc<Namespace>, part: &Part, switch: Switch) -> Resul
 async fn switch_back(netns: &Arc<Namespace>, back: Switch) -> Result<(), Error> {
     let netns = Arc::clone(netns);
     blocking(move || {
-        let now = netns.published.load_full();
-        let back = netns.switch(back, now).map_err(|error| Error::chain(Code::Failed, &error));
+        let back = netns.switch_back(back).map_err(|error| Error::chain(Code::Failed, &error));
         netns.let_go_of_black_hole();
-        back.map(drop)
+        back
     })
     .await
 }
@@ -220,6 +218,12 @@ fn give_to_file(part: &Part) {
 /// What rules in force entail.
 fn settle(part: &Part, netns: &Arc<Namespace>) {
     give_to_file(part);
+    // Those that rules had until now which are gone.
+    for index in &part.reset.1 {
+        if let Err(error) = netns.instance.counters.reset_rule(*index) {
+            tracing::error!(netns = %netns.target, %error, "begin the counters of a new rule anew");
+        }
+    }
     for state in part.new.iter().filter(|state| state.is_down()) {
         netns.tell_down(state);
     }

@@ -26,6 +26,7 @@ use crate::{
         file::{NamespaceSpec, name_rules},
     },
     control::{Applied, ApplyRequest, Caller, Code, Error, Refusal, SCHEMA},
+    target::ContainerId,
 };
 
 /// What is opened or looked up at once.
@@ -38,14 +39,36 @@ type At = (usize, usize);
 struct Wanted {
     at: At,
     rule: Rule,
-    follows: Option<Container>,
+    /// One, or more where several entries want the same in one namespace.
+    follows: Vec<Follower>,
     host_netns: HostNetns,
+}
+
+/// A container that a rule follows.
+struct Follower {
+    container: Container,
+    /// Which one that is now, where it is running.
+    id: Option<ContainerId>,
+}
+
+/// Why there is no plan.
+enum Unplanned {
+    /// What was looked at has been changed meanwhile.
+    Outdated(Error),
+    /// It cannot be.
+    Refused(Error),
+}
+
+impl From<Error> for Unplanned {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
 }
 
 impl Wanted {
     /// What a destination that cannot be found makes of it: where containers come and go, so do destinations.
     fn missing(&self) -> Missing {
-        if self.follows.is_some() { Missing::Down } else { Missing::Refused }
+        if self.follows.is_empty() { Missing::Refused } else { Missing::Down }
     }
 }
 
@@ -54,20 +77,34 @@ impl Supervisor {
         let ApplyRequest { mut namespaces, dry_run, prune } = request;
         let prune = if prune { Prune::Api } else { Prune::No };
         check(&mut namespaces)?;
+        match self.try_apply(caller, &namespaces, (prune, dry_run)).await {
+            // Somebody else has changed what was looked at. That does not happen forever.
+            Err(Unplanned::Outdated(_)) => self.try_apply(caller, &namespaces, (prune, dry_run)).await,
+            done => done,
+        }
+        .map_err(|(Unplanned::Outdated(error) | Unplanned::Refused(error))| error)
+    }
+
+    async fn try_apply(
+        &self,
+        caller: Caller,
+        namespaces: &[NamespaceSpec],
+        (prune, dry_run): (Prune, bool),
+    ) -> Result<Applied, Unplanned> {
         // What is wrong is collected, so that all of it is told.
-        let (places, mut refused) = self.look_at_all(caller, &namespaces).await;
+        let (places, mut refused) = self.look_at_all(caller, namespaces).await;
         let unknown = {
             let table = self.table.lock().await;
             let planner = Planner::new(self, &table, prune);
-            places.there.iter().flat_map(|there| planner.unknown(there, &namespaces)).collect()
+            places.there.iter().flat_map(|there| planner.unknown(there, namespaces)).collect()
         };
         let whereabouts = self.whereabouts_of(caller, unknown, &mut refused).await;
         let mut table = self.table.lock().await;
         if self.is_ending() {
-            return Err(Error::new(Code::Failed, "the daemon is stopping"));
+            return Err(Error::new(Code::Failed, "the daemon is stopping").into());
         }
         let planner = Planner::new(self, &table, prune);
-        let plan = planner.plan(places, &namespaces, whereabouts, refused)?.compile(&self.kernel).await?;
+        let plan = planner.plan(places, namespaces, whereabouts, refused)?.compile(&self.kernel).await?;
         let applied = Applied {
             schema: SCHEMA,
             dry_run,
@@ -146,17 +183,16 @@ fn refuse_if_any(mut problems: Vec<Refusal>) -> Result<(), Error> {
     Err(Error { hint, problems, ..Error::new(Code::Failed, message) })
 }
 
-/// The rules that one entry wants.
-fn wanted_by(entry: usize, spec: &NamespaceSpec) -> impl Iterator<Item = Wanted> {
-    let follows = match &spec.target {
+/// The rules that one entry wants, and the container that it leads to.
+fn wanted_by(entry: usize, spec: &NamespaceSpec, id: Option<&ContainerId>) -> impl Iterator<Item = Wanted> {
+    let container = match &spec.target {
         Target::Container(container) if spec.follows() => Some(container.clone()),
         _ => None,
     };
     let host_netns = if spec.host_netns { HostNetns::Allowed } else { HostNetns::Refused };
-    spec.rules().enumerate().map(move |(rule, spec)| Wanted {
-        at: (entry, rule),
-        rule: spec,
-        follows: follows.clone(),
-        host_netns,
+    let id = id.cloned();
+    spec.rules().enumerate().map(move |(rule, spec)| {
+        let follower = container.clone().map(|container| Follower { container, id: id.clone() });
+        Wanted { at: (entry, rule), rule: spec, follows: follower.into_iter().collect(), host_netns }
     })
 }

@@ -35,7 +35,8 @@ pub(super) struct Part {
     pub(super) netns: Option<Arc<Namespace>>,
     /// `None` where the file does not want anything.
     pub(super) found: Option<Found>,
-    pub(super) foreign: Vec<AttachedProgram>,
+    /// `None` where it does not matter.
+    pub(super) foreign: Option<Vec<AttachedProgram>>,
     /// All of its rules; none where it is let go of.
     pub(super) rules: Vec<Arc<RuleState>>,
     /// The same compiled; `None` where nothing is other for the kernel.

@@ -18,8 +18,8 @@ pub(super) struct There {
     /// As the first that means it has it.
     pub(super) target: Target,
     pub(super) found: Found,
-    /// Those that mean it.
-    pub(super) entries: Vec<usize>,
+    /// Those that mean it, with the container that each has led to.
+    pub(super) entries: Vec<(usize, Option<ContainerId>)>,
 }
 
 /// An entry whose container is not running: its rules wait.
@@ -58,11 +58,12 @@ impl Supervisor {
             match led {
                 Ok(Led::Waits(waits)) => places.waits.push(waits),
                 Ok(Led::There(found)) => match known.get(&found.cookie) {
-                    Some(index) => places.there[*index].entries.push(entry),
+                    Some(index) => places.there[*index].entries.push((entry, found.container.clone())),
                     None => {
                         known.insert(found.cookie, places.there.len());
                         let target = namespaces[entry].target.clone();
-                        places.there.push(There { target, found, entries: vec![entry] });
+                        let entries = vec![(entry, found.container.clone())];
+                        places.there.push(There { target, found, entries });
                     }
                 },
                 Err(error) => refused.push(refusal(entry, None, error)),

@@ -2,19 +2,21 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    os::fd::AsFd as _,
     sync::Arc,
 };
 
 use redirector_ebpf::{CONSUMER_RELAY, MAX_RULES};
 
 use super::{
-    At, Places, There, Waits, Wanted,
+    At, Follower, Places, There, Unplanned, Waits, Wanted,
     part::{Part, Plan},
     refusal, refuse_if_any, wanted_by,
 };
 use crate::{
     config::{Container, Diff, Have, Origin, Prune, RuleName, Target, Want, diff, file::NamespaceSpec},
     control::{self, Change, Code, Error, Refusal},
+    kernel::attached_programs,
     netns::NetnsCookie,
     supervisor::{
         Supervisor, Table,
@@ -30,10 +32,13 @@ pub(super) struct Planner<'a> {
     supervisor: &'a Supervisor,
     pub(super) table: &'a Table,
     pub(super) prune: Prune,
-    pub(super) followed: Vec<(Container, Followed)>,
+    /// The rules that follow, in force or not.
+    pub(super) followed: HashMap<(Container, RuleName), Followed>,
     /// Who follows with the rule of this name in this namespace.
     owners: HashMap<(NetnsCookie, RuleName), Vec<Container>>,
-    refused: Vec<Refusal>,
+    pub(super) refused: Vec<Refusal>,
+    /// A rule whose destination was not looked up, because it was there then.
+    outdated: Option<RuleName>,
     pub(super) plan: Plan,
 }
 
@@ -41,16 +46,45 @@ pub(super) fn state(rule: crate::config::RuleSpec, follows: Option<&Container>) 
     control::RuleState { rule, follows: follows.cloned().map(Target::Container) }
 }
 
+impl There {
+    /// What is wanted there.
+    fn wanted(&self, namespaces: &[NamespaceSpec]) -> impl Iterator<Item = Wanted> {
+        self.entries.iter().flat_map(|(entry, id)| wanted_by(*entry, &namespaces[*entry], id.as_ref()))
+    }
+}
+
+impl Wanted {
+    pub(super) fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.follows.iter().map(|follower| &follower.container)
+    }
+
+    fn container(&self) -> Option<&Container> {
+        self.containers().next()
+    }
+}
+
 impl<'a> Planner<'a> {
     pub(super) fn new(supervisor: &'a Supervisor, table: &'a Table, prune: Prune) -> Self {
-        let followed = supervisor.follows.all();
         let mut owners: HashMap<_, Vec<_>> = HashMap::new();
-        for (container, followed) in &followed {
-            if let (Some(at), Some(name)) = (followed.at, &followed.spec.name) {
+        let mut known = HashMap::new();
+        for (container, followed) in supervisor.follows.all() {
+            let Some(name) = followed.spec.name.clone() else { continue };
+            if let Some(at) = followed.at {
                 owners.entry((at, name.clone())).or_default().push(container.clone());
             }
+            known.insert((container, name), followed);
         }
-        Self { supervisor, table, prune, followed, owners, refused: Vec::new(), plan: Plan::default() }
+        let followed = known;
+        Self {
+            supervisor,
+            table,
+            prune,
+            followed,
+            owners,
+            refused: Vec::new(),
+            outdated: None,
+            plan: Plan::default(),
+        }
     }
 
     fn owners(&self, at: NetnsCookie, name: &RuleName) -> &[Container] {
@@ -66,7 +100,7 @@ impl<'a> Planner<'a> {
             .flat_map(|table| table.rules())
             .map(|state| (&state.rule.name, &state.rule))
             .collect();
-        let wanted = there.entries.iter().flat_map(|entry| wanted_by(*entry, &namespaces[*entry]));
+        let wanted = there.wanted(namespaces);
         wanted
             .filter(|one| by_name.get(&one.rule.name).is_none_or(|there| !there.is_like(&one.rule)))
             .collect()
@@ -79,22 +113,27 @@ impl<'a> Planner<'a> {
         namespaces: &[NamespaceSpec],
         mut whereabouts: HashMap<At, Whereabouts>,
         refused: Vec<Refusal>,
-    ) -> Result<Plan, Error> {
+    ) -> Result<Plan, Unplanned> {
         self.refused = refused;
         let mut looked_at = HashSet::new();
         let mut places: HashSet<(Container, RuleName)> = HashSet::new();
         for there in there {
             looked_at.insert(there.found.cookie);
-            let wanted: Vec<_> =
-                there.entries.iter().flat_map(|entry| wanted_by(*entry, &namespaces[*entry])).collect();
-            let following =
-                wanted.iter().filter_map(|one| Some((one.follows.clone()?, one.rule.name.clone())));
-            places.extend(following);
+            let wanted = self.without_twins(&there.target, there.wanted(namespaces));
+            for one in &wanted {
+                let name = &one.rule.name;
+                places.extend(one.follows.iter().map(|follower| (follower.container.clone(), name.clone())));
+            }
+            for one in &wanted {
+                self.refuse_to_take_over(Some(there.found.cookie), one);
+            }
             self.compare(there, &wanted, &mut whereabouts);
         }
         let waiting: Vec<_> = waits
             .iter()
-            .flat_map(|waits| wanted_by(waits.entry, &namespaces[waits.entry]).map(move |one| (waits, one)))
+            .flat_map(|waits| {
+                wanted_by(waits.entry, &namespaces[waits.entry], None).map(move |one| (waits, one))
+            })
             .collect();
         let mut others: Vec<_> =
             self.table.values().filter(|netns| !looked_at.contains(&netns.cookie)).collect();
@@ -104,20 +143,42 @@ impl<'a> Planner<'a> {
         }
         self.compare_waiting(waiting, &mut places);
         refuse_if_any(self.refused)?;
+        if let Some(name) = self.outdated {
+            let message = format!("rule `{name}`: it was changed meanwhile by somebody else");
+            let error = Error::new(Code::Failed, message).with_hint("try again");
+            return Err(Unplanned::Outdated(error));
+        }
         Ok(self.plan)
+    }
+
+    /// Entries that mean one namespace may want the same there, each for its container: that is one rule.
+    fn without_twins(&mut self, target: &Target, wanted: impl Iterator<Item = Wanted>) -> Vec<Wanted> {
+        let mut known: HashMap<RuleName, usize> = HashMap::new();
+        let mut kept: Vec<Wanted> = Vec::new();
+        for mut one in wanted {
+            let Some(index) = known.get(&one.rule.name) else {
+                known.insert(one.rule.name.clone(), kept.len());
+                kept.push(one);
+                continue;
+            };
+            let first = &mut kept[*index];
+            if first.rule.is_like(&one.rule) {
+                first.follows.append(&mut one.follows);
+                continue;
+            }
+            let message = format!(
+                "rule `{}`: `{target}` is the same namespace, and has another rule of that name",
+                one.rule.name
+            );
+            let error = Error::new(Code::Failed, message).with_hint("give one of them another name");
+            self.refused.push(refusal(one.at.0, Some(one.at.1), error));
+        }
+        kept
     }
 
     /// One namespace that the file means.
     fn compare(&mut self, there: There, wanted: &[Wanted], whereabouts: &mut HashMap<At, Whereabouts>) {
-        let There { target, found, entries: _ } = there;
-        let mut names = HashSet::new();
-        for one in wanted.iter().filter(|one| !names.insert(one.rule.name.clone())) {
-            let message = format!(
-                "rule `{}`: `{target}` is the same namespace, and has a rule of that name already",
-                one.rule.name
-            );
-            self.refused.push(refusal(one.at.0, Some(one.at.1), Error::new(Code::Failed, message)));
-        }
+        let There { target, mut found, entries: _ } = there;
         let netns = self.table.get(&found.cookie).cloned();
         let current = netns.iter().flat_map(|netns| netns.published.load().current.rules().to_vec());
         let current: Vec<_> = current.collect();
@@ -125,12 +186,16 @@ impl<'a> Planner<'a> {
         for (have, want) in &part_diff.clash {
             self.refuse_clash(&target, &current[*have], &wanted[*want]);
         }
+        let is_other =
+            !(part_diff.change.is_empty() && part_diff.add.is_empty() && part_diff.remove.is_empty());
+        if is_other && let Ok(programs) = attached_programs(found.fd.as_fd()) {
+            // Ours may have been replaced since they were looked at.
+            found.programs = programs;
+        }
         let mut part = Part {
-            foreign: foreign_programs(netns.as_deref(), &found),
+            foreign: is_other.then(|| foreign_programs(netns.as_deref(), &found)),
             target,
-            is_other: !(part_diff.change.is_empty()
-                && part_diff.add.is_empty()
-                && part_diff.remove.is_empty()),
+            is_other,
             rules: Vec::new(),
             table: None,
             new: Vec::new(),
@@ -143,7 +208,7 @@ impl<'a> Planner<'a> {
         part.rules.extend(leave.into_iter().map(|have| Arc::clone(&current[have])));
         for (have, want) in keep {
             self.plan.unchanged += 1;
-            self.follow(&wanted[want], Some(&found));
+            self.follow(&wanted[want], &found);
             part.keep(Arc::clone(&current[have]));
         }
         let removed = remove.iter().map(|have| current[*have].index).collect::<Vec<_>>();
@@ -151,9 +216,9 @@ impl<'a> Planner<'a> {
         for (have, want) in change {
             let (there, one) = (&current[have], &wanted[want]);
             let before = state(there.rule.to_spec(), self.owners(cookie, &there.rule.name).first());
-            let after = state(one.rule.to_spec(), one.follows.as_ref());
+            let after = state(one.rule.to_spec(), one.container());
             self.change(&part.target, cookie, Some(before), Some(after));
-            self.follow(one, Some(&found));
+            self.follow(one, &found);
             if there.rule.is_like(&one.rule) {
                 part.keep(Arc::clone(there));
                 continue;
@@ -164,8 +229,8 @@ impl<'a> Planner<'a> {
         }
         for want in add {
             let one = &wanted[want];
-            self.change(&part.target, cookie, None, Some(state(one.rule.to_spec(), one.follows.as_ref())));
-            self.follow(one, Some(&found));
+            self.change(&part.target, cookie, None, Some(state(one.rule.to_spec(), one.container())));
+            self.follow(one, &found);
             let Some((index, is_free)) = indices.next() else {
                 let message = format!("target `{}`: a namespace has at most {MAX_RULES} rules", part.target);
                 self.refused.push(refusal(one.at.0, Some(one.at.1), Error::new(Code::Failed, message)));
@@ -190,7 +255,8 @@ impl<'a> Planner<'a> {
             origin: state.origin(),
             follows: self.owners(at, &state.rule.name),
         });
-        let want = wanted.iter().map(|one| Want { rule: &one.rule, follows: one.follows.as_ref() });
+        let follows: Vec<Vec<_>> = wanted.iter().map(|one| one.containers().cloned().collect()).collect();
+        let want = wanted.iter().zip(&follows).map(|(one, follows)| Want { rule: &one.rule, follows });
         diff(&have.collect::<Vec<_>>(), &want.collect::<Vec<_>>(), self.prune)
     }
 
@@ -201,11 +267,26 @@ impl<'a> Planner<'a> {
                 format!("rule `{name}`: in `{target}` a program has listeners by a rule of that name");
             Error::new(Code::Failed, message).with_hint("take another name, or end that program")
         } else {
-            let message =
-                format!("rule `{name}`: in `{target}` there is one of `attach` that says something else");
-            Error::new(Code::Failed, message).with_hint("detach it, take another name, or add `--prune`")
+            of_attach(target, name)
         };
         self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
+    }
+
+    /// A rule of `attach` that follows the same container and is not where this one will be is in its way too.
+    pub(super) fn refuse_to_take_over(&mut self, at: Option<NetnsCookie>, wanted: &Wanted) {
+        let name = &wanted.rule.name;
+        let is_in_the_way = |container: &&Container| {
+            let key = ((*container).clone(), name.clone());
+            self.followed.get(&key).is_some_and(|known| {
+                known.origin == Origin::Api && known.at != at && known.spec != wanted.rule.to_spec()
+            })
+        };
+        if self.prune == Prune::No
+            && let Some(container) = wanted.containers().find(is_in_the_way)
+        {
+            let error = of_attach(&Target::Container(container.clone()), name);
+            self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
+        }
     }
 
     /// A rule as it will be, if it can be there.
@@ -221,15 +302,13 @@ impl<'a> Planner<'a> {
             if self.refused.iter().any(is_it) {
                 return None;
             }
-            let message = format!("rule `{}`: it was changed meanwhile by somebody else", wanted.rule.name);
-            let error = Error::new(Code::Failed, message).with_hint("try again");
-            self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
+            self.outdated = Some(wanted.rule.name.clone());
             return None;
         };
         let judged = self.supervisor.judge(
             &part.target,
             &wanted.rule,
-            (found, &part.foreign),
+            (found, part.foreign.as_deref().unwrap_or_default()),
             (&whereabouts, wanted.missing()),
         );
         if let Err(error) = judged {
@@ -264,25 +343,24 @@ impl<'a> Planner<'a> {
         self.plan.unfollowed.extend(owners.into_iter().map(|one| (one, there.rule.name.clone())));
     }
 
-    /// Notes that a rule of the file follows its container, where it does.
-    fn follow(&mut self, wanted: &Wanted, found: Option<&Found>) {
+    /// Notes that a rule of the file follows its containers, where it does.
+    fn follow(&mut self, wanted: &Wanted, found: &Found) {
         let name = &wanted.rule.name;
-        if let Some(found) = found {
-            // Whoever has it followed there before: from now on it is as the file says.
-            let owners = self.owners(found.cookie, name).to_vec();
-            self.plan.unfollowed.extend(owners.into_iter().map(|one| (one, name.clone())));
+        // Whoever has it followed there before: from now on it is as the file says.
+        let owners = self.owners(found.cookie, name).to_vec();
+        self.plan.unfollowed.extend(owners.into_iter().map(|one| (one, name.clone())));
+        for Follower { container, id } in &wanted.follows {
+            let Some(id) = id.clone() else { continue };
+            let followed = Followed {
+                spec: wanted.rule.to_spec(),
+                host_netns: wanted.host_netns,
+                origin: Origin::File,
+                id,
+                at: Some(found.cookie),
+                why: String::new(),
+            };
+            self.plan.followed.push((container.clone(), name.clone(), followed));
         }
-        let (Some(container), Some(found)) = (&wanted.follows, found) else { return };
-        let Some(id) = found.container.clone() else { return };
-        let followed = Followed {
-            spec: wanted.rule.to_spec(),
-            host_netns: wanted.host_netns,
-            origin: Origin::File,
-            id,
-            at: Some(found.cookie),
-            why: String::new(),
-        };
-        self.plan.followed.push((container.clone(), name.clone(), followed));
     }
 
     /// A namespace that the file does not mean, unless its container is not running and it lives on.
@@ -293,7 +371,7 @@ impl<'a> Planner<'a> {
             waiting.iter().any(|(_, one)| {
                 one.rule.name == state.rule.name
                     && one.rule.is_like(&state.rule)
-                    && one.follows.as_ref().is_some_and(|container| owners.contains(container))
+                    && one.containers().any(|container| owners.contains(container))
             })
         };
         let goes = |state: &RuleState| match state.origin() {
@@ -307,13 +385,21 @@ impl<'a> Planner<'a> {
             return;
         }
         for state in &gone {
-            self.remove(&netns.target, netns.cookie, state);
+            let owners = self.owners(netns.cookie, &state.rule.name);
+            let waits_otherwise = waiting.iter().any(|(_, one)| {
+                one.rule.name == state.rule.name
+                    && one.containers().any(|container| owners.contains(container))
+            });
+            // Else it is said where it waits.
+            if !waits_otherwise {
+                self.remove(&netns.target, netns.cookie, state);
+            }
         }
         self.plan.parts.push(Part {
             target: netns.target.clone(),
             netns: Some(Arc::clone(netns)),
             found: None,
-            foreign: Vec::new(),
+            foreign: None,
             rules,
             table: None,
             is_other: true,
@@ -322,6 +408,12 @@ impl<'a> Planner<'a> {
             reset: (Vec::new(), Vec::new()),
         });
     }
+}
+
+/// A rule that a file may not change.
+pub(super) fn of_attach(target: &Target, name: &RuleName) -> Error {
+    let message = format!("rule `{name}`: in `{target}` there is one of `attach` that says something else");
+    Error::new(Code::Failed, message).with_hint("detach it, take another name, or add `--prune`")
 }
 
 /// Indices for new rules, and whether nobody has them; at the end those of rules that go.

@@ -1,6 +1,6 @@
 //! Rules whose container is not running: nothing of them is in the kernel.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::{
     Waits, Wanted,
@@ -19,10 +19,11 @@ impl Planner<'_> {
         waiting: Vec<(&Waits, Wanted)>,
         places: &mut HashSet<(Container, RuleName)>,
     ) {
-        let known: HashMap<_, _> = std::mem::take(&mut self.followed)
-            .into_iter()
-            .filter_map(|(container, followed)| Some(((container, followed.spec.name.clone()?), followed)))
-            .collect();
+        for (_, one) in &waiting {
+            // Wherever that one is: this one will not be there.
+            self.refuse_to_take_over(Some(NetnsCookie(0)), one);
+        }
+        let known = std::mem::take(&mut self.followed);
         let nowhere = NetnsCookie(0);
         for (Waits { container, id, why, .. }, one) in waiting {
             let key = (container.clone(), one.rule.name.clone());

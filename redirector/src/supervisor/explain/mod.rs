@@ -13,7 +13,7 @@ use self::{
     decide::{Decided, decide},
     describe::{could, delivery, ingress, peer_sees, reason, socket, state_of, verdict},
 };
-use super::{Supervisor, blocking, failed, list, namespace::Namespace, rules::RuleState};
+use super::{Supervisor, blocking, failed, namespace::Namespace, rules::RuleState};
 use crate::{
     config::{Destination, FlowSpec, Target},
     control::{
@@ -121,7 +121,7 @@ fn rule(state: &RuleState, cell: NamedCell<'_>, (arrival, outcome): (&Arrival, &
     });
     ExplainedRule {
         name: state.rule.name.clone(),
-        origin: list::origin(state),
+        origin: state.origin(),
         to: vec![state.rule.to.clone()],
         state: if state.is_down() { "down" } else { "up" }.into(),
         cell: CellView {
