@@ -100,7 +100,7 @@ pub struct IngressView {
 pub struct FibView {
     /// Whether it is delivered to a socket of the namespace.
     pub local: bool,
-    /// The type of the route, the errno, or `loopback`, `foreign_source`, `own_source`.
+    /// The type of the route, the errno, or `rp_filter`, `loopback`, `foreign_source`, `own_source`.
     pub kernel: String,
     /// The same, a sentence.
     pub text: String,

@@ -2,7 +2,7 @@
 //! is asked, by netlink. Called inside the namespace, see [`super::enter()`].
 
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, SocketAddr},
 };
 
@@ -12,6 +12,7 @@ use netlink_packet_route::{
     route::{RouteAttribute, RouteFlags, RouteMessage, RouteType},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::libc::{EINVAL, EXDEV};
 
 use super::{InterfaceIndex, routes};
 use crate::config::FlowSpec;
@@ -50,6 +51,8 @@ pub enum Delivery {
     Elsewhere(&'static str),
     /// It is not for the namespace, or refused: this errno.
     Errno(i32),
+    /// An answer would not go by the interface, and `rp_filter` refuses such packets.
+    ReversePath,
     /// It is dropped before any route is looked up: a loopback address that comes by another interface.
     Loopback,
     /// Nobody there can send it: its source is not an address of the namespace.
@@ -108,7 +111,10 @@ pub fn arrival(flow: &FlowSpec) -> Result<Arrival, ArrivalError> {
         None if is_inside => (LOOPBACK, By::Inside),
         None => {
             let no_way = |source| ArrivalError::NoWayBack { address: source_of(flow), source };
-            let index = interface(&back.map_err(no_way)?);
+            let index = match &back {
+                Ok(route) => interface(route),
+                Err(error) => return Err(no_way(again(error))),
+            };
             (index.ok_or_else(|| no_way(io::ErrorKind::NotFound.into()))?, By::Assumed)
         }
     };
@@ -124,13 +130,47 @@ pub fn arrival(flow: &FlowSpec) -> Result<Arrival, ArrivalError> {
             ..Question::between(Some(source), destination)
         };
         let delivery = match delivery(&look_up(from)?) {
-            Delivery::Errno(nix::libc::EINVAL) if is_inside => Delivery::OwnSource,
+            Delivery::Errno(EINVAL) if is_inside => Delivery::OwnSource,
+            Delivery::Errno(EXDEV) => Delivery::ReversePath,
+            // Newer kernels say that of both (measured on 6.18).
+            Delivery::Errno(EINVAL) if is_filtered(flow, &back, index, &there) => Delivery::ReversePath,
             delivery => delivery,
         };
         (index, delivery)
     };
     let name = there.into_iter().find(|(_, one)| *one == index).map(|(name, _)| name);
     Ok(Arrival { interface: name.unwrap_or_default(), index, by, delivery })
+}
+
+fn again(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+/// Whether `rp_filter` of an interface is why a packet does not come by it (Documentation/networking/ip-sysctl.rst).
+fn is_filtered(
+    flow: &FlowSpec,
+    back: &io::Result<RouteMessage>,
+    index: InterfaceIndex,
+    there: &[(String, InterfaceIndex)],
+) -> bool {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (flow.source.ip(), flow.destination.ip()) else {
+        return false;
+    };
+    let setting = |name: &str| -> u32 {
+        let path = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
+        fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+    };
+    let name = there.iter().find(|(_, one)| *one == index).map(|(name, _)| name.as_str());
+    let goes_back = match setting("all").max(name.map_or(0, setting)) {
+        0 => return false,
+        // By this interface.
+        1 => back.as_ref().is_ok_and(|route| interface(route) == Some(index)),
+        // By any.
+        _ => back.is_ok(),
+    };
+    // These come by no interface, whatever the setting.
+    let is_martian = source.is_multicast() || source.is_broadcast() || source.is_loopback();
+    !goes_back && !is_martian && !destination.is_loopback()
 }
 
 fn source_of(flow: &FlowSpec) -> IpAddr {

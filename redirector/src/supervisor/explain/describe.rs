@@ -42,9 +42,6 @@ pub(super) fn delivery(flow: &FlowSpec, arrival: &Arrival) -> FibView {
         Delivery::Errno(errno) => {
             let said = Errno::from_raw(errno);
             let text = match errno {
-                libc::EXDEV => {
-                    format!("dropped by rp_filter: an answer to {source} would not go by `{interface}`")
-                }
                 libc::EINVAL => {
                     format!(
                         "refused as martian: no packet from {source} to {destination} comes by `{interface}`"
@@ -54,6 +51,10 @@ pub(super) fn delivery(flow: &FlowSpec, arrival: &Arrival) -> FibView {
             };
             (format!("{said:?}"), text)
         }
+        Delivery::ReversePath => (
+            "rp_filter".to_owned(),
+            format!("dropped by rp_filter: an answer to {source} would not go by `{interface}`"),
+        ),
         Delivery::Loopback => {
             ("loopback".to_owned(), format!("dropped: a loopback address does not come by `{interface}`"))
         }
