@@ -38,7 +38,7 @@ fn handoff(world: &World) -> PathBuf {
 
 /// Listeners for this process.
 #[track_caller]
-fn ask(world: &World, matching: &str, name: &str) -> Vec<Socket> {
+pub(super) fn ask(world: &World, matching: &str, name: &str) -> Vec<Socket> {
     let request = json!({ "target": world.target(), "match": [matching], "name": name });
     let (answer, listeners) = lease::lease(&handoff(world), &request).expect("a lease");
     assert_eq!(answer["rule"], name, "{answer:#}");

@@ -13,6 +13,7 @@ mod elsewhere;
 mod ends;
 mod engine_answers;
 mod exec;
+mod explain;
 mod features;
 mod files;
 mod foreign;

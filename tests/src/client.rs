@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{HANG, netns::Netns};
 
@@ -44,10 +44,26 @@ impl Conversation {
     ///
     /// As connect(2).
     pub fn open_here(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, HANG)?;
+        Self::with(TcpStream::connect_timeout(&to, HANG)?)
+    }
+
+    fn with(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(HANG))?;
         stream.set_write_timeout(Some(HANG))?;
         Ok(Self(BufReader::new(stream)))
+    }
+
+    /// Connects from an address and a port of the namespace of this thread.
+    ///
+    /// # Errors
+    ///
+    /// As bind(2), connect(2).
+    pub fn open_at(source: SocketAddr, to: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&source.into())?;
+        socket.connect_timeout(&to.into(), HANG)?;
+        Self::with(socket.into())
     }
 
     /// Reads the server's first line.
@@ -122,7 +138,10 @@ impl Conversation {
 ///
 /// The first thing that goes wrong.
 pub fn visit_here(to: SocketAddr) -> io::Result<Greeting> {
-    let mut conversation = Conversation::open_here(to)?;
+    converse(Conversation::open_here(to)?)
+}
+
+fn converse(mut conversation: Conversation) -> io::Result<Greeting> {
     let greeting = conversation.greeting()?;
     conversation.echo("ping")?;
     conversation.finish()?;
@@ -185,6 +204,12 @@ pub fn answer(from: &Netns, to: SocketAddr) -> String {
 #[must_use]
 pub fn answer_here(to: SocketAddr) -> String {
     who(visit_here(to))
+}
+
+/// As [`answer`], of a client with this address and port.
+#[track_caller]
+pub fn answer_at(from: &Netns, source: SocketAddr, to: SocketAddr) -> String {
+    from.enter(|| who(Conversation::open_at(source, to).and_then(converse)))
 }
 
 /// As [`answer_here`], for a client that speaks first.

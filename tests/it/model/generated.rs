@@ -54,10 +54,10 @@ const PORTS: [u16; 10] = [1, 79, 80, 81, 90, 443, 8080, 32_768, 65_534, 65_535];
 const INTERFACES: [(&str, u32); 3] = [("eth0", 11), ("eth1", 12), ("gone", 0)];
 
 /// By which interface packets come: none that is known, two that rules name, one that they do not.
-const INGRESS: [u32; 4] = [0, 11, 12, 13];
+pub(crate) const INGRESS: [u32; 4] = [0, 11, 12, 13];
 
 /// Indices of the interfaces that a rule names and that are there.
-fn present(rule: &Rule) -> Vec<u32> {
+pub(crate) fn present(rule: &Rule) -> Vec<u32> {
     let index = |name: &str| INTERFACES.iter().find(|(one, _)| *one == name).map(|(_, index)| *index);
     rule.interfaces.iter().filter_map(|one| index(one.as_str())).filter(|index| *index != 0).collect()
 }
@@ -106,7 +106,7 @@ fn matching() -> impl Strategy<Value = Match> {
 
 /// A rule, without its name, and whether it is down.
 #[derive(Clone, Debug)]
-struct Specification {
+pub(crate) struct Specification {
     matches: Vec<Match>,
     from: Vec<IpNet>,
     except: Vec<Match>,
@@ -117,7 +117,7 @@ struct Specification {
     down: bool,
 }
 
-fn specification() -> impl Strategy<Value = Specification> {
+pub(crate) fn specification() -> impl Strategy<Value = Specification> {
     let except = prop_oneof![4 => Just(Vec::new()), 1 => vec(matching(), 1..3)];
     let from = prop_oneof![3 => Just(Vec::new()), 2 => vec(net(), 1..4)];
     let interfaces = prop_oneof![
@@ -162,7 +162,7 @@ fn takes_udp(matches: &[Match]) -> bool {
 }
 
 impl Specification {
-    fn rule(&self, number: usize) -> (Rule, bool) {
+    pub(crate) fn rule(&self, number: usize) -> (Rule, bool) {
         // In no order of names.
         let name = format!("{:03}", number * 7919 % 1000);
         let Self { matches, from, except, interfaces, priority, to, on_unavailable, down } = self;
@@ -181,11 +181,11 @@ impl Specification {
 
 /// How a packet comes from the rules: half of them are at the edge of one.
 #[derive(Clone, Debug)]
-struct Packet {
+pub(crate) struct Packet {
     rule: Option<Index>,
     part: Index,
     edges: [Edge; 3],
-    protocol: u32,
+    pub(crate) protocol: u32,
     client: IpAddr,
     destination: IpAddr,
     port: u16,
@@ -201,7 +201,7 @@ enum Edge {
     Behind,
 }
 
-fn packet() -> impl Strategy<Value = Packet> {
+pub(crate) fn packet() -> impl Strategy<Value = Packet> {
     let edge = || select(&[Edge::First, Edge::Last, Edge::Before, Edge::Behind][..]);
     let rule = prop::option::of(any::<Index>());
     let edges = [edge(), edge(), edge()];
@@ -243,7 +243,7 @@ fn at_edge(net: IpNet, edge: Edge) -> IpAddr {
 
 impl Packet {
     /// Client and original destination.
-    fn ends(&self, rules: &[(Rule, bool)]) -> (SocketAddr, SocketAddr) {
+    pub(crate) fn ends(&self, rules: &[(Rule, bool)]) -> (SocketAddr, SocketAddr) {
         let [at_address, at_port, at_source] = self.edges;
         let (mut client, mut destination, mut port) = (self.client, self.destination, self.port);
         if let Some(index) = &self.rule {

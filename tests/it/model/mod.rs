@@ -1,6 +1,6 @@
 //! The kernel program against the rule in user space, by `BPF_PROG_TEST_RUN`: tables here, generated cases beside.
 
-mod generated;
+pub(crate) mod generated;
 
 use std::{
     collections::BTreeMap,
