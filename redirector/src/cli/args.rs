@@ -1,5 +1,7 @@
 //! What can be said on the command line.
 
+mod explain;
+
 use std::{
     num::{NonZeroU16, NonZeroU32},
     path::PathBuf,
@@ -7,9 +9,10 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
+pub(super) use self::explain::Explain;
 use crate::{
     config::{
-        Destination, FlowSpec, Interface, Match, OnUnavailable, ParseError, RuleName, Source, Span, Target,
+        Destination, Interface, Match, OnUnavailable, RuleName, Source, Span, Target,
         file::{DaemonOptions, LogFormat},
     },
     control::DEFAULT_SOCKET,
@@ -371,44 +374,6 @@ pub(super) struct List {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("\
-FLOW is PROTOCOL SOURCE:PORT -> DESTINATION:PORT [dev NAME], as
-  'tcp 10.0.0.2:40000 -> 10.0.0.1:80'  'udp [fd00::2]:5000 -> [fd00::1]:53 dev eth0'
-Quote it: to shells > is a redirection. Without an interface it is the one by which an answer would go.
-
-It asks the routing of the namespace, then the kernel program, and nothing is counted. It says why rules that come first
-do not match, which socket gets the packet, and which programs of others could decide otherwise.
-
-{TARGETS}"))]
-pub(super) struct Explain {
-    /// The namespace
-    pub(super) target: Target,
-
-    /// The packet
-    #[arg(value_name = "FLOW", required_unless_present = "shadowed", conflicts_with = "shadowed")]
-    words: Vec<String>,
-
-    /// Say of every rule that comes first why it does not match, not of 20 only
-    #[arg(long, conflicts_with = "shadowed")]
-    pub(super) all_reasons: bool,
-
-    /// List the rules that can never decide, and those that take what they would
-    #[arg(long)]
-    pub(super) shadowed: bool,
-
-    /// Print a JSON document
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-impl Explain {
-    /// The packet, of one word or several.
-    pub(super) fn flow(&self) -> Result<FlowSpec, ParseError> {
-        self.words.join(" ").parse()
-    }
-}
-
-#[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Needs no daemon, and leaves nothing behind. Each line has a status:
   ok       as it should be
@@ -470,26 +435,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn a_flow_is_one_word_or_several() {
-        let flow = "tcp 10.0.0.2:1 -> 10.0.0.1:80 dev eth0";
-        let words: Vec<_> = flow.split(' ').collect();
-        for words in [&[flow][..], &words] {
-            let begin = ["redirector", "explain", "self"].iter().chain(words).chain(&["--json"]);
-            let args = Args::parse_from(super::super::words::of(begin.map(Into::into)));
-            let Command::Explain(explain) = args.command else { panic!("explain") };
-            assert!(explain.json);
-            assert_eq!(explain.flow().unwrap().to_string(), flow);
-        }
-        for words in [&["self"][..], &["self", flow, "--shadowed"], &["self", "--shadowed", "--all-reasons"]]
-        {
-            assert!(
-                Args::try_parse_from(["redirector", "explain"].iter().chain(words)).is_err(),
-                "{words:?}"
-            );
-        }
     }
 
     #[test]

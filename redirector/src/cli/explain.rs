@@ -72,10 +72,10 @@ fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
         line("decided", format_args!("by the rule set, not by the kernel: {}", shown(why)))?;
     }
     for ReasonView { rule, text, .. } in &answer.reasons {
-        line("not", format_args!("{rule}: {text}"))?;
+        line("not by", format_args!("{rule}: {text}"))?;
     }
     if answer.reasons_left_out > 0 {
-        line("not", format_args!("{} more rules; --all-reasons has them", answer.reasons_left_out))?;
+        line("not by", format_args!("{} more rules; --all-reasons has them", answer.reasons_left_out))?;
     }
     for ForeignView { id, name, runs, could } in &answer.foreign_programs {
         line("but", format_args!("program {id} `{}` runs {runs} ours: {could}", name.escape_debug()))?;

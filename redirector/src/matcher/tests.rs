@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::{config::RuleSpec, kernel::flow};
+use crate::{
+    config::RuleSpec,
+    kernel::{flow, flow_of},
+};
 
 fn rules(specs: &[serde_json::Value]) -> Vec<Rule> {
     let rule = |(index, spec): (usize, &serde_json::Value)| {
@@ -170,5 +173,110 @@ fn a_match_of_which_nothing_is_left_is_refused() {
         let spec = json!({"match": [matching], "from": words(from), "except": words(except), "to": ["pass"]});
         let spec: RuleSpec = serde_json::from_value(spec).unwrap();
         assert_eq!(spec.validate().is_ok(), is_good, "{matching} from {from} except {except}");
+    }
+}
+
+/// What is said of a flow by an interface that no rule has.
+fn told(rules: &[Rule], flow: &str) -> Vec<String> {
+    let placed: Vec<_> = rules.iter().zip(0..).map(|(rule, index)| Placed::new(rule, index)).collect();
+    let (image, flow) = (compiled(rules).unwrap(), flow.parse().unwrap());
+    let decided = image.decide(&flow_of(&flow, 0)).map(|decision| decision.rule);
+    let account = account(&placed, (&flow, 0), decided).unwrap();
+    let decides = account.decides.map(|cell| format!("{} by {}", cell.rule.name, cell.matching));
+    let before = account.before.iter().map(|missed| format!("{}: {missed}", missed.cell.rule.name));
+    decides.into_iter().chain(before).collect()
+}
+
+#[test]
+fn a_decision_is_told_in_words_of_the_rules() {
+    let rules = rules(&[
+        json!({"match": ["tcp:80", "tcp:10.0.0.0/8:*"], "to": ["pass"]}),
+        json!({"match": ["tcp:10.0.0.1:443", "tcp:*"], "to": ["pass"]}),
+        json!({"match": ["tcp:80"], "from": ["10.2.0.0/16", "10.3.0.0/16"], "priority": 1, "to": ["pass"]}),
+        json!({"match": ["any:10.0.0.0/8:80"], "except": ["tcp:10.0.0.1:80"], "priority": 2, "to": ["pass"]}),
+        json!({"match": ["tcp:80"], "interface": ["eth0", "eth1"], "priority": 3, "to": ["pass"]}),
+        json!({"match": ["udp:80"], "priority": -1, "to": ["pass"]}),
+    ]);
+    assert_eq!(
+        told(&rules, "tcp 10.1.0.1:1 -> 10.0.0.1:80"),
+        [
+            "r0 by tcp:10.0.0.0/8:*",
+            "r4: it is for what comes by `eth0`, `eth1`, and nothing of that is there",
+            "r3: its exception `tcp:10.0.0.1:80` leaves it out",
+            "r2: the client is not in `10.2.0.0/16`, nor in another of its `from`",
+            "r1: its match `tcp:*` takes it as well, and comes later in the order",
+        ]
+    );
+    assert_eq!(
+        told(&rules, "udp [fd00::1]:1 -> [fd00::2]:81").last().unwrap(),
+        "r5: its match `udp:80` is of other ports"
+    );
+    assert_eq!(told(&rules, "udp [fd00::1]:1 -> [fd00::2]:80")[0], "r5 by udp:80");
+}
+
+#[test]
+fn a_description_that_does_not_fit_is_an_error() {
+    let rules =
+        rules(&[json!({"match": ["tcp:80"], "to": ["pass"]}), json!({"match": ["tcp:*"], "to": ["pass"]})]);
+    let placed: Vec<_> = rules.iter().zip(0..).map(|(rule, index)| Placed::new(rule, index)).collect();
+    let flow = "tcp 10.0.0.1:1 -> 10.0.0.2:80".parse().unwrap();
+    let told = |decided| account(&placed, (&flow, 0), decided).map(drop);
+    let before = |decided: Option<&str>| {
+        Err(Disagreement::Before { first: "r0".into(), decided: decided.map(str::to_owned) })
+    };
+    assert_eq!(told(Some(0)), Ok(()));
+    assert_eq!(told(Some(1)), before(Some("r1")));
+    assert_eq!(told(None), before(None));
+    assert_eq!(told(Some(2)), Err(Disagreement::NoSuchRule(2)));
+    let other = "udp 10.0.0.1:1 -> 10.0.0.2:80".parse().unwrap();
+    let error = account(&placed, (&other, 0), Some(0)).unwrap_err();
+    assert_eq!(error, Disagreement::Takes("r0".into()));
+}
+
+#[test]
+fn rules_that_never_decide_are_found_with_those_that_do_instead() {
+    for (specs, expected) in [
+        (vec![json!({"match": ["tcp:80"], "to": ["pass"]})], ""),
+        // The same but for its name.
+        (vec![json!({"match": ["tcp:80"], "to": ["pass"]}); 2], "r1 by r0"),
+        (
+            vec![
+                json!({"match": ["tcp:80-81"], "to": ["pass"]}),
+                json!({"match": ["tcp:80"], "to": ["pass"]}),
+                json!({"match": ["tcp:81"], "to": ["pass"]}),
+            ],
+            "r0 by r1 r2",
+        ),
+        // All but one address.
+        (
+            vec![
+                json!({"match": ["tcp:80"], "to": ["pass"]}),
+                json!({"match": ["any:80"], "except": ["tcp:[fd00::1]:80"], "priority": 1, "to": ["pass"]}),
+            ],
+            "",
+        ),
+        // Both halves, and both families.
+        (
+            vec![
+                json!({"match": ["tcp:80"], "from": ["255.0.0.0/8", "ff00::/8"], "to": ["pass"]}),
+                json!({"match": ["tcp:0.0.0.0/1:80", "tcp:128.0.0.0/1:*"], "to": ["pass"]}),
+                json!({"match": ["tcp:[::/1]:80", "tcp:[8000::/1]:80"], "to": ["pass"]}),
+            ],
+            "r0 by r1 r2",
+        ),
+        (vec![json!({"match": ["tcp:80"], "interface": ["eth0"], "to": ["pass"]})], "r0 absent"),
+    ] {
+        let rules = rules(&specs);
+        let placed: Vec<_> = rules.iter().zip(0..).map(|(rule, index)| Placed::new(rule, index)).collect();
+        let found = shadowed(&placed, &compiled(&rules).unwrap()).unwrap();
+        let said = found.iter().map(|(rule, shadow)| match shadow {
+            Shadow::By(by) => {
+                let names: Vec<_> = by.iter().map(|one| one.name.as_str()).collect();
+                format!("{} by {}", rule.name, names.join(" "))
+            }
+            Shadow::Absent => format!("{} absent", rule.name),
+            Shadow::Unknown => format!("{} unknown", rule.name),
+        });
+        assert_eq!(said.collect::<Vec<_>>().join(", "), expected, "{rules:#?}");
     }
 }

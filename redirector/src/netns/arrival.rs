@@ -110,7 +110,7 @@ pub fn arrival(flow: &FlowSpec) -> Result<Arrival, ArrivalError> {
         }
         None if is_inside => (LOOPBACK, By::Inside),
         None => {
-            let no_way = |source| ArrivalError::NoWayBack { address: source_of(flow), source };
+            let no_way = |source| ArrivalError::NoWayBack { address: flow.source.ip(), source };
             let index = match &back {
                 Ok(route) => interface(route),
                 Err(error) => return Err(no_way(again(error))),
@@ -171,10 +171,6 @@ fn is_filtered(
     // These come by no interface, whatever the setting.
     let is_martian = source.is_multicast() || source.is_broadcast() || source.is_loopback();
     !goes_back && !is_martian && !destination.is_loopback()
-}
-
-fn source_of(flow: &FlowSpec) -> IpAddr {
-    flow.source.ip()
 }
 
 /// What the namespace itself sends: by which interface it counts as coming, and whether it stays there.

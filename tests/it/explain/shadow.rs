@@ -25,23 +25,25 @@ const PORTS: [u16; 6] = [1, 2, 3, 4, 5, 65_535];
 /// Of interfaces: two that rules name, one that they do not.
 const INGRESS: [u32; 3] = [11, 12, 13];
 
+const PREFIXES: [&str; 14] = [
+    "10.0.0.0/30",
+    "10.0.0.0/31",
+    "10.0.0.2/31",
+    "10.0.0.1",
+    "10.0.0.2",
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "fd00::/126",
+    "fd00::/16",
+    "fd00::/127",
+    "fd00::2/127",
+    "fd00::1",
+    "::/0",
+    "fd00::3",
+];
+
 fn prefix(random: &mut Random) -> &'static str {
-    *random.one_of(&[
-        "10.0.0.0/30",
-        "10.0.0.0/31",
-        "10.0.0.2/31",
-        "10.0.0.1",
-        "10.0.0.2",
-        "0.0.0.0/0",
-        "10.0.0.0/8",
-        "fd00::/126",
-        "fd00::/16",
-        "fd00::/127",
-        "fd00::2/127",
-        "fd00::1",
-        "::/0",
-        "fd00::3",
-    ])
+    PREFIXES[random.below(PREFIXES.len())]
 }
 
 fn matching(random: &mut Random) -> String {

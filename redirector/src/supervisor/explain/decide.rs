@@ -1,8 +1,8 @@
 //! What is decided: by the kernel, or where it cannot be asked by the same rule here.
 
-use redirector_ebpf::{
-    Action, CONSUMER_BLACK_HOLE, Decision, FLAG_DOWN, Flow, PROTOCOL_TCP, Unavailable, slot_of,
-};
+use std::os::fd::AsFd as _;
+
+use redirector_ebpf::{Action, CONSUMER_BLACK_HOLE, Decision, FLAG_DOWN, Flow, Unavailable, slot_of};
 
 use crate::{
     config::{FlowSpec, Transport},
@@ -108,9 +108,6 @@ fn by_rule_set(
 
 /// Whether a socket is one of ours that was killed from inside.
 fn has_ended(netns: &Namespace, cookie: u64) -> bool {
-    use std::os::fd::AsFd as _;
-
-    debug_assert_eq!(PROTOCOL_TCP, Transport::Tcp.number());
     netns.listeners().iter().any(|listener| {
         let own = listener::cookies((*listener.get()).as_fd());
         own.is_ok_and(|(own, _)| own == cookie) && !listener.is_listening()

@@ -1,6 +1,6 @@
 //! What was found, in words.
 
-use std::sync::PoisonError;
+use std::{os::fd::AsFd as _, sync::PoisonError};
 
 use nix::{errno::Errno, libc};
 use redirector_ebpf::Unavailable;
@@ -149,7 +149,6 @@ pub(super) fn socket(netns: &Namespace, flow: &FlowSpec, heard: &Heard) -> Optio
         healthy,
     };
     for one in netns.listeners() {
-        use std::os::fd::AsFd as _;
         if listener::cookies((*one.get()).as_fd()).is_ok_and(|(own, _)| own == cookie) {
             let address = one.address().ok().map(|address| address.to_string());
             return Some(SocketView { address, ..view("listener", list::is_healthy(netns, &one)) });
