@@ -159,10 +159,72 @@ fn a_good_file_is_checked_without_a_daemon() {
     assert_eq!(cli().run(&["apply", path]).code(), 4, "there is no daemon to apply it");
     let checked: serde_json::Value =
         serde_json::from_str(&cli().run(&["check", path, "--json"]).success().stdout).unwrap();
-    assert_eq!(checked, serde_json::json!({"schema": 1, "problems": [], "namespaces": 1, "rules": 1}));
+    assert_eq!(
+        checked,
+        serde_json::json!({"schema": 1, "problems": [], "warnings": [], "namespaces": 1, "rules": 1})
+    );
     let piped = command::run_with_stdin(&mut cli().command(&["check", "-", "--json"]), "a = 1\n");
     assert_eq!(piped.code(), 2, "{piped}");
     let checked: serde_json::Value = serde_json::from_str(&piped.stdout).unwrap();
     let problem = &checked["problems"][0];
     assert_eq!((&problem["line"], &problem["column"]), (&1.into(), &1.into()), "{checked:#}");
+}
+
+/// A mistake in a file is found before it is applied, without a daemon and a namespace.
+#[test]
+fn a_file_is_asked_where_a_packet_would_go() {
+    let dir = Dir::new();
+    let path = dir.join("file.toml");
+    let text = r#"
+[[namespace]]
+target = "netns:web"
+[[namespace.rule]]
+name = "http"
+match = ["tcp:80"]
+from = ["10.0.0.0/8"]
+to = ["127.0.0.1:5000"]
+[[namespace.rule]]
+name = "by-eth1"
+match = ["tcp:8080"]
+interface = ["eth1"]
+to = ["drop"]
+[[namespace.rule]]
+name = "never"
+match = ["tcp:8080"]
+interface = ["eth1"]
+from = ["10.0.0.1"]
+priority = -1
+to = ["reject"]
+"#;
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let explain = |flow: &str| cli().run(&["explain", "--config", path, "netns:web", flow]);
+    for (flow, first, part) in [
+        ("tcp 10.1.2.3:4000 -> 10.0.0.1:80", "steered by rule http to 127.0.0.1:5000", "its match"),
+        // The deliberate mistake: clients of another network were meant as well.
+        ("tcp 192.0.2.1:4000 -> 10.0.0.1:80", "not steered", "http: the client is not in `10.0.0.0/8`"),
+        ("tcp 10.1.2.3:4000 -> 10.0.0.1:8080 dev eth1", "dropped by rule by-eth1", "by eth1"),
+        (
+            "tcp 10.1.2.3:4000 -> 10.0.0.1:8080 dev eth0",
+            "not steered",
+            "by-eth1: it is for what comes by `eth1`",
+        ),
+        ("tcp 10.1.2.3:4000 -> 10.0.0.1:8080", "not steered", "by no interface that a rule names"),
+        ("udp 10.1.2.3:4000 -> 10.0.0.1:80", "not steered", "another protocol"),
+    ] {
+        let outcome = explain(flow).success();
+        assert!(outcome.stdout.starts_with(first), "{flow}{outcome}");
+        assert!(outcome.stdout.contains(part), "{flow}{outcome}");
+        assert!(outcome.stdout.contains("only the file was looked at"), "{flow}{outcome}");
+        let document = cli().json(&["explain", "--config", path, "netns:web", flow]);
+        assert_eq!(document["decided_by"]["who"], "rule_set", "{document:#}");
+    }
+    let outcome = cli().run(&["explain", "--config", path, "netns:web", "--shadowed"]).success();
+    assert_eq!(outcome.stdout, "never: never, because of by-eth1\n");
+    let outcome = cli().run(&["check", path]).success();
+    assert_eq!(outcome.stderr, format!("{path}:14:1: warning: rule `never`: never, because of by-eth1\n"));
+    let outcome = cli().run(&["explain", "--config", path, "netns:shop", "tcp 10.1.2.3:4000 -> 10.0.0.1:80"]);
+    assert!(redirector_tests::cli::error(&outcome, 3).contains("netns:shop"), "{outcome}");
+    let outcome = cli().run(&["explain", "--config", path, "netns:web", "tcp 10.1.2.3 -> 10.0.0.1:80"]);
+    redirector_tests::cli::error(&outcome, 2);
 }

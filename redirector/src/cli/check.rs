@@ -1,29 +1,26 @@
 //! `redirector check`.
 
 use std::{
-    collections::BTreeMap,
     io::{self, Write as _},
+    mem,
 };
 
-use redirector_ebpf::MAX_RULES;
 use serde::Serialize;
 
-use super::{args, exit::Failure, file::Source, output};
+use super::{args, exit::Failure, explain::never, file::Source, of_file::OfFile, output};
 use crate::{
-    config::{
-        Rule,
-        file::{ConfigFile, Problem, schema},
-    },
+    config::file::{ConfigFile, Problem, schema},
     control::SCHEMA,
-    matcher::{Placed, compile},
 };
 
 /// What `--json` prints.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Checked {
     schema: u32,
     /// By their place in the file.
     problems: Vec<Problem>,
+    /// What may surprise, in the same way.
+    warnings: Vec<Problem>,
     namespaces: usize,
     rules: usize,
 }
@@ -35,49 +32,73 @@ pub(super) fn check(command: &args::Check) -> Result<(), Failure> {
         return Ok(writeln!(out)?);
     };
     let source = Source::read(path)?;
-    let (file, problems) = match source.parse() {
-        Ok(file) => {
-            let problems = too_much(&file);
-            (file, problems)
-        }
-        Err(problems) => (ConfigFile::default(), problems),
+    let checked = match source.parse() {
+        Ok(file) => look_at(&file),
+        Err(problems) => Checked { schema: SCHEMA, problems, ..Checked::default() },
     };
-    let namespaces = file.namespaces.len();
-    let rules = file.namespaces.iter().map(|one| one.rules.len()).sum();
     if command.json {
-        let checked = Checked { schema: SCHEMA, problems: problems.clone(), namespaces, rules };
         output::json(&mut out, &checked)?;
     }
-    if !problems.is_empty() {
-        return Err(source.refuse(&problems));
+    source.warn(&checked.warnings);
+    if !checked.problems.is_empty() {
+        return Err(source.refuse(&checked.problems));
     }
     if !command.json {
-        writeln!(
-            out,
-            "{}: no problems; {namespaces} namespaces, {rules} rules",
-            path.display().to_string().escape_debug()
-        )?;
+        let path = path.display().to_string();
+        let Checked { namespaces, rules, .. } = checked;
+        writeln!(out, "{}: no problems; {namespaces} namespaces, {rules} rules", path.escape_debug())?;
     }
     Ok(())
 }
 
-/// Targets whose rules cannot be compiled together.
-fn too_much(file: &ConfigFile) -> Vec<Problem> {
-    let mut targets: BTreeMap<String, (usize, Vec<Rule>)> = BTreeMap::new();
+/// Rules of one target that are looked at for what can never decide: it takes longer than there are many.
+const MOST_FOR_SHADOWS: usize = 1_000;
+
+/// What the rules of each target come to.
+fn look_at(file: &ConfigFile) -> Checked {
+    let mut checked = Checked {
+        schema: SCHEMA,
+        namespaces: file.namespaces.len(),
+        rules: file.namespaces.iter().map(|one| one.rules.len()).sum(),
+        ..Checked::default()
+    };
     for (index, namespace) in file.namespaces.iter().enumerate() {
-        let (_, rules) = targets.entry(namespace.target.to_string()).or_insert((index, Vec::new()));
-        rules.extend(namespace.rules());
-    }
-    let compiled = targets.into_iter().filter_map(|(target, (index, rules))| {
-        if rules.len() > MAX_RULES {
-            let message =
-                format!("target `{target}`: {} rules, and a namespace has at most {MAX_RULES}", rules.len());
-            return Some(Problem { place: file.place(index, None).unwrap_or_default(), message, hint: None });
+        let is_first = file.namespaces[..index].iter().all(|one| one.target != namespace.target);
+        if is_first {
+            look_at_target(file, index, &mut checked);
         }
-        let placed = (0..).zip(&rules).map(|(index, rule)| Placed::new(rule, index));
-        let error = compile(placed).err()?;
-        let place = file.place(index, None).unwrap_or_default();
-        Some(Problem { place, message: format!("target `{target}`: {error}"), hint: None })
-    });
-    compiled.collect()
+    }
+    let mut warnings = mem::take(&mut checked.warnings);
+    warnings.sort_by_key(|warning| warning.place);
+    Checked { warnings, ..checked }
+}
+
+fn look_at_target(file: &ConfigFile, index: usize, checked: &mut Checked) {
+    let target = &file.namespaces[index].target;
+    let rules = OfFile::of(file, target);
+    let place = |rule: Option<(usize, usize)>| {
+        let found =
+            rule.map_or(file.place(index, None), |(namespace, rule)| file.place(namespace, Some(rule)));
+        found.unwrap_or_default()
+    };
+    if rules.count() > MOST_FOR_SHADOWS {
+        let problem =
+            rules.compiled().err().map(|message| Problem { place: place(None), message, hint: None });
+        return checked.problems.extend(problem);
+    }
+    let shadows = match rules.shadows() {
+        Ok(shadows) => shadows,
+        Err(message) => {
+            return checked.problems.push(Problem { place: place(None), message, hint: None });
+        }
+    };
+    for shadow in shadows.shadowed.iter().filter(|shadow| shadow.why == "rules") {
+        let of_target = file.namespaces.iter().enumerate().filter(|(_, one)| one.target == *target);
+        let mut all = of_target.flat_map(|(namespace, one)| {
+            one.rules.iter().enumerate().map(move |(rule, spec)| ((namespace, rule), spec))
+        });
+        let found = all.find(|(_, spec)| spec.name.as_ref() == Some(&shadow.rule)).map(|(at, _)| at);
+        let message = format!("rule `{}`: {}", shadow.rule, never(shadow));
+        checked.warnings.push(Problem { place: place(found), message, hint: None });
+    }
 }

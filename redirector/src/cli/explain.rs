@@ -1,12 +1,8 @@
 //! `redirector explain`.
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fmt, io, path::Path};
 
-use super::{args, exit::Failure, list::percent_encode};
+use super::{args, exit::Failure, list::percent_encode, of_file::OfFile, output};
 use crate::{
     config::Target,
     control::{
@@ -17,8 +13,12 @@ use crate::{
 };
 
 pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(), Failure> {
+    let of_file = command.config.as_deref().map(|file| OfFile::read(file, &command.target)).transpose()?;
     if command.shadowed {
-        let answer = shadows(socket, &command.target).await?;
+        let answer = match of_file {
+            Some(rules) => rules.shadows().map_err(Failure::text)?,
+            None => shadows(socket, &command.target).await?,
+        };
         return if command.json {
             document(&answer)
         } else {
@@ -27,8 +27,13 @@ pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(),
     }
     let flow = command.flow().map_err(|error| Failure::usage(error.to_string()))?;
     let args::Explain { target, all_reasons, json, .. } = command;
-    let request = ExplainRequest { target, flow, all_reasons };
-    let answer: Explanation = control::call(socket, "/v1/explain", &request).await?;
+    let answer = match of_file {
+        Some(rules) => rules.explain(flow, all_reasons)?,
+        None => {
+            let request = ExplainRequest { target, flow, all_reasons };
+            control::call(socket, "/v1/explain", &request).await?
+        }
+    };
     if json { document(&answer) } else { Ok(print(&mut io::stdout().lock(), &answer)?) }
 }
 
@@ -38,9 +43,7 @@ async fn shadows(socket: &Path, target: &Target) -> Result<Shadows, Failure> {
 }
 
 fn document(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, answer).map_err(io::Error::from)?;
-    Ok(writeln!(out)?)
+    Ok(output::json(&mut io::stdout().lock(), answer)?)
 }
 
 fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
@@ -55,7 +58,11 @@ fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
         "inside" => ": it is sent inside, and comes by the interface that has the destination's address",
         _ => "",
     };
-    line("packet", format_args!("{}, by {}{by}", answer.flow, ingress.interface.escape_debug()))?;
+    if ingress.interface.is_empty() {
+        line("packet", format_args!("{}, by no interface that a rule names", answer.flow))?;
+    } else {
+        line("packet", format_args!("{}, by {}{by}", answer.flow, ingress.interface.escape_debug()))?;
+    }
     line("sender sees", format_args!("{}", answer.peer_sees))?;
     if let Some(rule) = &answer.rule {
         line("rule", format_args!("{}", described(rule)))?;
@@ -154,17 +161,19 @@ fn print_shadows(out: &mut impl io::Write, answer: &Shadows) -> io::Result<()> {
     if shadowed.is_empty() {
         return writeln!(out, "each of {rules} rules can decide about something");
     }
-    for ShadowView { rule, why, by } in shadowed {
-        match &**why {
-            "rules" => {
-                let names: Vec<_> = by.iter().map(ToString::to_string).collect();
-                writeln!(out, "{rule}: never, because of {}", names.join(", "))?;
-            }
-            "interfaces" => writeln!(out, "{rule}: never, while none of its interfaces is there")?,
-            _ => writeln!(out, "{rule}: could not be told in reasonable time")?,
+    shadowed.iter().try_for_each(|shadow| writeln!(out, "{}: {}", shadow.rule, never(shadow)))
+}
+
+/// Why a rule can never decide.
+pub(super) fn never(ShadowView { rule: _, why, by }: &ShadowView) -> String {
+    match &**why {
+        "rules" => {
+            let names: Vec<_> = by.iter().map(ToString::to_string).collect();
+            format!("never, because of {}", names.join(", "))
         }
+        "interfaces" => "never, while none of its interfaces is there".into(),
+        _ => "could not be told in reasonable time".into(),
     }
-    Ok(())
 }
 
 fn shown(text: &str) -> impl fmt::Display {

@@ -109,6 +109,13 @@ impl Source {
         ))
     }
 
+    /// Tells what may surprise.
+    pub(super) fn warn(&self, warnings: &[Problem]) {
+        for Problem { place, message, .. } in warnings.iter().take(TOLD) {
+            self.say_at("warning", *place, message);
+        }
+    }
+
     /// One line about a place.
     fn say_at(&self, what: &str, place: Place, text: &str) {
         let path = self.path.display().to_string();

@@ -15,6 +15,7 @@ mod export;
 mod file;
 mod list;
 mod man;
+mod of_file;
 mod output;
 mod run;
 mod words;

@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Destination, FlowSpec, Interface, Match, OnUnavailable, Origin, RuleName, Source, Target},
+    config::{
+        Destination, FlowSpec, Interface, Match, OnUnavailable, Origin, Rule, RuleName, Source, Target,
+        Transport,
+    },
+    matcher::{Missed, Shadow},
     netns::Family,
 };
 
@@ -80,6 +84,40 @@ pub enum Verdict {
     Unmatched,
     /// It is not delivered in the namespace: no rule is asked.
     Unreached,
+}
+
+impl Verdict {
+    /// What becomes of a packet that a rule with this destination takes, while the rule is available.
+    #[must_use]
+    pub fn of(to: &Destination) -> Self {
+        match to {
+            Destination::Pass => Self::Pass,
+            Destination::Reject => Self::Reject,
+            Destination::Drop => Self::Drop,
+            _ => Self::Steer,
+        }
+    }
+
+    /// What the sender of a packet hears, a phrase. `to` is where the rule leads that takes it.
+    #[must_use]
+    pub fn peer_sees(self, flow: &FlowSpec, to: Option<&Destination>) -> &'static str {
+        match (self, flow.protocol) {
+            (Self::Steer, _) if to == Some(&Destination::Handoff) => {
+                "a connection, which the program that holds the listener accepts"
+            }
+            (Self::Steer, _) => "a connection, before the destination is reached",
+            (Self::Pass | Self::Unmatched, Transport::Tcp) => {
+                "what the application's own socket answers; RST where there is none"
+            }
+            (Self::Pass | Self::Unmatched, Transport::Udp) => {
+                "what the application's own socket answers; ICMP port unreachable where there is none"
+            }
+            (Self::Reject, Transport::Tcp) => "RST",
+            (Self::Reject, Transport::Udp) => "ICMP port unreachable",
+            (Self::Drop, _) => "no answer",
+            (Self::Unreached, _) => "what the namespace's routing makes of it",
+        }
+    }
 }
 
 /// By which interface a packet comes.
@@ -177,6 +215,31 @@ pub struct SocketView {
     pub pid: Option<i32>,
     /// Whether it does what it is for, as far as that can be seen.
     pub healthy: bool,
+}
+
+impl From<&Missed<'_>> for ReasonView {
+    fn from(missed: &Missed<'_>) -> Self {
+        let cell = &missed.cell;
+        Self {
+            rule: cell.rule.name.clone(),
+            matching: cell.matching.clone(),
+            from: cell.source,
+            interfaces: cell.rule.interfaces.clone(),
+            kind: missed.why.name().into(),
+            text: missed.to_string(),
+        }
+    }
+}
+
+impl From<(&Rule, Shadow<'_>)> for ShadowView {
+    fn from((rule, shadow): (&Rule, Shadow<'_>)) -> Self {
+        let (why, by) = match shadow {
+            Shadow::By(rules) => ("rules", rules.into_iter().map(|one| one.name.clone()).collect()),
+            Shadow::Absent => ("interfaces", Vec::new()),
+            Shadow::Unknown => ("unknown", Vec::new()),
+        };
+        Self { rule: rule.name.clone(), why: why.into(), by }
+    }
 }
 
 /// Why a rule did not take a packet.

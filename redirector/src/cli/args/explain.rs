@@ -1,5 +1,7 @@
 //! Of `redirector explain`.
 
+use std::path::PathBuf;
+
 use super::TARGETS;
 use crate::config::{FlowSpec, ParseError, Target};
 
@@ -24,6 +26,10 @@ pub(in crate::cli) struct Explain {
     /// Say of every rule that comes first why it does not match, not of 20 only
     #[arg(long, conflicts_with = "shadowed")]
     pub(in crate::cli) all_reasons: bool,
+
+    /// Ask a configuration file, and neither a daemon nor a namespace: which of its rules for this target would take the packet
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) config: Option<PathBuf>,
 
     /// List the rules that can never decide, and those that take what they would
     #[arg(long)]

@@ -89,6 +89,10 @@ pub(super) fn of(command: &str) -> &'static [Example] {
                 "redirector explain netns:web 'tcp [fd00::2]:40000 -> [fd00::1]:80 dev eth1' --json",
             ),
             ("Rules that are there for nothing:", "redirector explain netns:web --shadowed"),
+            (
+                "What a file would do, before it is applied:",
+                "redirector explain --config redirector.toml netns:web 'tcp 10.0.0.2:40000 -> 10.0.0.1:80'",
+            ),
         ],
         "exec" => &[
             (

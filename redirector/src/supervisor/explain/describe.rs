@@ -6,11 +6,10 @@ use nix::{errno::Errno, libc};
 use redirector_ebpf::Unavailable;
 
 use crate::{
-    config::{Destination, FlowSpec, Transport},
-    control::{FibView, IngressView, ReasonView, SocketView, Verdict},
+    config::FlowSpec,
+    control::{FibView, IngressView, SocketView, Verdict},
     kernel::{Fate, Heard, Outcome},
     listener,
-    matcher::Missed,
     netns::{Arrival, By, Delivery, Family},
     supervisor::{list, namespace::Namespace},
     sys::SyscallError,
@@ -83,25 +82,6 @@ pub(super) fn verdict(heard: &Heard) -> Verdict {
     }
 }
 
-pub(super) fn peer_sees(flow: &FlowSpec, verdict: Verdict, to: Option<&Destination>) -> &'static str {
-    match (verdict, flow.protocol) {
-        (Verdict::Steer, _) if to == Some(&Destination::Handoff) => {
-            "a connection, which the program that holds the listener accepts"
-        }
-        (Verdict::Steer, _) => "a connection, before the destination is reached",
-        (Verdict::Pass | Verdict::Unmatched, Transport::Tcp) => {
-            "what the application's own socket answers; RST where there is none"
-        }
-        (Verdict::Pass | Verdict::Unmatched, Transport::Udp) => {
-            "what the application's own socket answers; ICMP port unreachable where there is none"
-        }
-        (Verdict::Reject, Transport::Tcp) => "RST",
-        (Verdict::Reject, Transport::Udp) => "ICMP port unreachable",
-        (Verdict::Drop, _) => "no answer",
-        (Verdict::Unreached, _) => "what the namespace's routing makes of it",
-    }
-}
-
 /// What another program could do about it (`BPF_PROG_SK_LOOKUP_RUN_ARRAY`, include/linux/filter.h, v6.12: the last socket that a
 /// program selects gets the packet; a refusal counts when none is selected).
 pub(super) fn could(runs: &str, verdict: Verdict) -> &'static str {
@@ -116,18 +96,6 @@ pub(super) fn could(runs: &str, verdict: Verdict) -> &'static str {
         (Verdict::Pass | Verdict::Unmatched | Verdict::Unreached, _) => {
             "it can select a socket, or refuse the packet"
         }
-    }
-}
-
-pub(super) fn reason(missed: &Missed<'_>) -> ReasonView {
-    let cell = &missed.cell;
-    ReasonView {
-        rule: cell.rule.name.clone(),
-        matching: cell.matching.clone(),
-        from: cell.source,
-        interfaces: cell.rule.interfaces.clone(),
-        kind: missed.why.name().into(),
-        text: missed.to_string(),
     }
 }
 

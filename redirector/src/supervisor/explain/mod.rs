@@ -11,7 +11,7 @@ use std::{
 
 use self::{
     decide::{Decided, decide},
-    describe::{could, delivery, ingress, peer_sees, reason, socket, state_of, verdict},
+    describe::{could, delivery, ingress, socket, state_of, verdict},
 };
 use super::{Supervisor, blocking, failed, namespace::Namespace, rules::RuleState};
 use crate::{
@@ -55,7 +55,7 @@ fn explain(netns: &Namespace, target: &Target, flow: FlowSpec, most: usize) -> R
         ingress: ingress(&arrival),
         fib: delivery(&flow, &arrival),
         verdict: Verdict::Unreached,
-        peer_sees: peer_sees(&flow, Verdict::Unreached, None).into(),
+        peer_sees: Verdict::Unreached.peer_sees(&flow, None).into(),
         decided_by: None,
         rule: None,
         bypassed: false,
@@ -80,13 +80,13 @@ fn explain(netns: &Namespace, target: &Target, flow: FlowSpec, most: usize) -> R
     let verdict = verdict(&heard);
     let state = heard.rule.and_then(|index| rules.by_index(index));
     explanation.verdict = verdict;
-    explanation.peer_sees = peer_sees(flow, verdict, state.map(|state| &state.rule.to)).into();
+    explanation.peer_sees = verdict.peer_sees(flow, state.map(|state| &state.rule.to)).into();
     explanation.decided_by = Some(by);
     explanation.rule =
         state.zip(account.decides).map(|(state, cell)| rule(state, cell, (&arrival, &heard.outcome)));
     explanation.bypassed = heard.outcome == Outcome::Bypassed;
     explanation.socket = socket(netns, flow, &heard);
-    explanation.reasons = account.before.iter().take(most).map(reason).collect();
+    explanation.reasons = account.before.iter().take(most).map(Into::into).collect();
     explanation.reasons_left_out = account.before.len().saturating_sub(most) as u64;
     explanation.foreign_programs = foreign(netns, &fd, verdict).map_err(|source| error(&source))?;
     Ok(explanation)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     config::Target,
-    control::{Caller, Code, Error, SCHEMA, ShadowView, Shadows},
-    matcher::{self, Shadow},
+    control::{Caller, Code, Error, SCHEMA, Shadows},
+    matcher,
     supervisor::{Supervisor, blocking},
 };
 
@@ -23,15 +23,7 @@ impl Supervisor {
         blocking(move || {
             let found = matcher::shadowed(&rules.placed(), &rules.rule_set.image);
             let found = found.map_err(|error| Error::chain(Code::Failed, &error))?;
-            let view = |(rule, shadow): (&crate::config::Rule, Shadow<'_>)| {
-                let (why, by) = match shadow {
-                    Shadow::By(rules) => ("rules", rules.into_iter().map(|one| one.name.clone()).collect()),
-                    Shadow::Absent => ("interfaces", Vec::new()),
-                    Shadow::Unknown => ("unknown", Vec::new()),
-                };
-                ShadowView { rule: rule.name.clone(), why: why.into(), by }
-            };
-            let shadowed = found.into_iter().map(view).collect();
+            let shadowed = found.into_iter().map(Into::into).collect();
             Ok(Shadows { schema: SCHEMA, target: named, cookie, rules: count, shadowed })
         })
         .await

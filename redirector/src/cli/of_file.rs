@@ -1,0 +1,161 @@
+//! What a file would make of a packet: by the rule set alone, without a daemon, a namespace or a privilege.
+
+use std::path::Path;
+
+use redirector_ebpf::MAX_RULES;
+
+use super::{exit::Failure, file::Source};
+use crate::{
+    config::{Destination, FlowSpec, Interface, Origin, Rule, Target, file::ConfigFile},
+    control::{
+        CellView, Code, DecidedBy, Error, ExplainedRule, Explanation, FibView, IngressView, MOST_REASONS,
+        OnUnavailableView, SCHEMA, Shadows, Verdict,
+    },
+    kernel::flow_of,
+    matcher::{self, Image, Placed, account, compile},
+};
+
+/// The rules that a file has for one target.
+pub(super) struct OfFile {
+    target: Target,
+    rules: Vec<Rule>,
+    /// Interfaces that they name: each is there, and has its place here, from 1, as its index.
+    interfaces: Vec<Interface>,
+    /// Of each rule.
+    indices: Vec<Vec<u32>>,
+}
+
+impl OfFile {
+    /// Reads them.
+    pub(super) fn read(path: &Path, target: &Target) -> Result<Self, Failure> {
+        let file = Source::read(path)?.parse_or_tell()?;
+        let found = Self::of(&file, target);
+        if found.rules.is_empty() {
+            let targets: Vec<_> = file.namespaces.iter().map(|one| one.target.to_string()).collect();
+            let message = format!("target `{target}`: file `{}` has no such namespace", path.display());
+            let hint = format!("it has: {}", targets.join(", ")).escape_debug().to_string();
+            return Err(Error::new(Code::NotFound, message).with_hint(hint).into());
+        }
+        Ok(found)
+    }
+
+    /// Those of a file that was read.
+    pub(super) fn of(file: &ConfigFile, target: &Target) -> Self {
+        let of_target = file.namespaces.iter().filter(|one| one.target == *target);
+        let rules: Vec<_> = of_target.flat_map(|one| one.rules().collect::<Vec<_>>()).collect();
+        let mut interfaces: Vec<_> = rules.iter().flat_map(|rule| rule.interfaces.clone()).collect();
+        interfaces.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        interfaces.dedup();
+        let index = |name: &Interface| (1..).zip(&interfaces).find(|(_, one)| *one == name);
+        let indices =
+            rules.iter().map(|rule| rule.interfaces.iter().filter_map(index).map(|(index, _)| index));
+        let indices = indices.map(Iterator::collect).collect();
+        Self { target: target.clone(), rules, interfaces, indices }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.rules.len()
+    }
+
+    fn placed(&self) -> Vec<Placed<'_>> {
+        let rules = (0..).zip(&self.rules).zip(&self.indices);
+        rules.map(|((index, rule), interfaces)| Placed { interfaces, ..Placed::new(rule, index) }).collect()
+    }
+
+    /// The same as the kernel has it.
+    ///
+    /// # Errors
+    ///
+    /// Says why they cannot be in force together.
+    pub(super) fn compiled(&self) -> Result<(Vec<Placed<'_>>, Image), String> {
+        if self.rules.len() > MAX_RULES {
+            let count = self.rules.len();
+            return Err(format!(
+                "target `{}`: {count} rules, and a namespace has at most {MAX_RULES}",
+                self.target
+            ));
+        }
+        let placed = self.placed();
+        let image = compile(placed.iter().copied());
+        image.map(|image| (placed, image)).map_err(|error| format!("target `{}`: {error}", self.target))
+    }
+
+    /// Which rule takes a packet.
+    pub(super) fn explain(&self, flow: FlowSpec, all_reasons: bool) -> Result<Explanation, Failure> {
+        let (placed, image) = self.compiled().map_err(Failure::text)?;
+        let device = flow.device.clone();
+        let known = device.as_ref().and_then(|name| self.interfaces.iter().position(|one| one == name));
+        // One that no rule names has the first index that is none's.
+        let index = match (known, &device) {
+            (Some(place), _) => place + 1,
+            (None, Some(_)) => self.interfaces.len() + 1,
+            (None, None) => 0,
+        };
+        let index = u32::try_from(index).expect("few interfaces");
+        let decided = image.decide(&flow_of(&flow, index)).map(|decision| decision.rule);
+        let account = account(&placed, (&flow, index), decided);
+        let account = account.map_err(|error| Failure::text(format!("flow `{flow}`: {error}")))?;
+        let verdict = account.decides.map_or(Verdict::Unmatched, |cell| Verdict::of(&cell.rule.to));
+        let most = if all_reasons { usize::MAX } else { MOST_REASONS };
+        Ok(Explanation {
+            schema: SCHEMA,
+            target: self.target.clone(),
+            cookie: 0,
+            state: "file".into(),
+            ingress: IngressView {
+                interface: device.as_ref().map(ToString::to_string).unwrap_or_default(),
+                index: 0,
+                by: if device.is_some() { "named" } else { "unknown" }.into(),
+            },
+            fib: FibView {
+                local: true,
+                kernel: "unasked".into(),
+                text: "no namespace was asked whether it is delivered there".into(),
+            },
+            verdict,
+            peer_sees: verdict.peer_sees(&flow, account.decides.map(|cell| &cell.rule.to)).into(),
+            decided_by: Some(DecidedBy {
+                who: "rule_set".into(),
+                why: Some("only the file was looked at, and no namespace".into()),
+            }),
+            rule: account.decides.map(|cell| ExplainedRule {
+                name: cell.rule.name.clone(),
+                origin: Origin::File,
+                to: vec![cell.rule.to.clone()],
+                state: "up".into(),
+                cell: CellView {
+                    matching: cell.matching.clone(),
+                    from: cell.source,
+                    interface: device.filter(|_| !cell.rule.interfaces.is_empty()).map(|one| one.to_string()),
+                },
+                on_unavailable: (!matches!(cell.rule.to, Destination::Pass | Destination::Reject)).then(
+                    || OnUnavailableView { action: cell.rule.on_unavailable, decided: false, reason: None },
+                ),
+            }),
+            bypassed: false,
+            socket: None,
+            reasons: account.before.iter().take(most).map(Into::into).collect(),
+            reasons_left_out: account.before.len().saturating_sub(most) as u64,
+            foreign_programs: Vec::new(),
+            flow,
+        })
+    }
+
+    /// The rules that can never decide.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::compiled`].
+    pub(super) fn shadows(&self) -> Result<Shadows, String> {
+        let (placed, image) = self.compiled()?;
+        let found = matcher::shadowed(&placed, &image);
+        let found = found.map_err(|error| format!("target `{}`: {error}", self.target))?;
+        Ok(Shadows {
+            schema: SCHEMA,
+            target: self.target.clone(),
+            cookie: 0,
+            rules: self.rules.len() as u64,
+            shadowed: found.into_iter().map(Into::into).collect(),
+        })
+    }
+}
