@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use redirector::config::{PortSet, RuleSpec};
+use redirector::config::{Match, PortSet, RuleSpec};
+use redirector_ebpf::{PROTOCOL_TCP, PROTOCOL_UDP};
 use redirector_tests::{features::Feature, pattern::Random};
 use serde_json::{Value, json};
 
@@ -147,8 +148,23 @@ const WAYS: [(&[&str], &[&str], Option<&str>); 7] = [
     (&["::1"], &["::1"], None),
 ];
 
-/// A packet from a port that nobody has had: half of them at an edge of what a rule takes.
+/// A packet from a port that nobody has had: half of them at an edge of what a rule takes, and most of them to a destination
+/// that a rule matches.
 pub(super) fn sent(random: &mut Random, rules: &[Generated], source_port: u16) -> Sent {
+    let matches: Vec<_> = rules.iter().filter_map(|rule| rule.spec["match"].as_array()).flatten().collect();
+    let matches = matches.into_iter().filter_map(Value::as_str);
+    let matches: Vec<Match> = matches.map(|one| one.parse().expect("a match")).collect();
+    let is_to_match = random.below(4) > 0;
+    loop {
+        let sent = any_sent(random, rules, source_port);
+        let protocol = if sent.is_tcp { PROTOCOL_TCP } else { PROTOCOL_UDP };
+        if !is_to_match || matches.iter().any(|one| one.contains(protocol, sent.destination)) {
+            return sent;
+        }
+    }
+}
+
+fn any_sent(random: &mut Random, rules: &[Generated], source_port: u16) -> Sent {
     let (sources, destinations, device) = WAYS[*random.one_of(&[0, 0, 1, 1, 2, 3, 4, 5, 6])];
     let address = |text: &&str| -> IpAddr { text.parse().expect("an address") };
     let port = if random.below(2) == 0 { edge(random, rules) } else { *random.one_of(&[80, 81, 82, 83]) };
