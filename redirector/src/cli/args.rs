@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 mod explain;
+mod files;
 
 use std::{
     num::{NonZeroU16, NonZeroU32},
@@ -9,7 +10,10 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-pub(super) use self::explain::Explain;
+pub(super) use self::{
+    explain::Explain,
+    files::{Apply, Check, Export},
+};
 use crate::{
     config::{
         Destination, Interface, Match, OnUnavailable, RuleName, Source, Span, Target,
@@ -190,54 +194,6 @@ pub(super) struct Attach {
 
     /// Print a JSON document
     #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Prints a line for each rule that becomes other: + it is new, ~ it is changed, - it goes.
-The file has all of its rules: one that was applied and is not in the file any more goes. Rules of `attach` stay, unless
-the file says the same, and leases always do.
-
-Exit codes: 0 applied, or nothing is other; 5 a dry run found differences; 2 the file has problems; 1 it could not be
-applied, and nothing is changed.")]
-pub(super) struct Apply {
-    /// The file; `-` is standard input
-    #[arg(value_name = "FILE")]
-    pub(super) file: PathBuf,
-
-    /// Say what would be done, but do nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-
-    /// Take over the rules of `attach` as well: those that the file does not have go
-    #[arg(long)]
-    pub(super) prune: bool,
-
-    /// Print a JSON document
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Export {
-    /// Print a JSON document
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Check {
-    /// The file; `-` is standard input
-    #[arg(value_name = "FILE", required_unless_present = "schema", conflicts_with = "schema")]
-    pub(super) file: Option<PathBuf>,
-
-    /// Print the JSON schema of configuration files instead
-    #[arg(long)]
-    pub(super) schema: bool,
-
-    /// Print a JSON document
-    #[arg(long, conflicts_with = "schema")]
     pub(super) json: bool,
 }
 

@@ -6,9 +6,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use redirector_ebpf::constant;
-
-use super::{Bypass, Counters, RuleSet, RuleSets, Shared, counters::Array, object};
+use super::{
+    Bypass, Counters, RuleSet, RuleSets, Shared,
+    counters::Array,
+    loaded::{InForce, Loaded, Maps, identity, load, put},
+    object,
+};
 use crate::sys::{SyscallError, bpf, named};
 
 /// Why an instance could not be made or changed.
@@ -53,20 +56,6 @@ pub enum Ingress {
     Read,
     /// By this one, whatever the packet says: for test runs, to which the kernel gives no interface.
     Given(u32),
-}
-
-/// What is replaced as a whole.
-#[derive(Debug)]
-struct Loaded {
-    program: OwnedFd,
-    /// The map of maps that the program knows.
-    rules: bpf::Map<u32, u32>,
-    /// The rule set in it.
-    in_force: Arc<OwnedFd>,
-    /// How many words of it the program knows.
-    words: usize,
-    /// How many rules it has counters for.
-    counted: u32,
 }
 
 /// A rule set that can be put into force: all that can be missing has been made.
@@ -361,74 +350,4 @@ fn locked_memory(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let bytes = info.lines().find_map(|line| line.strip_prefix("memlock:"));
     bytes.and_then(|bytes| bytes.trim().parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// Puts a rule set into a map of maps. The kernel waits for an RCU grace period (`maybe_wait_bpf_programs`,
-/// kernel/bpf/syscall.c).
-fn put(rules: &bpf::Map<u32, u32>, rule_set: &OwnedFd) -> Result<(), SyscallError> {
-    let number = u32::try_from(rule_set.as_raw_fd()).expect("an open fd is not negative");
-    named("bpf BPF_MAP_UPDATE_ELEM RULES", rules.update(&0, &number, bpf::Update::Any))
-}
-
-/// What the program is, whatever its rules are.
-fn identity(shared: &Shared, ingress: Ingress) -> Identity {
-    let (reads_ingress, given_ingress) = match ingress {
-        Ingress::Read => (shared.reads_ingress().into(), 0),
-        Ingress::Given(index) => (0, index),
-    };
-    Identity { name: shared.name(), reads_ingress, given_ingress }
-}
-
-#[derive(Clone, Copy)]
-struct Identity {
-    name: &'static str,
-    reads_ingress: u32,
-    given_ingress: u32,
-}
-
-/// Maps that a program has whatever its rules are.
-struct Maps<'a> {
-    listeners: BorrowedFd<'a>,
-    bypass: &'a Bypass,
-}
-
-/// A rule set, where the kernel has it.
-struct InForce {
-    map: Arc<OwnedFd>,
-    words: usize,
-}
-
-impl InForce {
-    fn new(rule_set: &RuleSet) -> Result<Self, SyscallError> {
-        Ok(Self { map: rule_set.map()?, words: rule_set.image.words().len() })
-    }
-}
-
-/// Loads a program with a rule set in force.
-fn load(
-    Identity { name, reads_ingress, given_ingress }: Identity,
-    Maps { listeners, bypass }: &Maps<'_>,
-    (counters, counted): (BorrowedFd<'_>, u32),
-    InForce { map: in_force, words }: InForce,
-) -> Result<Loaded, InstanceError> {
-    let rules = bpf::array_of_maps(in_force.as_fd(), "RULES");
-    let rules = named("bpf BPF_MAP_CREATE RULES", rules)?;
-    put(&rules, &in_force)?;
-    let length = u32::try_from(words).expect("at most MOST");
-    let program = object::load(
-        name,
-        &[
-            (constant::READS_INGRESS, reads_ingress),
-            (constant::GIVEN_INGRESS, given_ingress),
-            (constant::NETNS, bypass.netns()),
-            (constant::WORDS, length),
-        ],
-        &[
-            ("RULES", rules.as_fd()),
-            ("LISTENERS", *listeners),
-            ("BYPASS", bypass.map()),
-            ("COUNTERS", counters),
-        ],
-    )?;
-    Ok(Loaded { program, rules, in_force, words, counted })
 }

@@ -9,6 +9,7 @@ mod bypass;
 mod counters;
 mod flow;
 mod instance;
+mod loaded;
 mod object;
 pub mod probe;
 mod rule_set;

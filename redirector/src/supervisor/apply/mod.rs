@@ -5,6 +5,7 @@
 //! 3. Under the lock all is compared with what is there (`plan`), made, and switched to (`commit`). What fails before the last
 //!    switch is taken back.
 
+mod clash;
 mod commit;
 mod part;
 mod places;

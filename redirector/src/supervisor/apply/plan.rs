@@ -151,31 +151,6 @@ impl<'a> Planner<'a> {
         Ok(self.plan)
     }
 
-    /// Entries that mean one namespace may want the same there, each for its container: that is one rule.
-    fn without_twins(&mut self, target: &Target, wanted: impl Iterator<Item = Wanted>) -> Vec<Wanted> {
-        let mut known: HashMap<RuleName, usize> = HashMap::new();
-        let mut kept: Vec<Wanted> = Vec::new();
-        for mut one in wanted {
-            let Some(index) = known.get(&one.rule.name) else {
-                known.insert(one.rule.name.clone(), kept.len());
-                kept.push(one);
-                continue;
-            };
-            let first = &mut kept[*index];
-            if first.rule.is_like(&one.rule) {
-                first.follows.append(&mut one.follows);
-                continue;
-            }
-            let message = format!(
-                "rule `{}`: `{target}` is the same namespace, and has another rule of that name",
-                one.rule.name
-            );
-            let error = Error::new(Code::Failed, message).with_hint("give one of them another name");
-            self.refused.push(refusal(one.at.0, Some(one.at.1), error));
-        }
-        kept
-    }
-
     /// One namespace that the file means.
     fn compare(&mut self, there: There, wanted: &[Wanted], whereabouts: &mut HashMap<At, Whereabouts>) {
         let There { target, mut found, entries: _ } = there;
@@ -258,35 +233,6 @@ impl<'a> Planner<'a> {
         let follows: Vec<Vec<_>> = wanted.iter().map(|one| one.containers().cloned().collect()).collect();
         let want = wanted.iter().zip(&follows).map(|(one, follows)| Want { rule: &one.rule, follows });
         diff(&have.collect::<Vec<_>>(), &want.collect::<Vec<_>>(), self.prune)
-    }
-
-    fn refuse_clash(&mut self, target: &Target, there: &RuleState, wanted: &Wanted) {
-        let name = &there.rule.name;
-        let error = if there.is_lease() {
-            let message =
-                format!("rule `{name}`: in `{target}` a program has listeners by a rule of that name");
-            Error::new(Code::Failed, message).with_hint("take another name, or end that program")
-        } else {
-            of_attach(target, name)
-        };
-        self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
-    }
-
-    /// A rule of `attach` that follows the same container and is not where this one will be is in its way too.
-    pub(super) fn refuse_to_take_over(&mut self, at: Option<NetnsCookie>, wanted: &Wanted) {
-        let name = &wanted.rule.name;
-        let is_in_the_way = |container: &&Container| {
-            let key = ((*container).clone(), name.clone());
-            self.followed.get(&key).is_some_and(|known| {
-                known.origin == Origin::Api && known.at != at && known.spec != wanted.rule.to_spec()
-            })
-        };
-        if self.prune == Prune::No
-            && let Some(container) = wanted.containers().find(is_in_the_way)
-        {
-            let error = of_attach(&Target::Container(container.clone()), name);
-            self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
-        }
     }
 
     /// A rule as it will be, if it can be there.
@@ -408,12 +354,6 @@ impl<'a> Planner<'a> {
             reset: (Vec::new(), Vec::new()),
         });
     }
-}
-
-/// A rule that a file may not change.
-pub(super) fn of_attach(target: &Target, name: &RuleName) -> Error {
-    let message = format!("rule `{name}`: in `{target}` there is one of `attach` that says something else");
-    Error::new(Code::Failed, message).with_hint("detach it, take another name, or add `--prune`")
 }
 
 /// Indices for new rules, and whether nobody has them; at the end those of rules that go.

@@ -1,0 +1,95 @@
+//! A program in the kernel with a rule set in force: what is replaced as a whole.
+
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use redirector_ebpf::constant;
+
+use super::{Bypass, Ingress, InstanceError, RuleSet, Shared, object};
+use crate::sys::{SyscallError, bpf, named};
+
+/// What is replaced as a whole.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) program: OwnedFd,
+    /// The map of maps that the program knows.
+    pub(super) rules: bpf::Map<u32, u32>,
+    /// The rule set in it.
+    pub(super) in_force: Arc<OwnedFd>,
+    /// How many words of it the program knows.
+    pub(super) words: usize,
+    /// How many rules it has counters for.
+    pub(super) counted: u32,
+}
+
+/// Puts a rule set into a map of maps. The kernel waits for an RCU grace period (`maybe_wait_bpf_programs`,
+/// kernel/bpf/syscall.c).
+pub(super) fn put(rules: &bpf::Map<u32, u32>, rule_set: &OwnedFd) -> Result<(), SyscallError> {
+    let number = u32::try_from(rule_set.as_raw_fd()).expect("an open fd is not negative");
+    named("bpf BPF_MAP_UPDATE_ELEM RULES", rules.update(&0, &number, bpf::Update::Any))
+}
+
+/// What the program is, whatever its rules are.
+pub(super) fn identity(shared: &Shared, ingress: Ingress) -> Identity {
+    let (reads_ingress, given_ingress) = match ingress {
+        Ingress::Read => (shared.reads_ingress().into(), 0),
+        Ingress::Given(index) => (0, index),
+    };
+    Identity { name: shared.name(), reads_ingress, given_ingress }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Identity {
+    name: &'static str,
+    reads_ingress: u32,
+    given_ingress: u32,
+}
+
+/// Maps that a program has whatever its rules are.
+pub(super) struct Maps<'a> {
+    pub(super) listeners: BorrowedFd<'a>,
+    pub(super) bypass: &'a Bypass,
+}
+
+/// A rule set, where the kernel has it.
+pub(super) struct InForce {
+    pub(super) map: Arc<OwnedFd>,
+    pub(super) words: usize,
+}
+
+impl InForce {
+    pub(super) fn new(rule_set: &RuleSet) -> Result<Self, SyscallError> {
+        Ok(Self { map: rule_set.map()?, words: rule_set.image.words().len() })
+    }
+}
+
+/// Loads a program with a rule set in force.
+pub(super) fn load(
+    Identity { name, reads_ingress, given_ingress }: Identity,
+    Maps { listeners, bypass }: &Maps<'_>,
+    (counters, counted): (BorrowedFd<'_>, u32),
+    InForce { map: in_force, words }: InForce,
+) -> Result<Loaded, InstanceError> {
+    let rules = bpf::array_of_maps(in_force.as_fd(), "RULES");
+    let rules = named("bpf BPF_MAP_CREATE RULES", rules)?;
+    put(&rules, &in_force)?;
+    let length = u32::try_from(words).expect("at most MOST");
+    let program = object::load(
+        name,
+        &[
+            (constant::READS_INGRESS, reads_ingress),
+            (constant::GIVEN_INGRESS, given_ingress),
+            (constant::NETNS, bypass.netns()),
+            (constant::WORDS, length),
+        ],
+        &[
+            ("RULES", rules.as_fd()),
+            ("LISTENERS", *listeners),
+            ("BYPASS", bypass.map()),
+            ("COUNTERS", counters),
+        ],
+    )?;
+    Ok(Loaded { program, rules, in_force, words, counted })
+}
