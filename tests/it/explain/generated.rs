@@ -80,7 +80,7 @@ fn destination(random: &mut Random, is_tcp: bool, servers: &[String]) -> (String
     match random.below(if is_tcp { 10 } else { 3 }) {
         number @ 0..3 => (simple[number].to_owned(), false),
         3 => ("original".to_owned(), false),
-        4 => (String::new(), true),
+        4 | 5 => (String::new(), true),
         _ => (random.one_of(servers).clone(), false),
     }
 }
