@@ -12,9 +12,14 @@ use crate::{
     observe::escaped,
 };
 
+/// Rules that are named where others never decide because of them.
+const MOST_NAMES: usize = 20;
+
 pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(), Failure> {
+    let flow = if command.shadowed { None } else { Some(command.flow()) };
+    let flow = flow.transpose().map_err(|error| Failure::usage(error.to_string()))?;
     let of_file = command.config.as_deref().map(|file| OfFile::read(file, &command.target)).transpose()?;
-    if command.shadowed {
+    let Some(flow) = flow else {
         let answer = match of_file {
             Some(rules) => rules.shadows().map_err(Failure::text)?,
             None => shadows(socket, &command.target).await?,
@@ -24,8 +29,7 @@ pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(),
         } else {
             Ok(print_shadows(&mut io::stdout().lock(), &answer)?)
         };
-    }
-    let flow = command.flow().map_err(|error| Failure::usage(error.to_string()))?;
+    };
     let args::Explain { target, all_reasons, json, .. } = command;
     let answer = match of_file {
         Some(rules) => rules.explain(flow, all_reasons)?,
@@ -48,9 +52,6 @@ fn document(answer: &impl serde::Serialize) -> Result<(), Failure> {
 
 fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
     writeln!(out, "{}", verdict(answer))?;
-    if answer.state == "detached" {
-        writeln!(out, "  but the program is not attached any more: nothing is steered there")?;
-    }
     let mut line = |name: &str, what: fmt::Arguments<'_>| writeln!(out, "  {name:<12} {what}");
     let ingress = &answer.ingress;
     let by = match &*ingress.by {
@@ -58,10 +59,12 @@ fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
         "inside" => ": it is sent inside, and comes by the interface that has the destination's address",
         _ => "",
     };
+    let flow = answer.flow.to_string();
+    let flow = shown(&flow);
     if ingress.interface.is_empty() {
-        line("packet", format_args!("{}, by no interface that a rule names", answer.flow))?;
+        line("packet", format_args!("{flow}, by no interface that a rule names"))?;
     } else {
-        line("packet", format_args!("{}, by {}{by}", answer.flow, ingress.interface.escape_debug()))?;
+        line("packet", format_args!("{flow}, by {}{by}", shown(&ingress.interface)))?;
     }
     line("sender sees", format_args!("{}", answer.peer_sees))?;
     if let Some(rule) = &answer.rule {
@@ -79,7 +82,7 @@ fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
         line("decided", format_args!("by the rule set, not by the kernel: {}", shown(why)))?;
     }
     for ReasonView { rule, text, .. } in &answer.reasons {
-        line("not by", format_args!("{rule}: {text}"))?;
+        line("not by", format_args!("{rule}: {}", shown(text)))?;
     }
     if answer.reasons_left_out > 0 {
         line("not by", format_args!("{} more rules; --all-reasons has them", answer.reasons_left_out))?;
@@ -95,10 +98,17 @@ fn verdict(answer: &Explanation) -> String {
     let Some(rule) = &answer.rule else {
         return match answer.verdict {
             Verdict::Unreached => format!("never reaches steering: {}", shown(&answer.fib.text)),
+            _ if answer.own_listener => "reset: its destination is redirector's own listener".into(),
             _ => "not steered: no rule takes it".to_owned(),
         };
     };
     let name = &rule.name;
+    if answer.state == "detached" {
+        return format!("not steered: the program is not attached any more; rule {name} would take it");
+    }
+    if answer.own_listener {
+        return "reset: its destination is redirector's own listener".into();
+    }
     let to: Vec<_> = rule.to.iter().map(ToString::to_string).collect();
     let to = to.join(" ").escape_debug().to_string();
     let unavailable = match &rule.on_unavailable {
@@ -169,7 +179,10 @@ pub(super) fn never(ShadowView { rule: _, why, by }: &ShadowView) -> String {
     match &**why {
         "rules" => {
             let names: Vec<_> = by.iter().map(ToString::to_string).collect();
-            format!("never, because of {}", names.join(", "))
+            let more = names.len().saturating_sub(MOST_NAMES);
+            let named = names[..names.len() - more].join(", ");
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            format!("never, because of {named}{more}")
         }
         "interfaces" => "never, while none of its interfaces is there".into(),
         _ => "could not be told in reasonable time".into(),

@@ -133,6 +133,7 @@ impl OfFile {
                 ),
             }),
             bypassed: false,
+            own_listener: false,
             socket: None,
             reasons: account.before.iter().take(most).map(Into::into).collect(),
             reasons_left_out: account.before.len().saturating_sub(most) as u64,

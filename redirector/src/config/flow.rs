@@ -95,7 +95,7 @@ fn parse(text: &str) -> Result<FlowSpec, ParseError> {
             return Err(ParseError(why));
         }
     };
-    let (source, destination) = (end("source", source)?, end("destination", destination)?);
+    let (source, destination) = (sender(end("source", source)?)?, end("destination", destination)?);
     if source.is_ipv4() != destination.is_ipv4() {
         let family = |end: SocketAddr| if end.is_ipv4() { "IPv4" } else { "IPv6" };
         return Err(ParseError(format!(
@@ -199,6 +199,14 @@ fn usable(address: IpAddr, port: u16) -> Result<SocketAddr, ParseError> {
         return Err(ParseError(format!("`{address}` is no packet's address")));
     }
     Ok(SocketAddr::new(address, port))
+}
+
+/// A group sends nothing.
+fn sender(address: SocketAddr) -> Result<SocketAddr, ParseError> {
+    if address.ip().is_multicast() {
+        return Err(ParseError(format!("`{}` is of a group, and no packet's source", address.ip())));
+    }
+    Ok(address)
 }
 
 impl fmt::Display for FlowSpec {

@@ -36,7 +36,8 @@ pub struct Explanation {
     pub target: Target,
     /// The netns cookie.
     pub cookie: u64,
-    /// `steered`, or `detached` when the kernel says that our link is gone: then nothing is steered, whatever else stands here.
+    /// `steered`; `detached` when the kernel says that our link is gone: then nothing is steered, and the rule is the one that
+    /// would take the packet; `file` when only a file was asked.
     pub state: String,
     /// What was asked about.
     pub flow: FlowSpec,
@@ -57,6 +58,9 @@ pub struct Explanation {
     /// It is one of redirector's own connections on its way to the application: the rule takes it, and lets it pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bypassed: bool,
+    /// Its destination is the relay's own listener, by its own address: it is reset.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_listener: bool,
     /// Who gets it, where that is a socket of redirector's or of a hand-off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<SocketView>,
@@ -128,7 +132,7 @@ pub struct IngressView {
     pub interface: String,
     /// Its index.
     pub index: u32,
-    /// How that is known: `named` in the flow; `inside`, because the source is an address of the namespace; `assumed`, because
+    /// How that is known: `named` in the flow; `unknown`, of a file; `inside`, because the source is an address of the namespace; `assumed`, because
     /// an answer would go by it.
     pub by: String,
 }
@@ -138,7 +142,7 @@ pub struct IngressView {
 pub struct FibView {
     /// Whether it is delivered to a socket of the namespace.
     pub local: bool,
-    /// The type of the route, the errno, or `rp_filter`, `loopback`, `foreign_source`, `own_source`.
+    /// The type of the route, the errno, or `rp_filter`, `loopback`, `down`, `foreign_source`, `own_source`, or `unasked`.
     pub kernel: String,
     /// The same, a sentence.
     pub text: String,

@@ -121,7 +121,7 @@ impl Work<'_> {
         for cell in own {
             let mut looked = 0;
             let in_the_way: Vec<_> = before(cell)
-                .inspect(|_| looked += 1)
+                .inspect(|other| looked += 1 + other.ports.len())
                 .filter(|other| other.rule != cell.rule && meet(cell, other))
                 .collect();
             if !self.spend(looked / CELLS_PER_DECISION) {
@@ -235,10 +235,23 @@ fn meet(one: &Cell, other: &Cell) -> bool {
     interfaces
         && meet(one.destination, other.destination)
         && meet(one.source, other.source)
-        && one
-            .ports
-            .iter()
-            .any(|(first, last)| other.ports.iter().any(|(from, to)| from <= last && first <= to))
+        && have_a_port_in_common(&one.ports, &other.ports)
+}
+
+/// Of ranges in their order, none of which touches the next: each is looked at once.
+fn have_a_port_in_common(one: &[(u16, u16)], other: &[(u16, u16)]) -> bool {
+    let (mut ours, mut theirs) = (one.iter().peekable(), other.iter().peekable());
+    while let (Some((first, last)), Some((from, to))) = (ours.peek(), theirs.peek()) {
+        if from <= last && first <= to {
+            return true;
+        }
+        if last < from {
+            ours.next();
+        } else {
+            theirs.next();
+        }
+    }
+    false
 }
 
 fn flow(cell: &Cell, (destination, source): (u128, u128), port: u16, interface: Option<u32>) -> Flow {

@@ -12,10 +12,14 @@ use netlink_packet_route::{
     route::{RouteAttribute, RouteFlags, RouteMessage, RouteType},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
-use nix::libc::{EINVAL, EXDEV};
+use nix::{
+    ifaddrs::getifaddrs,
+    libc::{EINVAL, EXDEV},
+    net::if_::{InterfaceFlags, if_indextoname},
+};
 
 use super::{InterfaceIndex, routes};
-use crate::config::FlowSpec;
+use crate::config::{FlowSpec, Transport};
 
 /// How a packet would arrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub enum Delivery {
     Errno(i32),
     /// An answer would not go by the interface, and `rp_filter` refuses such packets.
     ReversePath,
+    /// It does not come: the interface is down, or `lo` of what is sent inside.
+    Down,
     /// It is dropped before any route is looked up: a loopback address that comes by another interface.
     Loopback,
     /// Nobody there can send it: its source is not an address of the namespace.
@@ -99,6 +105,7 @@ pub fn arrival(flow: &FlowSpec) -> Result<Arrival, ArrivalError> {
     let (source, destination) = (flow.source.ip(), flow.destination.ip());
     let back = look_up(Question::between(None, source))?;
     let is_inside = matches!(&back, Ok(route) if kind(route) == RouteType::Local);
+    let link_local = if is_inside { None } else { by_link_local(flow)? };
     let (index, by) = match &flow.device {
         Some(named) => {
             let found = there.iter().find(|(name, _)| name == named.as_str());
@@ -109,6 +116,7 @@ pub fn arrival(flow: &FlowSpec) -> Result<Arrival, ArrivalError> {
             (*index, By::Named)
         }
         None if is_inside => (LOOPBACK, By::Inside),
+        None if link_local.is_some() => (link_local.unwrap_or(LOOPBACK), By::Assumed),
         None => {
             let no_way = |source| ArrivalError::NoWayBack { address: flow.source.ip(), source };
             let index = match &back {
@@ -118,7 +126,9 @@ pub fn arrival(flow: &FlowSpec) -> Result<Arrival, ArrivalError> {
             (index.ok_or_else(|| no_way(io::ErrorKind::NotFound.into()))?, By::Assumed)
         }
     };
-    let (index, delivery) = if index == LOOPBACK {
+    let (index, delivery) = if !is_up(index)? {
+        (index, Delivery::Down)
+    } else if index == LOOPBACK {
         if is_inside { sent_inside(flow)? } else { (index, Delivery::ForeignSource) }
     } else if source.is_ipv6() && (source.is_loopback() || destination.is_loopback()) {
         // ip6_rcv_core, net/ipv6/ip6_input.c; of IPv4 the route says it.
@@ -129,7 +139,7 @@ pub fn arrival(flow: &FlowSpec) -> Result<Arrival, ArrivalError> {
             ends: Some(flow),
             ..Question::between(Some(source), destination)
         };
-        let delivery = match delivery(&look_up(from)?) {
+        let delivery = match delivery(&look_up(from)?, flow) {
             Delivery::Errno(EINVAL) if is_inside => Delivery::OwnSource,
             Delivery::Errno(EXDEV) => Delivery::ReversePath,
             // Newer kernels say that of both (measured on 6.18).
@@ -173,11 +183,35 @@ fn is_filtered(
     !goes_back && !is_martian && !destination.is_loopback()
 }
 
+/// The interface that has a link-local destination: there is a way back by each. `None` where neither end is link-local.
+fn by_link_local(flow: &FlowSpec) -> Result<Option<InterfaceIndex>, ArrivalError> {
+    let is_link_local =
+        |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    let (source, destination) = (flow.source.ip(), flow.destination.ip());
+    if flow.device.is_some() || !(is_link_local(source) || is_link_local(destination)) {
+        return Ok(None);
+    }
+    let has_it = Question { answer: RouteFlags::FibMatch, ..Question::between(None, destination) };
+    let found = match look_up(has_it)? {
+        Ok(route) if is_link_local(destination) && kind(&route) == RouteType::Local => interface(&route),
+        _ => None,
+    };
+    let why = || io::Error::other("there is a link-local way back by each interface");
+    found.map(Some).ok_or_else(|| ArrivalError::NoWayBack { address: source, source: why() })
+}
+
+/// Whether an interface is up.
+fn is_up(index: InterfaceIndex) -> io::Result<bool> {
+    let name = if_indextoname(index.0)?;
+    let mut of_it = getifaddrs()?.filter(|one| one.interface_name.as_bytes() == name.to_bytes());
+    Ok(of_it.any(|one| one.flags.contains(InterfaceFlags::IFF_UP)))
+}
+
 /// What the namespace itself sends: by which interface it counts as coming, and whether it stays there.
 fn sent_inside(flow: &FlowSpec) -> Result<(InterfaceIndex, Delivery), ArrivalError> {
     let (source, destination) = (flow.source.ip(), flow.destination.ip());
     let question = Question { ends: Some(flow), ..Question::between(Some(source), destination) };
-    let delivery = delivery(&look_up(question)?);
+    let delivery = delivery(&look_up(question)?, flow);
     if delivery != Delivery::Local {
         return Ok((LOOPBACK, delivery));
     }
@@ -186,11 +220,13 @@ fn sent_inside(flow: &FlowSpec) -> Result<(InterfaceIndex, Delivery), ArrivalErr
     Ok((entry.ok().as_ref().and_then(interface).unwrap_or(LOOPBACK), delivery))
 }
 
-fn delivery(answer: &io::Result<RouteMessage>) -> Delivery {
+fn delivery(answer: &io::Result<RouteMessage>, flow: &FlowSpec) -> Delivery {
     match answer {
-        // An address that several have is as good as any to the one that has it.
         Ok(route) => match kind(route) {
-            RouteType::Local | RouteType::Anycast => Delivery::Local,
+            RouteType::Local => Delivery::Local,
+            // An address that several have. TCP does not answer there (`tcp_v6_conn_request`, net/ipv6/tcp_ipv6.c).
+            RouteType::Anycast if flow.protocol == Transport::Udp => Delivery::Local,
+            RouteType::Anycast => Delivery::Elsewhere("anycast"),
             RouteType::Unicast => Delivery::Elsewhere("unicast"),
             RouteType::Broadcast => Delivery::Elsewhere("broadcast"),
             RouteType::Multicast => Delivery::Elsewhere("multicast"),

@@ -85,6 +85,8 @@ pub struct Supervisor {
     ending: AtomicBool,
     /// A lease has ended: somebody has to look who holds its listeners.
     leases_ended: Notify,
+    /// Held by whoever looks for rules that never decide, which takes long.
+    shadowing: Mutex<()>,
 }
 
 /// Events that the supervisor acts on.
@@ -125,6 +127,7 @@ impl Supervisor {
             own_cookie,
             ending: AtomicBool::new(false),
             leases_ended: Notify::new(),
+            shadowing: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&supervisor).sweep_leases());
         for engine in [Engine::Docker, Engine::Podman] {

@@ -32,7 +32,7 @@ pub(super) fn ingress(arrival: &Arrival) -> IngressView {
 
 pub(super) fn delivery(flow: &FlowSpec, arrival: &Arrival) -> FibView {
     let (source, destination) = (flow.source.ip(), flow.destination.ip());
-    let interface = arrival.interface.escape_debug();
+    let interface = &arrival.interface;
     let (kernel, text) = match arrival.delivery {
         Delivery::Local => ("local".to_owned(), format!("{destination} is delivered locally")),
         Delivery::Elsewhere(kind) => {
@@ -41,15 +41,18 @@ pub(super) fn delivery(flow: &FlowSpec, arrival: &Arrival) -> FibView {
         Delivery::Errno(errno) => {
             let said = Errno::from_raw(errno);
             let text = match errno {
-                libc::EINVAL => {
-                    format!(
-                        "refused as martian: no packet from {source} to {destination} comes by `{interface}`"
-                    )
+                libc::EINVAL if destination.is_ipv6() => {
+                    format!("refused by a blackhole route to {destination}")
                 }
+                libc::EINVAL => format!(
+                    "refused by a blackhole route, or as martian: no packet from {source} to {destination} comes by \
+                     `{interface}`"
+                ),
                 _ => format!("{destination} is not local there: {}", said.desc()),
             };
             (format!("{said:?}"), text)
         }
+        Delivery::Down => ("down".to_owned(), format!("nothing comes by `{interface}`: it is down")),
         Delivery::ReversePath => (
             "rp_filter".to_owned(),
             format!("dropped by rp_filter: an answer to {source} would not go by `{interface}`"),

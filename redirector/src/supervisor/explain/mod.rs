@@ -15,7 +15,7 @@ use self::{
 };
 use super::{Supervisor, blocking, failed, namespace::Namespace, rules::RuleState};
 use crate::{
-    config::{Destination, FlowSpec, Target},
+    config::{Destination, FlowSpec, Target, Transport},
     control::{
         Caller, CellView, Code, Error, ExplainRequest, ExplainedRule, Explanation, ForeignView, MOST_REASONS,
         OnUnavailableView, SCHEMA, Verdict,
@@ -59,6 +59,7 @@ fn explain(netns: &Namespace, target: &Target, flow: FlowSpec, most: usize) -> R
         decided_by: None,
         rule: None,
         bypassed: false,
+        own_listener: false,
         socket: None,
         reasons: Vec::new(),
         reasons_left_out: 0,
@@ -88,6 +89,17 @@ fn explain(netns: &Namespace, target: &Target, flow: FlowSpec, most: usize) -> R
     explanation.socket = socket(netns, flow, &heard);
     explanation.reasons = account.before.iter().take(most).map(Into::into).collect();
     explanation.reasons_left_out = account.before.len().saturating_sub(most) as u64;
+    let to = flow.destination;
+    explanation.own_listener = flow.protocol == Transport::Tcp
+        && !matches!(verdict, Verdict::Reject | Verdict::Drop)
+        && netns.listeners().iter().any(|listener| listener.address().is_ok_and(|own| own == to));
+    if explanation.own_listener {
+        explanation.peer_sees = "RST: nobody is meant by redirector's own listener".into();
+    }
+    if explanation.state == "detached" {
+        explanation.verdict = Verdict::Unmatched;
+        explanation.peer_sees = Verdict::Unmatched.peer_sees(flow, None).into();
+    }
     explanation.foreign_programs = foreign(netns, &fd, verdict).map_err(|source| error(&source))?;
     Ok(explanation)
 }

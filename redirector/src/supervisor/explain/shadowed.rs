@@ -20,6 +20,8 @@ impl Supervisor {
         // Without the lock: that may take seconds, and the rules are what they are.
         let rules = Arc::clone(&netns.published.load().current);
         let (named, cookie, count) = (netns.target.clone(), netns.cookie.0, rules.rules().len() as u64);
+        // One at a time: who relays wants the other processors.
+        let _turn = self.shadowing.lock().await;
         blocking(move || {
             let found = matcher::shadowed(&rules.placed(), &rules.rule_set.image);
             let found = found.map_err(|error| Error::chain(Code::Failed, &error))?;
