@@ -135,7 +135,6 @@ fn what_is_not_delivered_there_never_reaches_steering() {
         ("tcp 127.0.0.1:1 -> 10.77.0.1:80 dev eth0", "own_source"),
         ("tcp 127.0.0.9:1 -> 10.77.0.1:80 dev eth0", "own_source"),
         ("tcp 10.77.0.2:1 -> 127.0.0.1:80 dev eth0", "EINVAL"),
-        ("tcp 224.0.0.1:1 -> 10.77.0.1:80 dev eth0", "EINVAL"),
         ("tcp 10.99.0.2:1 -> 10.77.0.1:80 dev eth0", "rp_filter"),
         ("tcp [::1]:1 -> [fd77::1]:80 dev eth0", "loopback"),
         ("tcp [fd77::2]:1 -> [::1]:80 dev eth0", "loopback"),
@@ -184,6 +183,8 @@ fn wrong_questions_say_what_is_wrong() {
     let before = world.list();
     for (flow, part) in [
         ("", "no `->`"),
+        ("tcp 224.0.0.1:1 -> 10.77.0.1:80", "of a group"),
+        ("udp [ff02::1]:1 -> [fd77::1]:80 dev eth0", "of a group"),
         ("tcp 10.77.0.2:1 10.77.0.1:80", "no `->`"),
         ("any 10.77.0.2:1 -> 10.77.0.1:80", "write `tcp` or `udp`"),
         ("tcp 10.77.0.2 -> 10.77.0.1:80", "write `10.77.0.2:PORT`"),
@@ -345,4 +346,25 @@ fn a_listener_that_was_killed_is_unhealthy_until_it_is_revived() {
         if is_well { Ok(()) } else { Err(explained) }
     });
     assert!(count(&world.pod(), "/drift/listeners_revived") > 0);
+}
+
+#[test]
+fn what_is_down_and_what_is_redirectors_own_is_said() {
+    let (world, proxy) = (World::new(), Server::here("proxy"));
+    world.steer("all", "tcp:*", &proxy.destination());
+    let pod = world.pod();
+    let own = pod["listeners"][0]["address"].as_str().unwrap().to_owned();
+    let flow = format!("tcp 127.0.0.1:40000 -> {own}");
+    let said = explain(&world, &flow);
+    assert_eq!((&said["verdict"], &said["own_listener"]), (&json!("steer"), &json!(true)), "{said:#}");
+    assert!(text(&world, &flow).starts_with("reset: its destination is redirector's own listener"));
+    assert_eq!(redirector_tests::client::answer(&world.net.pod, own.parse().unwrap()), "reset");
+    world.eventually("it is counted", "/connections/failed/own_listener", |count| count == 1);
+    // What is sent inside needs `lo`, whatever address it is for.
+    let inside = format!("tcp {POD_V4}:40000 -> {POD_V4}:80");
+    assert_eq!(explain(&world, &inside)["verdict"], "steer");
+    world.net.pod.ip("link set lo down");
+    let said = explain(&world, &inside);
+    assert_eq!((&said["verdict"], &said["fib"]["kernel"]), (&json!("unreached"), &json!("down")), "{said:#}");
+    assert_eq!(explain(&world, &format!("tcp {CLIENT_V4}:40000 -> {POD_V4}:80"))["verdict"], "steer");
 }
