@@ -99,9 +99,11 @@ const ATTACH: [(&str, i32, &str); 68] = [
 ];
 
 /// Whole command lines.
-const COMMANDS: [(&str, i32, &str); 26] = [
+const COMMANDS: [(&str, i32, &str); 28] = [
     ("", 2, ""),
-    ("explain {pod} x", 2, "explain"),
+    ("explain {pod} x", 2, "flow `x`"),
+    ("explain {pod}", 2, "FLOW"),
+    ("explain nowhere --shadowed", 2, "nowhere"),
     ("verify {pod}", 2, "verify"),
     ("attach", 2, "TARGET"),
     ("attach {pod} extra --match tcp:80 --to reject", 2, "extra"),

@@ -29,11 +29,14 @@ fn watching_shows_the_counters_grow_and_a_rule_that_took_nothing() {
         (steered, [&rules[0], &rules[1]].map(|rule| rule["took_nothing"] == true))
     };
     assert_eq!(rules(), (0, [true, true]));
-    for wanted in 1..=3 {
+    let mut before = 0;
+    for _ in 0..3 {
         world.visit(at(POD_V4, 80));
-        // Those that were printed before are read first.
-        let found = std::iter::repeat_with(&mut rules).find(|(steered, _)| *steered == wanted);
-        assert_eq!(found, Some((wanted, [false, true])));
+        // Those that were printed before are read first. A SYN that is sent again may be decided again.
+        let found = std::iter::repeat_with(&mut rules).find(|(steered, _)| *steered > before);
+        let (steered, took_nothing) = found.expect("it goes on");
+        assert_eq!(took_nothing, [false, true]);
+        before = steered;
     }
     kill(pid(&child), Signal::SIGINT).unwrap();
     child.wait().unwrap();
