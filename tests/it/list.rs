@@ -38,7 +38,8 @@ fn watching_shows_the_counters_grow_and_a_rule_that_took_nothing() {
         assert_eq!(took_nothing, [false, true]);
         before = steered;
     }
-    kill(pid(&child), Signal::SIGINT).unwrap();
+    // Who starts tests in the background may have them ignore SIGINT.
+    kill(pid(&child), Signal::SIGTERM).unwrap();
     child.wait().unwrap();
     let text = world.cli().run(&["list"]).success().stdout;
     let line = |name: &str| {
