@@ -56,6 +56,9 @@ pub(super) fn install(machine: &Machine) -> Result<()> {
     machine.run("systemctl start redirector greeting.socket")?;
     let list = machine.run("redirector list --json")?;
     ensure!(namespaces(&list)?.is_empty(), "a new daemon steers nothing: {list}");
+    machine.run("systemctl reload redirector")?;
+    let state = machine.run("systemctl is-active redirector")?;
+    ensure!(state.trim() == "active", "after a reload the service is {}", state.trim());
     Ok(())
 }
 
