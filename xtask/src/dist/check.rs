@@ -9,6 +9,7 @@ mod confined;
 mod debian;
 mod machine;
 mod notify;
+mod own_file;
 mod residue;
 mod system;
 mod usage;
@@ -84,6 +85,7 @@ fn on(system: &System, package: &Path) -> Result<()> {
     let used = usage::install(&machine)
         .and_then(|()| usage::steer(&machine))
         .and_then(|()| usage::hand_off(&machine))
+        .and_then(|()| own_file::apply(&machine, usage::NAMESPACE))
         .and_then(|()| usage::stop(&machine));
     if let Err(error) = used {
         tool::note(&machine.journal());

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{Machine, System};
 
 const GREETING: &str = "hello from outside";
-const NAMESPACE: &str = "server";
+pub(super) const NAMESPACE: &str = "server";
 const ADDRESSES: [&str; 2] = ["10.99.0.1", "fd99::1"];
 const PACKAGE: &str = "root/package.deb";
 
