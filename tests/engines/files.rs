@@ -38,6 +38,12 @@ fn rules_of_a_file_wait_for_their_container_follow_it_and_end_with_the_file(kind
     let (steered, waiting) = setting.targets();
     assert_eq!((steered, waiting), (vec![], vec![engine.target("web")]));
     assert_eq!(apply(&setting, "web", "", &proxy, &[])["changes"], json!([]), "it waits already");
+    // Whoever attaches the same changes nothing; something else is for the file to say.
+    assert_eq!(setting.steer("web", &["--follow"])["result"], "waiting");
+    let target = engine.target("web");
+    let other = ["attach", &target, "--name", "web", "--match", "tcp:1", "--to", "pass", "--follow"];
+    let refused = redirector_tests::cli::error(&setting.cli().run(&other), 1);
+    assert!(refused.contains("configuration file"), "{refused}");
     engine.client(&["start", "web"]);
     let first = setting.eventually_steered("web", 0);
     assert_eq!(setting.answer("web"), "proxy");

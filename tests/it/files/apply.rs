@@ -261,3 +261,27 @@ fn what_is_exported_leads_where_it_is_in_force_although_its_name_does_not_any_mo
     assert_eq!(said(apply(&world, &text, &[])).0, Vec::<String>::new());
     assert_eq!(world.answer(at(POD_V4, 80)), "refused");
 }
+
+#[test]
+fn rules_that_are_too_many_together_are_refused_at_their_place_and_by_check() {
+    let world = World::new();
+    world.steer("there", "tcp:80", "reject");
+    let before = export(&world);
+    // Each overlaps with all others, in destination and port.
+    let rule = |number: usize| {
+        let ports: Vec<_> = (0..60).map(|item| (1 + number % 500 + 1000 * item).to_string()).collect();
+        let prefix = format!("10.{}.{}.0/{}", number / 256, number % 256, 24);
+        json!({"match": [format!("tcp:{prefix}:{}", ports.join(",")), format!("tcp:10.0.0.0/8:{}-{}", 1 + number, 40_000 + number)], "to": ["reject"]})
+    };
+    let rules: Vec<_> = (0..3_000).map(rule).collect();
+    let good = namespace(&world.net.client.target(), &json!([{"match": ["tcp:80"], "to": ["reject"]}]));
+    let text = file(&[good, namespace(&world.target(), &json!(rules))]);
+    let outcome = apply(&world, &text, &[]);
+    assert_eq!(outcome.code(), 1, "{outcome}");
+    assert!(outcome.stderr.contains("file.toml:7:10: error: target"), "{outcome}");
+    let path = world.daemon.dir().join("file.toml");
+    let checked = world.cli().run(&["check", path.to_str().unwrap()]);
+    assert_eq!(checked.code(), 2, "{checked}");
+    assert!(checked.stderr.contains("file.toml:7:10: error: target"), "{checked}");
+    assert_eq!(export(&world), before);
+}

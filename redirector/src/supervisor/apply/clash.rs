@@ -52,13 +52,15 @@ impl Planner<'_> {
         self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
     }
 
-    /// A rule of `attach` that follows the same container and is not where this one will be is in its way too.
+    /// A rule of `attach` that follows the same container and is not where this one will be, or which this one would wait
+    /// instead of, is in its way too.
     pub(super) fn refuse_to_take_over(&mut self, at: Option<NetnsCookie>, wanted: &Wanted) {
         let name = &wanted.rule.name;
         let is_in_the_way = |container: &&Container| {
             let key = ((*container).clone(), name.clone());
             self.followed.get(&key).is_some_and(|known| {
-                known.origin == Origin::Api && known.at != at && known.spec != wanted.rule.to_spec()
+                let is_elsewhere = at.is_none() || known.at != at;
+                known.origin == Origin::Api && is_elsewhere && known.spec != wanted.rule.to_spec()
             })
         };
         if self.prune == Prune::No

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use super::{refusal, refuse_if_any};
 use crate::{
     config::{Container, RuleName, Target},
     control::{Change, Code, Error},
@@ -31,6 +32,8 @@ pub(super) struct Plan {
 /// What becomes other in one namespace.
 pub(super) struct Part {
     pub(super) target: Target,
+    /// The first of the file that means it.
+    pub(super) entry: Option<usize>,
     /// `None` where it is not steered yet.
     pub(super) netns: Option<Arc<Namespace>>,
     /// `None` where the file does not want anything.
@@ -62,12 +65,19 @@ impl Plan {
     pub(super) async fn compile(mut self, kernel: &Arc<Shared>) -> Result<Self, Error> {
         let kernel = Arc::clone(kernel);
         blocking(move || {
+            let mut refused = Vec::new();
             for part in self.parts.iter_mut().filter(|part| part.is_other && !part.rules.is_empty()) {
-                let table = RuleTable::new(part.rules.clone(), &kernel.rule_sets).map_err(|error| {
-                    Error::new(Code::Failed, format!("target `{}`: {error}", part.target))
-                })?;
-                part.table = Some(Arc::new(table));
+                match RuleTable::new(part.rules.clone(), &kernel.rule_sets) {
+                    Ok(table) => part.table = Some(Arc::new(table)),
+                    Err(error) => {
+                        let message = format!("target `{}`: {error}", part.target);
+                        let error = Error::new(Code::Failed, message);
+                        // What is left of a namespace that the file does not mean has no place there.
+                        refused.push(refusal(part.entry.ok_or_else(|| error.clone())?, None, error));
+                    }
+                }
             }
+            refuse_if_any(refused)?;
             Ok(self)
         })
         .await

@@ -153,7 +153,7 @@ impl<'a> Planner<'a> {
 
     /// One namespace that the file means.
     fn compare(&mut self, there: There, wanted: &[Wanted], whereabouts: &mut HashMap<At, Whereabouts>) {
-        let There { target, mut found, entries: _ } = there;
+        let There { target, mut found, entries } = there;
         let netns = self.table.get(&found.cookie).cloned();
         let current = netns.iter().flat_map(|netns| netns.published.load().current.rules().to_vec());
         let current: Vec<_> = current.collect();
@@ -170,6 +170,7 @@ impl<'a> Planner<'a> {
         let mut part = Part {
             foreign: is_other.then(|| foreign_programs(netns.as_deref(), &found)),
             target,
+            entry: entries.first().map(|(entry, _)| *entry),
             is_other,
             rules: Vec::new(),
             table: None,
@@ -343,6 +344,7 @@ impl<'a> Planner<'a> {
         }
         self.plan.parts.push(Part {
             target: netns.target.clone(),
+            entry: None,
             netns: Some(Arc::clone(netns)),
             found: None,
             foreign: None,

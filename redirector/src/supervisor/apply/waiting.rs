@@ -20,8 +20,7 @@ impl Planner<'_> {
         places: &mut HashSet<(Container, RuleName)>,
     ) {
         for (_, one) in &waiting {
-            // Wherever that one is: this one will not be there.
-            self.refuse_to_take_over(Some(NetnsCookie(0)), one);
+            self.refuse_to_take_over(None, one);
         }
         let known = std::mem::take(&mut self.followed);
         let nowhere = NetnsCookie(0);

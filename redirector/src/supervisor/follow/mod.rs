@@ -131,12 +131,14 @@ impl Supervisor {
         }
         let spec = RuleSpec { name: Some(name.clone()), ..spec };
         let before = self.follows.get(container, &name);
-        if before.as_ref().is_some_and(|before| before.origin == Origin::File) {
+        let is_files = before.as_ref().is_some_and(|before| before.origin == Origin::File);
+        if is_files && before.as_ref().is_some_and(|before| before.spec != spec) {
             let message = format!("rule `{name}`: for `{container}` it is that of a configuration file");
             let hint = "change it in the file and `apply` that, or take another name";
             return Err(Error::new(Code::Failed, message).with_hint(hint));
         }
-        if !dry_run {
+        // A file's rule that says the same waits already, and stays the file's.
+        if !dry_run && !is_files {
             // Where it is in force, and of which container, is not what has changed.
             let (id, at) = before.map_or((id, None), |before| (before.id, before.at));
             let origin = Origin::Api;
