@@ -155,7 +155,7 @@ fn a_good_file_is_checked_without_a_daemon() {
     .unwrap();
     let path = path.to_str().unwrap();
     let outcome = cli().run(&["check", path]).success();
-    assert_eq!(outcome.stdout, format!("{path}: no problems; 1 namespaces, 1 rules\n"));
+    assert_eq!(outcome.stdout, format!("{path}: no problems; 1 namespace, 1 rule\n"));
     assert_eq!(cli().run(&["apply", path]).code(), 4, "there is no daemon to apply it");
     let checked: serde_json::Value =
         serde_json::from_str(&cli().run(&["check", path, "--json"]).success().stdout).unwrap();

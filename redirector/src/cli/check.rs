@@ -7,7 +7,14 @@ use std::{
 
 use serde::Serialize;
 
-use super::{args, exit::Failure, explain::never, file::Source, of_file::OfFile, output};
+use super::{
+    args,
+    exit::Failure,
+    explain::never,
+    file::{Source, counted},
+    file_rules::FileRules,
+    output,
+};
 use crate::{
     config::file::{ConfigFile, Problem, schema},
     control::SCHEMA,
@@ -46,7 +53,8 @@ pub(super) fn check(command: &args::Check) -> Result<(), Failure> {
     if !command.json {
         let path = path.display().to_string();
         let Checked { namespaces, rules, .. } = checked;
-        writeln!(out, "{}: no problems; {namespaces} namespaces, {rules} rules", path.escape_debug())?;
+        let (namespaces, rules) = (counted(namespaces, "namespace"), counted(rules, "rule"));
+        writeln!(out, "{}: no problems; {namespaces}, {rules}", path.escape_debug())?;
     }
     Ok(())
 }
@@ -75,7 +83,7 @@ fn look_at(file: &ConfigFile) -> Checked {
 
 fn look_at_target(file: &ConfigFile, index: usize, checked: &mut Checked) {
     let target = &file.namespaces[index].target;
-    let rules = OfFile::of(file, target);
+    let rules = FileRules::of(file, target);
     let place = |rule: Option<(usize, usize)>| {
         let found =
             rule.map_or(file.place(index, None), |(namespace, rule)| file.place(namespace, Some(rule)));

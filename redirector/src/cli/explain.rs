@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::Path};
 
-use super::{args, exit::Failure, list::percent_encode, of_file::OfFile, output};
+use super::{args, exit::Failure, file_rules::FileRules, list::percent_encode, output};
 use crate::{
     config::Target,
     control::{
@@ -18,9 +18,9 @@ const MOST_NAMES: usize = 20;
 pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(), Failure> {
     let flow = if command.shadowed { None } else { Some(command.flow()) };
     let flow = flow.transpose().map_err(|error| Failure::usage(error.to_string()))?;
-    let of_file = command.config.as_deref().map(|file| OfFile::read(file, &command.target)).transpose()?;
+    let rules = command.config.as_deref().map(|file| FileRules::read(file, &command.target)).transpose()?;
     let Some(flow) = flow else {
-        let answer = match of_file {
+        let answer = match rules {
             Some(rules) => rules.shadows().map_err(Failure::text)?,
             None => shadows(socket, &command.target).await?,
         };
@@ -31,7 +31,7 @@ pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(),
         };
     };
     let args::Explain { target, all_reasons, json, .. } = command;
-    let answer = match of_file {
+    let answer = match rules {
         Some(rules) => rules.explain(flow, all_reasons)?,
         None => {
             let request = ExplainRequest { target, flow, all_reasons };

@@ -86,7 +86,7 @@ impl Source {
             0 => error.into(),
             count => {
                 let message =
-                    format!("file `{}`: {}; nothing is changed", self.path.display(), counted(count));
+                    format!("file `{}`: {}; nothing is changed", self.path.display(), problems(count));
                 Failure::from(Error { message, hint: None, ..error })
             }
         }
@@ -105,7 +105,7 @@ impl Source {
         Failure::usage(format!(
             "file `{}`: {}; nothing is changed",
             self.path.display(),
-            counted(problems.len())
+            self::problems(problems.len())
         ))
     }
 
@@ -123,10 +123,12 @@ impl Source {
     }
 }
 
-fn counted(problems: usize) -> String {
-    match problems {
-        1 => "1 problem".into(),
-        count if count > TOLD => format!("{count} problems, of which the first {TOLD} are told"),
-        count => format!("{count} problems"),
-    }
+fn problems(count: usize) -> String {
+    let counted = counted(count, "problem");
+    if count > TOLD { format!("{counted}, of which the first {TOLD} are told") } else { counted }
+}
+
+/// So many things, in words.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

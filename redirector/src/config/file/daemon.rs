@@ -50,6 +50,7 @@ impl DaemonOptions {
             ("docker_socket", &self.docker_socket),
             ("podman_socket", &self.podman_socket),
         ];
-        paths.into_iter().filter(|(_, path)| !super::is_absolute(path)).map(|(key, _)| key)
+        let is_relative = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.is_relative());
+        paths.into_iter().filter(move |(_, path)| is_relative(path)).map(|(key, _)| key)
     }
 }

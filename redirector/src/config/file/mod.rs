@@ -11,8 +11,6 @@ mod place;
 mod read;
 mod schema;
 
-use std::path::PathBuf;
-
 pub use self::{
     daemon::{DaemonOptions, LogFormat},
     export::to_toml,
@@ -96,9 +94,4 @@ impl ConfigFile {
             Some(rule) => places.rules.get(rule).copied(),
         }
     }
-}
-
-/// Whether a path can be used whatever the current directory is.
-fn is_absolute(path: &Option<PathBuf>) -> bool {
-    path.as_ref().is_none_or(|path| path.is_absolute())
 }

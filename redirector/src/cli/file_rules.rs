@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The rules that a file has for one target.
-pub(super) struct OfFile {
+pub(super) struct FileRules {
     target: Target,
     rules: Vec<Rule>,
     /// Interfaces that they name: each is there, and has its place here, from 1, as its index.
@@ -25,7 +25,7 @@ pub(super) struct OfFile {
     indices: Vec<Vec<u32>>,
 }
 
-impl OfFile {
+impl FileRules {
     /// Reads them.
     pub(super) fn read(path: &Path, target: &Target) -> Result<Self, Failure> {
         let file = Source::read(path)?.parse_or_tell()?;
