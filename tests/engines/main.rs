@@ -3,6 +3,7 @@
 mod bad_input;
 mod collector;
 mod destinations;
+mod discover;
 mod examples;
 mod files;
 mod follow;

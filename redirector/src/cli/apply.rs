@@ -6,8 +6,11 @@ use serde_json::Value;
 
 use super::{args, exit::Failure, file::Source, output};
 use crate::{
-    config::file::DaemonOptions,
-    control::{self, Applied, ApplyRequest, Change, ClientError, RuleState},
+    config::{
+        Engine,
+        file::{DaemonOptions, DiscoverSpec},
+    },
+    control::{self, Applied, ApplyRequest, Change, ClientError, DiscoverChange, RuleState},
 };
 
 pub(super) async fn apply(socket: &Path, command: args::Apply) -> Result<(), Failure> {
@@ -20,7 +23,8 @@ pub(super) async fn apply(socket: &Path, command: args::Apply) -> Result<(), Fai
             "`[daemon]` is read by `redirector run --config` when it starts, and by nobody else",
         );
     }
-    let request = ApplyRequest { namespaces: file.namespaces.clone(), dry_run, prune };
+    let (namespaces, discover) = (file.namespaces.clone(), file.discover.clone());
+    let request = ApplyRequest { namespaces, discover, dry_run, prune };
     let answer = control::call::<Applied>(socket, "/v1/apply", &request).await;
     let answer = answer.map_err(|error| match error {
         ClientError::Refused(error) => source.refused(&file, error),
@@ -35,11 +39,17 @@ pub(super) async fn apply(socket: &Path, command: args::Apply) -> Result<(), Fai
     for warning in &answer.warnings {
         super::exit::say("warning", warning);
     }
-    if dry_run && !answer.changes.is_empty() { Err(Failure::differences()) } else { Ok(()) }
+    if dry_run && !answer.is_empty() { Err(Failure::differences()) } else { Ok(()) }
 }
 
 fn print(out: &mut impl io::Write, answer: &Applied) -> io::Result<()> {
-    let Applied { schema: _, dry_run, changes, unchanged, warnings: _ } = answer;
+    let Applied { schema: _, dry_run, changes, discover, unchanged, warnings: _ } = answer;
+    for DiscoverChange { before, after } in discover {
+        let both = [("-", before), ("+", after)];
+        for (sign, spec) in both.into_iter().filter_map(|(sign, spec)| Some((sign, spec.as_ref()?))) {
+            writeln!(out, "{sign} {}", discovers(spec).escape_debug())?;
+        }
+    }
     let (mut added, mut changed, mut removed) = (0, 0, 0);
     for change in changes {
         let Change { target, cookie: _, rule, before, after } = change;
@@ -66,6 +76,16 @@ fn print(out: &mut impl io::Write, answer: &Applied) -> io::Result<()> {
         out,
         "{would}applied: {added} added, {changed} changed, {removed} removed, {unchanged} unchanged"
     )
+}
+
+/// What is looked for, and which rules that gives.
+fn discovers(spec: &DiscoverSpec) -> String {
+    let names: Vec<_> =
+        spec.rules.iter().filter_map(|rule| rule.name.as_ref()).map(ToString::to_string).collect();
+    let rules = if names.is_empty() { "rules of their labels".to_owned() } else { names.join(" ") };
+    let of = |engine: Engine| Some(format!("{engine} containers with label {}", spec.of(engine)?));
+    let what: Vec<_> = Engine::ALL.into_iter().filter_map(of).collect();
+    format!("{}: {rules}", what.join(", "))
 }
 
 /// What a rule says, by the keys of a file. Those of the command line's defaults are not of interest.

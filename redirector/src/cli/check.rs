@@ -16,7 +16,10 @@ use super::{
     output,
 };
 use crate::{
-    config::file::{ConfigFile, Problem, schema},
+    config::{
+        RuleName,
+        file::{ConfigFile, Place, Problem, schema},
+    },
     control::SCHEMA,
 };
 
@@ -29,6 +32,8 @@ struct Checked {
     /// What may surprise, in the same way.
     warnings: Vec<Problem>,
     namespaces: usize,
+    /// Labels that containers are looked for by.
+    discover: usize,
     rules: usize,
 }
 
@@ -52,9 +57,10 @@ pub(super) fn check(command: &args::Check) -> Result<(), Failure> {
     }
     if !command.json {
         let path = path.display().to_string();
-        let Checked { namespaces, rules, .. } = checked;
+        let Checked { namespaces, discover, rules, .. } = checked;
+        let discover = if discover == 0 { String::new() } else { counted(discover, "discover") + ", " };
         let (namespaces, rules) = (counted(namespaces, "namespace"), counted(rules, "rule"));
-        writeln!(out, "{}: no problems; {namespaces}, {rules}", path.escape_debug())?;
+        writeln!(out, "{}: no problems; {namespaces}, {discover}{rules}", path.escape_debug())?;
     }
     Ok(())
 }
@@ -67,7 +73,9 @@ fn look_at(file: &ConfigFile) -> Checked {
     let mut checked = Checked {
         schema: SCHEMA,
         namespaces: file.namespaces.len(),
-        rules: file.namespaces.iter().map(|one| one.rules.len()).sum(),
+        discover: file.discover.len(),
+        rules: file.namespaces.iter().map(|one| one.rules.len()).sum::<usize>()
+            + file.discover.iter().map(|one| one.rules.len()).sum::<usize>(),
         ..Checked::default()
     };
     for (index, namespace) in file.namespaces.iter().enumerate() {
@@ -76,6 +84,14 @@ fn look_at(file: &ConfigFile) -> Checked {
             look_at_target(file, index, &mut checked);
         }
     }
+    for (index, spec) in file.discover.iter().enumerate() {
+        let place = |rule: Option<&RuleName>| {
+            let rule =
+                rule.and_then(|name| spec.rules.iter().position(|one| one.name.as_ref() == Some(name)));
+            file.discover_place(index, rule).unwrap_or_default()
+        };
+        look_at_rules(&FileRules::of_found(spec), place, &mut checked);
+    }
     let mut warnings = mem::take(&mut checked.warnings);
     warnings.sort_by_key(|warning| warning.place);
     Checked { warnings, ..checked }
@@ -83,30 +99,33 @@ fn look_at(file: &ConfigFile) -> Checked {
 
 fn look_at_target(file: &ConfigFile, index: usize, checked: &mut Checked) {
     let target = &file.namespaces[index].target;
-    let rules = FileRules::of(file, target);
-    let place = |rule: Option<(usize, usize)>| {
-        let found =
-            rule.map_or(file.place(index, None), |(namespace, rule)| file.place(namespace, Some(rule)));
-        found.unwrap_or_default()
+    let place = |rule: Option<&RuleName>| {
+        let Some(name) = rule else { return file.place(index, None).unwrap_or_default() };
+        let of_target = file.namespaces.iter().enumerate().filter(|(_, one)| one.target == *target);
+        let mut all = of_target.flat_map(|(namespace, one)| {
+            one.rules.iter().enumerate().map(move |(rule, spec)| ((namespace, rule), spec))
+        });
+        let found = all.find(|(_, spec)| spec.name.as_ref() == Some(name)).map(|(at, _)| at);
+        found.and_then(|(namespace, rule)| file.place(namespace, Some(rule))).unwrap_or_default()
     };
+    look_at_rules(&FileRules::of(file, target), place, checked);
+}
+
+/// What rules that are in one namespace come to. `place` says where one of them stands, or all.
+fn look_at_rules(rules: &FileRules, place: impl Fn(Option<&RuleName>) -> Place, checked: &mut Checked) {
     if rules.count() > MOST_FOR_SHADOWS {
         let problem =
             rules.compiled().err().map(|message| Problem { place: place(None), message, hint: None });
         return checked.problems.extend(problem);
     }
-    let shadows = match rules.shadows() {
-        Ok(shadows) => shadows,
+    let shadowed = match rules.shadowed() {
+        Ok(shadowed) => shadowed,
         Err(message) => {
             return checked.problems.push(Problem { place: place(None), message, hint: None });
         }
     };
-    for shadow in shadows.shadowed.iter().filter(|shadow| shadow.why == "rules") {
-        let of_target = file.namespaces.iter().enumerate().filter(|(_, one)| one.target == *target);
-        let mut all = of_target.flat_map(|(namespace, one)| {
-            one.rules.iter().enumerate().map(move |(rule, spec)| ((namespace, rule), spec))
-        });
-        let found = all.find(|(_, spec)| spec.name.as_ref() == Some(&shadow.rule)).map(|(at, _)| at);
+    for shadow in shadowed.iter().filter(|shadow| shadow.why == "rules") {
         let message = format!("rule `{}`: {}", shadow.rule, never(shadow));
-        checked.warnings.push(Problem { place: place(found), message, hint: None });
+        checked.warnings.push(Problem { place: place(Some(&shadow.rule)), message, hint: None });
     }
 }

@@ -21,7 +21,7 @@ pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(),
     let rules = command.config.as_deref().map(|file| FileRules::read(file, &command.target)).transpose()?;
     let Some(flow) = flow else {
         let answer = match rules {
-            Some(rules) => rules.shadows().map_err(Failure::text)?,
+            Some(rules) => rules.shadows(&command.target).map_err(Failure::text)?,
             None => shadows(socket, &command.target).await?,
         };
         return if command.json {
@@ -32,7 +32,7 @@ pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(),
     };
     let args::Explain { target, all_reasons, json, .. } = command;
     let answer = match rules {
-        Some(rules) => rules.explain(flow, all_reasons)?,
+        Some(rules) => rules.explain(&target, flow, all_reasons)?,
         None => {
             let request = ExplainRequest { target, flow, all_reasons };
             control::call(socket, "/v1/explain", &request).await?

@@ -17,7 +17,7 @@ pub(super) async fn export(socket: &Path, command: args::Export) -> Result<(), F
     if command.json {
         output::json(&mut out, &answer)?;
     } else {
-        out.write_all(to_toml(&answer.namespaces).as_bytes())?;
+        out.write_all(to_toml(&answer.namespaces, &answer.discover).as_bytes())?;
     }
     Ok(())
 }

@@ -6,18 +6,22 @@ use redirector_ebpf::MAX_RULES;
 
 use super::{exit::Failure, file::Source};
 use crate::{
-    config::{Destination, FlowSpec, Interface, Origin, Rule, Target, file::ConfigFile},
+    config::{
+        Destination, FlowSpec, Interface, Origin, Rule, Target,
+        file::{ConfigFile, DiscoverSpec},
+    },
     control::{
         CellView, Code, DecidedBy, Error, ExplainedRule, Explanation, FibView, IngressView, MOST_REASONS,
-        OnUnavailableView, SCHEMA, Shadows, Verdict,
+        OnUnavailableView, SCHEMA, ShadowView, Shadows, Verdict,
     },
     kernel::flow_of,
     matcher::{self, Image, Placed, account, compile},
 };
 
-/// The rules that a file has for one target.
+/// The rules that a file has for one target, or for each container that is found.
 pub(super) struct FileRules {
-    target: Target,
+    /// For messages.
+    whose: String,
     rules: Vec<Rule>,
     /// Interfaces that they name: each is there, and has its place here, from 1, as its index.
     interfaces: Vec<Interface>,
@@ -33,7 +37,10 @@ impl FileRules {
         if found.rules.is_empty() {
             let targets: Vec<_> = file.namespaces.iter().map(|one| one.target.to_string()).collect();
             let message = format!("target `{target}`: file `{}` has no such namespace", path.display());
-            let hint = format!("it has: {}", targets.join(", ")).escape_debug().to_string();
+            let mut hint = format!("it has: {}", targets.join(", ")).escape_debug().to_string();
+            if !file.discover.is_empty() {
+                hint += "; which containers have the labels of `[[discover]]` only the daemon can see";
+            }
             return Err(Error::new(Code::NotFound, message).with_hint(hint).into());
         }
         Ok(found)
@@ -42,7 +49,16 @@ impl FileRules {
     /// Those of a file that was read.
     pub(super) fn of(file: &ConfigFile, target: &Target) -> Self {
         let of_target = file.namespaces.iter().filter(|one| one.target == *target);
-        let rules: Vec<_> = of_target.flat_map(|one| one.rules().collect::<Vec<_>>()).collect();
+        let rules = of_target.flat_map(|one| one.rules().collect::<Vec<_>>()).collect();
+        Self::new(format!("target `{target}`"), rules)
+    }
+
+    /// Those of containers that are found.
+    pub(super) fn of_found(spec: &DiscoverSpec) -> Self {
+        Self::new("`[[discover]]`".to_owned(), spec.rules().collect())
+    }
+
+    fn new(whose: String, rules: Vec<Rule>) -> Self {
         let mut interfaces: Vec<_> = rules.iter().flat_map(|rule| rule.interfaces.clone()).collect();
         interfaces.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         interfaces.dedup();
@@ -50,7 +66,7 @@ impl FileRules {
         let indices =
             rules.iter().map(|rule| rule.interfaces.iter().filter_map(index).map(|(index, _)| index));
         let indices = indices.map(Iterator::collect).collect();
-        Self { target: target.clone(), rules, interfaces, indices }
+        Self { whose, rules, interfaces, indices }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -70,18 +86,20 @@ impl FileRules {
     pub(super) fn compiled(&self) -> Result<(Vec<Placed<'_>>, Image), String> {
         if self.rules.len() > MAX_RULES {
             let count = self.rules.len();
-            return Err(format!(
-                "target `{}`: {count} rules, and a namespace has at most {MAX_RULES}",
-                self.target
-            ));
+            return Err(format!("{}: {count} rules, and a namespace has at most {MAX_RULES}", self.whose));
         }
         let placed = self.placed();
         let image = compile(placed.iter().copied());
-        image.map(|image| (placed, image)).map_err(|error| format!("target `{}`: {error}", self.target))
+        image.map(|image| (placed, image)).map_err(|error| format!("{}: {error}", self.whose))
     }
 
     /// Which rule takes a packet.
-    pub(super) fn explain(&self, flow: FlowSpec, all_reasons: bool) -> Result<Explanation, Failure> {
+    pub(super) fn explain(
+        &self,
+        target: &Target,
+        flow: FlowSpec,
+        all_reasons: bool,
+    ) -> Result<Explanation, Failure> {
         let (placed, image) = self.compiled().map_err(Failure::text)?;
         let device = flow.device.clone();
         let known = device.as_ref().and_then(|name| self.interfaces.iter().position(|one| one == name));
@@ -99,7 +117,7 @@ impl FileRules {
         let most = if all_reasons { usize::MAX } else { MOST_REASONS };
         Ok(Explanation {
             schema: SCHEMA,
-            target: self.target.clone(),
+            target: target.clone(),
             cookie: 0,
             state: "file".into(),
             ingress: IngressView {
@@ -147,16 +165,20 @@ impl FileRules {
     /// # Errors
     ///
     /// As [`Self::compiled`].
-    pub(super) fn shadows(&self) -> Result<Shadows, String> {
+    pub(super) fn shadowed(&self) -> Result<Vec<ShadowView>, String> {
         let (placed, image) = self.compiled()?;
         let found = matcher::shadowed(&placed, &image);
-        let found = found.map_err(|error| format!("target `{}`: {error}", self.target))?;
-        Ok(Shadows {
-            schema: SCHEMA,
-            target: self.target.clone(),
-            cookie: 0,
-            rules: self.rules.len() as u64,
-            shadowed: found.into_iter().map(Into::into).collect(),
-        })
+        let found = found.map_err(|error| format!("{}: {error}", self.whose))?;
+        Ok(found.into_iter().map(Into::into).collect())
+    }
+
+    /// The same, for `target`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::compiled`].
+    pub(super) fn shadows(&self, target: &Target) -> Result<Shadows, String> {
+        let (rules, shadowed) = (self.rules.len() as u64, self.shadowed()?);
+        Ok(Shadows { schema: SCHEMA, target: target.clone(), cookie: 0, rules, shadowed })
     }
 }

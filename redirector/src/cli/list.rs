@@ -9,10 +9,10 @@ use std::{
 
 use comfy_table::{Table, presets};
 
-use super::{args, exit::Failure, output};
+use super::{args, exit::Failure, file::counted, output};
 use crate::{
     config::{Interface, Match, Source, Span, Target},
-    control::{self, Draining, Listing, NamespaceView, RuleView, WaitingView},
+    control::{self, DiscoverView, Draining, Listing, NamespaceView, RefusedView, RuleView, WaitingView},
 };
 
 pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failure> {
@@ -67,7 +67,7 @@ pub(super) fn percent_encode(text: &str) -> String {
 }
 
 fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
-    let Listing { schema: _, namespaces, waiting, draining } = listing;
+    let Listing { schema: _, namespaces, waiting, discover, draining } = listing;
     if namespaces.is_empty() && waiting.is_empty() {
         writeln!(out, "no namespace is steered")?;
     }
@@ -79,6 +79,9 @@ fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
     }
     for waiting in waiting {
         print_waiting(out, waiting)?;
+    }
+    for one in discover {
+        print_discover(out, one)?;
     }
     for Draining { target, cookie, connections } in draining {
         writeln!(
@@ -102,6 +105,21 @@ fn print_waiting(out: &mut impl io::Write, waiting: &WaitingView) -> io::Result<
         table.add_row([name, matching, joined(&rule.to)]);
     }
     table.lines().try_for_each(|line| writeln!(out, " {}", line.trim_end()))
+}
+
+fn print_discover(out: &mut impl io::Write, one: &DiscoverView) -> io::Result<()> {
+    let DiscoverView { engine, label, rules: _, containers, refused, why } = one;
+    let count = counted(usize::try_from(*containers).unwrap_or(usize::MAX), "container");
+    writeln!(out, "\n{engine}, label {}: {count}", label.to_string().escape_debug())?;
+    if let Some(why) = why {
+        writeln!(out, "  not told of others: {}", why.escape_debug())?;
+    }
+    for RefusedView { target, container, why } in refused {
+        for why in why {
+            writeln!(out, "  {} (container {}): {}", shown(target), short(container), why.escape_debug())?;
+        }
+    }
+    Ok(())
 }
 
 /// What a rule takes, on one line.
@@ -139,7 +157,8 @@ fn taken_now(rule: &RuleView) -> String {
 }
 
 fn state(rule: &RuleView) -> String {
-    let follows = rule.follows.as_ref().map(|_| "follows");
+    let word = if rule.discovered { "found by label" } else { "follows" };
+    let follows = rule.follows.as_ref().map(|_| word);
     let took_nothing = rule.took_nothing.then_some("took nothing yet");
     std::iter::once(&*rule.state).chain(follows).chain(took_nothing).collect::<Vec<_>>().join(", ")
 }

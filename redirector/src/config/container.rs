@@ -13,6 +13,11 @@ pub enum Engine {
     Podman,
 }
 
+impl Engine {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Docker, Self::Podman];
+}
+
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

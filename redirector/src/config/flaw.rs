@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::{Destination, Match, ParseError, Protocol, RuleSpec};
+use super::{Destination, Match, ParseError, Protocol, RuleSpec, Target};
 
 /// One thing that is wrong with a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,17 @@ impl RuleSpec {
     /// Names the first thing that is wrong.
     pub fn validate_lease(&self) -> Result<(), ParseError> {
         first(self.flaws_of_any())
+    }
+
+    /// Why it cannot follow a container, if it cannot.
+    #[must_use]
+    pub fn cannot_follow(&self) -> Option<String> {
+        match &self.to[..] {
+            [to @ Destination::Inside { target: Target::Pid(_), .. }] => Some(format!(
+                "destination `{to}`: a process cannot be found again, and the rule is to follow"
+            )),
+            _ => None,
+        }
     }
 
     /// All that is wrong with a rule that is attached.

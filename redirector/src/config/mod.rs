@@ -11,6 +11,7 @@ pub mod file;
 mod flaw;
 mod flow;
 mod interface;
+mod label;
 mod matching;
 mod ports;
 mod protocol;
@@ -24,6 +25,7 @@ pub use diff::{Diff, Have, Prune, Want, diff};
 pub use flaw::Flaw;
 pub use flow::{FlowSpec, Transport};
 pub use interface::Interface;
+pub use label::{Label, has_rules, rules_of};
 pub use matching::Match;
 pub use ports::PortSet;
 pub(crate) use ports::without;
@@ -57,6 +59,7 @@ text_forms! {
     Destination: "HOST:PORT, TARGET/IP:PORT, original, unix:/PATH, reject, drop or pass; PORT `*` is the client's",
     FlowSpec: "PROTOCOL SRC:PORT -> DST:PORT [dev NAME], PROTOCOL tcp or udp, IPv6 in brackets",
     Interface: "The name of an interface, 1 to 15 bytes",
+    Label: "KEY or KEY=VALUE, as `docker ps --filter label=` takes it",
     Match: "PROTOCOL:[ADDRESS[/LEN]:]PORTS, as tcp:80,443,8000-8099 or tcp:[fd00::/8]:443; PROTOCOL is tcp, udp or any",
     RuleName: "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit",
     Source: "ADDRESS[/LEN] of clients, without host bits",
@@ -92,4 +95,4 @@ macro_rules! serde_as_text {
     )+};
 }
 
-serde_as_text!(Destination, FlowSpec, Interface, Match, RuleName, Source, Span, Target);
+serde_as_text!(Destination, FlowSpec, Interface, Label, Match, RuleName, Source, Span, Target);

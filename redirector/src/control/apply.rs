@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{RuleName, RuleSpec, Target, file::NamespaceSpec};
+use crate::config::{
+    RuleName, RuleSpec, Target,
+    file::{DiscoverSpec, NamespaceSpec},
+};
 
 /// Body of `POST /v1/apply`: all that files want.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -11,6 +14,9 @@ pub struct ApplyRequest {
     /// As the file has them.
     #[serde(default)]
     pub namespaces: Vec<NamespaceSpec>,
+    /// The same.
+    #[serde(default)]
+    pub discover: Vec<DiscoverSpec>,
     /// Say what would be done, and do nothing.
     #[serde(default)]
     pub dry_run: bool,
@@ -28,6 +34,9 @@ pub struct Applied {
     pub dry_run: bool,
     /// By namespace.
     pub changes: Vec<Change>,
+    /// What else becomes of the file: which containers are looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discover: Vec<DiscoverChange>,
     /// Rules that are as the file wants them.
     pub unchanged: u64,
     /// What may surprise, a sentence each.
@@ -49,6 +58,25 @@ pub struct Change {
     /// What is there from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<RuleState>,
+}
+
+/// One `[[discover]]` that is new, or is no more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiscoverChange {
+    /// What was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<DiscoverSpec>,
+    /// What is there from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<DiscoverSpec>,
+}
+
+impl Applied {
+    /// Whether nothing becomes other.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.discover.is_empty()
+    }
 }
 
 /// A rule, before or after.
@@ -81,6 +109,9 @@ pub struct Refusal {
 pub struct Exported {
     /// [`super::SCHEMA`].
     pub schema: u32,
-    /// Every rule but those of leases, as a file has them.
+    /// Every rule but those of leases and of discovered containers, as a file has them.
     pub namespaces: Vec<NamespaceSpec>,
+    /// Which containers are looked for.
+    #[serde(default)]
+    pub discover: Vec<DiscoverSpec>,
 }

@@ -23,7 +23,7 @@ mod socket;
 mod stale;
 mod types;
 
-pub use apply::{Applied, ApplyRequest, Change, Exported, Refusal, RuleState};
+pub use apply::{Applied, ApplyRequest, Change, DiscoverChange, Exported, Refusal, RuleState};
 pub use client::{ClientError, call, get};
 pub use error::{Code, Error, chain};
 pub use explanation::{
@@ -38,7 +38,7 @@ pub use server::{Api, Caller, serve};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
 pub use stale::{Stale, remove_stale};
 pub use types::{
-    AttachRequest, AttachResult, Attached, ConnectionCounts, DetachRequest, Detached, Draining, Drift,
-    ErrorBody, ErrorDetail, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView,
-    RuleCounts, RuleView, SCHEMA, WaitingView,
+    AttachRequest, AttachResult, Attached, ConnectionCounts, DetachRequest, Detached, DiscoverView, Draining,
+    Drift, ErrorBody, ErrorDetail, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView,
+    RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
 };

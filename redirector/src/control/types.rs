@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Code, Refusal};
 use crate::{
     config::{
-        Destination, Interface, Match, OnUnavailable, Origin, RuleName, RuleSpec, Source, Span, Target,
+        Destination, Interface, Label, Match, OnUnavailable, Origin, RuleName, RuleSpec, Source, Span, Target,
     },
     kernel::AttachedProgram,
     netns::Family,
@@ -112,6 +112,9 @@ pub struct Listing {
     /// Rules that follow a container and are not in force: mostly because it is not running.
     #[serde(default)]
     pub waiting: Vec<WaitingView>,
+    /// Which containers have rules because of a label; not there where one target was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discover: Vec<DiscoverView>,
     /// Those that are not steered any more, with connections that go on to their end.
     pub draining: Vec<Draining>,
 }
@@ -157,6 +160,35 @@ pub struct WaitingView {
     pub why: String,
     /// As they will be put into force.
     pub rules: Vec<RuleSpec>,
+}
+
+/// What has come of one `[[discover]]` at one engine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiscoverView {
+    /// `docker` or `podman`.
+    pub engine: String,
+    /// The label that is looked for.
+    pub label: Label,
+    /// `file`, or `labels`.
+    pub rules: String,
+    /// Running containers that have the label, as far as the engine has told.
+    pub containers: u64,
+    /// Those of them that have no rules for it.
+    pub refused: Vec<RefusedView>,
+    /// Why the engine tells nothing, a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// A container that has no rules although it has the label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedView {
+    /// By its name.
+    pub target: Target,
+    /// Its id.
+    pub container: String,
+    /// What is wrong, a sentence each.
+    pub why: Vec<String>,
 }
 
 /// One listener.
@@ -225,6 +257,9 @@ pub struct RuleView {
     /// The container that it goes with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<Target>,
+    /// The container was found by a label: the rule ends with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discovered: bool,
     /// Of a lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseView>,

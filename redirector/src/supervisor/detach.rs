@@ -25,6 +25,7 @@ impl Supervisor {
         };
         let current = Arc::clone(&netns.published.load().current);
         let names: Vec<RuleName> = current.rules().iter().map(|state| state.rule.name.clone()).collect();
+        let is_all = rule.is_none();
         let mut gone = match rule {
             None => names,
             Some(name) if names.contains(&name) => vec![name],
@@ -34,7 +35,6 @@ impl Supervisor {
                 return self.stop_following(&mut table, &target, Some(&name)).await?.ok_or_else(none);
             }
         };
-        let is_all = gone.len() == current.rules().len();
         let steered = self.remove_rules(&mut table, &netns, &gone).await?;
         if is_all && let Some(others) = self.stop_following(&mut table, &target, None).await? {
             // Those that could not come here.

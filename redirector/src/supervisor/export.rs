@@ -52,7 +52,8 @@ impl Supervisor {
                 add(target, false, netns.host, state.rule.to_spec());
             }
         }
-        for (container, followed) in followed {
+        // Those of containers that were found are not said, but what finds them.
+        for (container, followed) in followed.into_iter().filter(|(_, followed)| !followed.discovered) {
             let host_netns = followed.host_netns == HostNetns::Allowed;
             add(Target::Container(container), true, host_netns, followed.spec);
         }
@@ -63,7 +64,7 @@ impl Supervisor {
             let follow = (is_container && !heading.follows).then_some(false);
             NamespaceSpec { target, follow, host_netns: heading.host_netns, rules }
         });
-        Exported { schema: SCHEMA, namespaces: namespaces.collect() }
+        Exported { schema: SCHEMA, namespaces: namespaces.collect(), discover: self.discovery.specs() }
     }
 
     /// Namespaces that are not any more what the target leads to by which they were named.

@@ -46,7 +46,8 @@ impl Supervisor {
         let namespaces = wanted.iter().map(view).collect::<Result<Vec<_>, _>>();
         let mut namespaces = namespaces.map_err(|error| Error::chain(Code::Failed, &error))?;
         namespaces.sort_by_key(|one| (one.target.to_string(), one.cookie));
-        Ok(Listing { schema: SCHEMA, namespaces, waiting, draining })
+        let discover = if target.is_none() { self.discovery.view() } else { Vec::new() };
+        Ok(Listing { schema: SCHEMA, namespaces, waiting, discover, draining })
     }
 }
 
@@ -56,7 +57,7 @@ fn view(netns: &Namespace, follows: &Follows) -> Result<NamespaceView, SyscallEr
     let published = netns.published.load();
     let rules = published.current.rules().iter().map(|state| rule(netns, state, follows));
     Ok(NamespaceView {
-        target: netns.target.clone(),
+        target: named(netns, follows),
         cookie: netns.cookie.0,
         inode: netns.file.inode,
         container: netns.container.as_ref().map(ToString::to_string),
@@ -72,6 +73,21 @@ fn view(netns: &Namespace, follows: &Follows) -> Result<NamespaceView, SyscallEr
             slots_restored: read(&netns.slots_restored),
         },
     })
+}
+
+/// As it was named, or, of a container that has another name now, as that.
+fn named(netns: &Namespace, follows: &Follows) -> Target {
+    let published = netns.published.load();
+    let rules = published.current.rules().iter();
+    let of_each: Vec<_> = rules.map(|state| follows.owners(netns.cookie, &state.rule.name)).collect();
+    let follow_all = of_each.iter().all(|owners| !owners.is_empty());
+    let owners = of_each.concat();
+    match (&netns.target, owners.first()) {
+        (Target::Container(before), Some(now)) if follow_all && !owners.contains(before) => {
+            Target::Container(now.clone())
+        }
+        (target, _) => target.clone(),
+    }
 }
 
 fn read(counter: &AtomicU64) -> u64 {
@@ -133,6 +149,7 @@ fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleV
             unavailable_reasons,
         },
         follows: container_of(follows, netns.cookie, &state.rule.name).map(Target::Container),
+        discovered: follows.is_discovered(netns.cookie, &state.rule.name),
         lease: lease(netns, state),
     })
 }

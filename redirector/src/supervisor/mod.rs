@@ -9,6 +9,7 @@ mod black_hole;
 mod connection;
 mod detach;
 mod dial;
+mod discover;
 mod draining;
 mod elsewhere;
 mod explain;
@@ -44,6 +45,7 @@ pub use limits::{affordable_connections, raise_limits};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
 use self::{
+    discover::Discovery,
     draining::Draining,
     elsewhere::Remotes,
     follow::Follows,
@@ -81,6 +83,7 @@ pub struct Supervisor {
     outgoing: Arc<Outgoing>,
     opener: Opener,
     follows: Follows,
+    discovery: Discovery,
     own_cookie: NetnsCookie,
     ending: AtomicBool,
     /// A lease has ended: somebody has to look who holds its listeners.
@@ -124,14 +127,16 @@ impl Supervisor {
             outgoing: Arc::default(),
             opener,
             follows: Follows::default(),
+            discovery: Discovery::default(),
             own_cookie,
             ending: AtomicBool::new(false),
             leases_ended: Notify::new(),
             shadowing: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&supervisor).sweep_leases());
-        for engine in [Engine::Docker, Engine::Podman] {
+        for engine in Engine::ALL {
             tokio::spawn(Arc::clone(&supervisor).follow(engine));
+            tokio::spawn(Arc::clone(&supervisor).discover(engine));
         }
         tokio::spawn(Arc::clone(&supervisor).tend(Events { deaths, went_down: went_down_events }));
         Ok(supervisor)

@@ -11,7 +11,7 @@ mod processes;
 mod watch;
 mod witness;
 
-pub use engines::{ContainerId, EngineError, EngineSockets, Engines, Events, Happened};
+pub use engines::{ContainerId, EngineError, EngineSockets, Engines, Events, Happened, Labelled, Labels};
 pub use open::{Caller, OpenNetns, TargetError, open};
 pub use opener::Opener;
 pub use watch::Watch;

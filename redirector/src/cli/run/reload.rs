@@ -18,7 +18,8 @@ use crate::{
 
 async fn apply(supervisor: &Arc<Supervisor>, file: &ConfigFile) -> Result<Applied, Error> {
     let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: Some(0) };
-    let request = ApplyRequest { namespaces: file.namespaces.clone(), ..ApplyRequest::default() };
+    let (namespaces, discover) = (file.namespaces.clone(), file.discover.clone());
+    let request = ApplyRequest { namespaces, discover, ..ApplyRequest::default() };
     // A task of its own: what has begun is done to its end, although a signal may have ended the waiting for it.
     let task = tokio::spawn(Arc::clone(supervisor).apply(caller, request));
     task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))

@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 
-use super::NamespaceSpec;
+use super::{DiscoverSpec, NamespaceSpec};
 
 #[derive(Serialize)]
 struct Document<'a> {
     namespace: &'a [NamespaceSpec],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    discover: &'a [DiscoverSpec],
 }
 
 /// The text of a file that says this. To apply it changes nothing.
@@ -15,6 +17,6 @@ struct Document<'a> {
 ///
 /// Never: every value has a text form.
 #[must_use]
-pub fn to_toml(namespaces: &[NamespaceSpec]) -> String {
-    toml::to_string(&Document { namespace: namespaces }).expect("every value has a text form")
+pub fn to_toml(namespaces: &[NamespaceSpec], discover: &[DiscoverSpec]) -> String {
+    toml::to_string(&Document { namespace: namespaces, discover }).expect("every value has a text form")
 }

@@ -4,6 +4,7 @@
 //! is not looked at here.
 
 mod daemon;
+mod discover;
 mod export;
 mod names;
 mod namespace;
@@ -13,6 +14,7 @@ mod schema;
 
 pub use self::{
     daemon::{DaemonOptions, LogFormat},
+    discover::{DiscoverSpec, Selector},
     export::to_toml,
     names::name_rules,
     namespace::NamespaceSpec,
@@ -34,14 +36,19 @@ pub struct ConfigFile {
     pub daemon: DaemonOptions,
     /// Each `[[namespace]]`, every rule with a name.
     pub namespaces: Vec<NamespaceSpec>,
-    /// Where each of them stands.
+    /// Each `[[discover]]`, every rule with a name.
+    pub discover: Vec<DiscoverSpec>,
+    /// Where each namespace stands.
     places: Vec<Places>,
+    /// Where each discover stands.
+    discover_places: Vec<Places>,
 }
 
-/// Where a namespace and its rules stand in the file.
+/// Where a namespace, or a discover, and its rules stand in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Places {
-    target: Place,
+    /// The target, or where the table begins.
+    own: Place,
     rules: Vec<Place>,
 }
 
@@ -69,7 +76,7 @@ impl ConfigFile {
     }
 
     fn read(reader: &mut Reader<'_>) -> Self {
-        let Section { daemon, namespaces } = reader.sections();
+        let Section { daemon, namespaces, discover } = reader.sections();
         let daemon = daemon.map(|table| reader.daemon(table)).unwrap_or_default();
         let (mut specs, mut places) = (Vec::new(), Vec::new());
         for table in namespaces {
@@ -82,16 +89,27 @@ impl ConfigFile {
             let place = places[namespace].rules[rule];
             reader.report(place, why, None);
         }
-        Self { daemon, namespaces: specs, places }
+        let discover = discover.into_iter().filter_map(|table| reader.discover(table));
+        let (discover, discover_places): (Vec<_>, Vec<_>) = discover.unzip();
+        Self { daemon, namespaces: specs, discover, places, discover_places }
     }
 
     /// Where a namespace, or a rule of it, stands.
     #[must_use]
     pub fn place(&self, namespace: usize, rule: Option<usize>) -> Option<Place> {
-        let places = self.places.get(namespace)?;
-        match rule {
-            None => Some(places.target),
-            Some(rule) => places.rules.get(rule).copied(),
-        }
+        place(self.places.get(namespace)?, rule)
+    }
+
+    /// Where a discover, or a rule of it, stands.
+    #[must_use]
+    pub fn discover_place(&self, discover: usize, rule: Option<usize>) -> Option<Place> {
+        place(self.discover_places.get(discover)?, rule)
+    }
+}
+
+fn place(places: &Places, rule: Option<usize>) -> Option<Place> {
+    match rule {
+        None => Some(places.own),
+        Some(rule) => places.rules.get(rule).copied(),
     }
 }

@@ -3,37 +3,52 @@
 use std::collections::{HashMap, HashSet};
 
 use super::NamespaceSpec;
-use crate::config::{RuleName, Target};
+use crate::config::{RuleName, RuleSpec, Target};
+
+/// Rules that have names of their own, and which of which namespace each is.
+#[derive(Default)]
+struct Group<'a> {
+    rules: Vec<&'a mut RuleSpec>,
+    places: Vec<(usize, usize)>,
+}
 
 /// Gives `rule-N` to each rule without a name, N the lowest that no rule of its target has. Gives the rules whose name
 /// another of their target has: which of which namespace, and why that is wrong.
 pub fn name_rules(specs: &mut [NamespaceSpec]) -> Vec<(usize, usize, String)> {
-    let mut taken: HashMap<Target, HashSet<RuleName>> = HashMap::new();
+    let mut groups: HashMap<Target, Group<'_>> = HashMap::new();
+    for (namespace, spec) in specs.iter_mut().enumerate() {
+        let group = groups.entry(spec.target.clone()).or_default();
+        group.places.extend((0..spec.rules.len()).map(|rule| (namespace, rule)));
+        group.rules.extend(&mut spec.rules);
+    }
     let mut twice = Vec::new();
-    for (index, spec) in specs.iter().enumerate() {
-        let taken = taken.entry(spec.target.clone()).or_default();
-        for (rule, name) in
-            spec.rules.iter().enumerate().filter_map(|(at, rule)| Some((at, rule.name.as_ref()?)))
-        {
-            if !taken.insert(name.clone()) {
-                twice.push((
-                    index,
-                    rule,
-                    format!("rule `{name}`: `{}` has a rule of that name already", spec.target),
-                ));
-            }
+    for (target, Group { mut rules, places }) in groups {
+        for (index, name) in name_each(&mut rules) {
+            let (namespace, rule) = places[index];
+            let why = format!("rule `{name}`: `{target}` has a rule of that name already");
+            twice.push((namespace, rule, why));
         }
     }
-    let mut next: HashMap<Target, usize> = HashMap::new();
-    for spec in specs {
-        let taken = taken.entry(spec.target.clone()).or_default();
-        let next = next.entry(spec.target.clone()).or_insert(1);
-        for rule in spec.rules.iter_mut().filter(|rule| rule.name.is_none()) {
-            while !taken.insert(RuleName::numbered(*next)) {
-                *next += 1;
-            }
-            rule.name = Some(RuleName::numbered(*next));
+    twice.sort();
+    twice
+}
+
+/// Gives `rule-N` to each rule without a name, N the lowest that none of them has. Gives those whose name one before has.
+pub(super) fn name_each(rules: &mut [&mut RuleSpec]) -> Vec<(usize, RuleName)> {
+    let (mut taken, mut twice) = (HashSet::new(), Vec::new());
+    for (index, name) in
+        rules.iter().enumerate().filter_map(|(index, rule)| Some((index, rule.name.clone()?)))
+    {
+        if !taken.insert(name.clone()) {
+            twice.push((index, name));
         }
+    }
+    let mut next = 1;
+    for rule in rules.iter_mut().filter(|rule| rule.name.is_none()) {
+        while !taken.insert(RuleName::numbered(next)) {
+            next += 1;
+        }
+        rule.name = Some(RuleName::numbered(next));
     }
     twice
 }

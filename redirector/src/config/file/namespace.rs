@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Destination, Rule, RuleSpec, Target};
+use crate::config::{Rule, RuleSpec, Target};
 
 /// One `[[namespace]]`. Several that mean the same namespace are one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,7 +37,7 @@ impl NamespaceSpec {
     ///
     /// Of a rule without a name, or with flaws.
     pub fn rules(&self) -> impl Iterator<Item = Rule> {
-        self.rules.iter().map(|rule| rule.clone().named(rule.name.clone().expect("it has a name")))
+        named(&self.rules)
     }
 
     /// What is wrong with it, the names of rules apart: of which rule, and why.
@@ -69,11 +69,11 @@ impl NamespaceSpec {
     /// Why a rule cannot follow, if it cannot.
     #[must_use]
     pub fn cannot_follow(&self, rule: &RuleSpec) -> Option<String> {
-        match &rule.to[..] {
-            [to @ Destination::Inside { target: Target::Pid(_), .. }] if self.follows() => Some(format!(
-                "destination `{to}`: a process cannot be found again, and the rule is to follow"
-            )),
-            _ => None,
-        }
+        rule.cannot_follow().filter(|_| self.follows())
     }
+}
+
+/// Rules that each have a name, and no flaw.
+pub(super) fn named(rules: &[RuleSpec]) -> impl Iterator<Item = Rule> {
+    rules.iter().map(|rule| rule.clone().named(rule.name.clone().expect("it has a name")))
 }

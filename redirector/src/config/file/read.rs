@@ -14,7 +14,7 @@ use toml::{
     de::{DeArray, DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{DaemonOptions, NamespaceSpec, Place, Places, Problem, place::Lines};
+use super::{DaemonOptions, DiscoverSpec, NamespaceSpec, Place, Places, Problem, place::Lines};
 use crate::config::RuleSpec;
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -24,6 +24,7 @@ type Value<'a> = Spanned<DeValue<'a>>;
 pub(super) struct Section<'a> {
     pub(super) daemon: Option<Value<'a>>,
     pub(super) namespaces: Vec<Value<'a>>,
+    pub(super) discover: Vec<Value<'a>>,
 }
 
 /// Reads one file, and keeps what was wrong with it.
@@ -46,7 +47,7 @@ struct Table<'a> {
     read: HashSet<String>,
 }
 
-const SECTIONS: [&str; 2] = ["daemon", "namespace"];
+const SECTIONS: [&str; 3] = ["daemon", "namespace", "discover"];
 
 /// Wrong values of one table after which it is not read any more: it is read anew after each.
 const MOST_PROBLEMS: usize = 100;
@@ -104,10 +105,11 @@ impl<'a> Reader<'a> {
             match key.get_ref().as_ref() {
                 "daemon" => section.daemon = Some(value),
                 "namespace" => section.namespaces = self.tables_of("namespace", value),
+                "discover" => section.discover = self.tables_of("discover", value),
                 other => drop(self.unknown_key(key.span().start, other, &SECTIONS)),
             }
         }
-        for one in &section.namespaces {
+        for one in section.namespaces.iter().chain(&section.discover) {
             self.tables.push(one.span().start);
             let rules = one.get_ref().as_table().and_then(|table| table.get("rule"));
             let rules = rules.and_then(|rules| rules.get_ref().as_array());
@@ -174,12 +176,7 @@ impl<'a> Reader<'a> {
     /// One namespace and its rules. `None` where its target is not known.
     pub(super) fn namespace(&mut self, mut value: Value<'a>) -> Option<(NamespaceSpec, Places)> {
         let begin = value.span().start;
-        let rules = match value.get_mut() {
-            DeValue::Table(table) => table.remove("rule"),
-            _ => None,
-        };
-        let has_rules = rules.is_some();
-        let rules = rules.map(|rules| self.tables_of("namespace.rule", rules)).unwrap_or_default();
+        let (rules, has_rules) = self.rules_of("namespace", &mut value);
         let mut table = Table::new(value);
         let spec: Option<NamespaceSpec> = self.read(&mut table, "namespace");
         if let Some((key, why)) = spec.as_ref().and_then(NamespaceSpec::flaw) {
@@ -190,19 +187,63 @@ impl<'a> Reader<'a> {
             let hint = "each begins with a line `[[namespace.rule]]`".to_owned();
             self.report_at(begin, "a namespace needs a rule".into(), Some(hint));
         }
+        let cannot_be = |rule: &RuleSpec| spec.as_ref().and_then(|spec| spec.cannot_follow(rule));
+        let (read, rules) = self.rules(rules, cannot_be);
+        let own = self.lines.place(table.at("target", None));
+        spec.map(|spec| (NamespaceSpec { rules: read, ..spec }, Places { own, rules }))
+    }
+
+    /// One discover and its rules, each with a name.
+    pub(super) fn discover(&mut self, mut value: Value<'a>) -> Option<(DiscoverSpec, Places)> {
+        let begin = value.span().start;
+        let (rules, _) = self.rules_of("discover", &mut value);
+        let mut table = Table::new(value);
+        let spec: DiscoverSpec = self.read(&mut table, "discover")?;
+        let (read, rules) = self.rules(rules, RuleSpec::cannot_follow);
+        let mut spec = DiscoverSpec { rules: read, ..spec };
+        let is_sound = table.damaged.is_empty() && !self.is_broken(begin);
+        if let Some((key, why)) = spec.flaw().filter(|_| is_sound) {
+            self.report_at(table.at(key, None), why, None);
+        }
+        for (rule, why) in spec.name_rules() {
+            self.report(rules[rule], why, None);
+        }
+        Some((spec, Places { own: self.lines.place(begin), rules }))
+    }
+
+    /// Takes the rules out of a table, and whether there is such a key.
+    fn rules_of(&mut self, what: &str, value: &mut Value<'a>) -> (Vec<Value<'a>>, bool) {
+        let rules = match value.get_mut() {
+            DeValue::Table(table) => table.remove("rule"),
+            _ => None,
+        };
+        let is_there = rules.is_some();
+        let what = format!("{what}.rule");
+        (rules.map(|rules| self.tables_of(&what, rules)).unwrap_or_default(), is_there)
+    }
+
+    /// Reads rules, and where they stand.
+    fn rules(
+        &mut self,
+        rules: Vec<Value<'a>>,
+        cannot_be: impl Fn(&RuleSpec) -> Option<String>,
+    ) -> (Vec<RuleSpec>, Vec<Place>) {
         let (mut read, mut places) = (Vec::new(), Vec::new());
         for rule in rules {
             let place = self.lines.place(rule.span().start);
-            if let Some(rule) = self.rule(rule, spec.as_ref()) {
+            if let Some(rule) = self.rule(rule, &cannot_be) {
                 read.push(rule);
                 places.push(place);
             }
         }
-        let target = self.lines.place(table.at("target", None));
-        spec.map(|spec| (NamespaceSpec { rules: read, ..spec }, Places { target, rules: places }))
+        (read, places)
     }
 
-    fn rule(&mut self, value: Value<'a>, namespace: Option<&NamespaceSpec>) -> Option<RuleSpec> {
+    fn rule(
+        &mut self,
+        value: Value<'a>,
+        cannot_be: impl Fn(&RuleSpec) -> Option<String>,
+    ) -> Option<RuleSpec> {
         let begin = value.span().start;
         let mut table = Table::new(value);
         let rule: RuleSpec = self.read(&mut table, "rule")?;
@@ -215,7 +256,7 @@ impl<'a> Reader<'a> {
                 self.report_at(table.at(flaw.key, flaw.item), flaw.text, None);
             }
         }
-        if let Some(why) = namespace.and_then(|namespace| namespace.cannot_follow(&rule)) {
+        if let Some(why) = cannot_be(&rule) {
             let hint = "name its namespace, or its container".to_owned();
             self.report_at(table.at("to", None), why, Some(hint));
         }

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 
-use super::{DaemonOptions, NamespaceSpec};
+use super::{DaemonOptions, DiscoverSpec, NamespaceSpec};
 
 #[expect(dead_code, reason = "only its shape is of use")]
 #[derive(JsonSchema)]
@@ -13,6 +13,9 @@ struct Document {
     /// What is steered.
     #[schemars(default)]
     namespace: Vec<NamespaceSpec>,
+    /// Which containers have rules because of a label.
+    #[schemars(default)]
+    discover: Vec<DiscoverSpec>,
 }
 
 /// The JSON schema of a file.

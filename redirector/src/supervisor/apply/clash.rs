@@ -27,6 +27,8 @@ impl Planner<'_> {
             };
             let first = &mut kept[*index];
             if first.rule.is_like(&one.rule) {
+                // What names a container itself comes before what has found it.
+                one.follows.retain(|new| first.containers().all(|known| *known != new.container));
                 first.follows.append(&mut one.follows);
                 continue;
             }
@@ -63,7 +65,7 @@ impl Planner<'_> {
                 known.origin == Origin::Api && is_elsewhere && known.spec != wanted.rule.to_spec()
             })
         };
-        if self.prune == Prune::No
+        if self.request.prune == Prune::No
             && let Some(container) = wanted.containers().find(is_in_the_way)
         {
             let error = of_attach(&Target::Container(container.clone()), name);

@@ -10,6 +10,7 @@ mod commit;
 mod part;
 mod places;
 mod plan;
+mod request;
 mod waiting;
 
 use std::collections::HashMap;
@@ -19,14 +20,15 @@ use futures_util::{StreamExt as _, stream};
 use self::{
     places::{Places, There, Waits},
     plan::Planner,
+    request::Request,
 };
 use super::{Supervisor, attach::HostNetns, opening::Missing, rules::Whereabouts};
 use crate::{
     config::{
-        Container, Prune, Rule, Target,
-        file::{NamespaceSpec, name_rules},
+        Container, Prune, Rule,
+        file::{DiscoverSpec, NamespaceSpec, name_rules},
     },
-    control::{Applied, ApplyRequest, Caller, Code, Error, Refusal, SCHEMA},
+    control::{Applied, ApplyRequest, Caller, Code, DiscoverChange, Error, Refusal, SCHEMA},
     target::ContainerId,
 };
 
@@ -50,6 +52,8 @@ struct Follower {
     container: Container,
     /// Which one that is now, where it is running.
     id: Option<ContainerId>,
+    /// It was found by a label.
+    discovered: bool,
 }
 
 /// Why there is no plan.
@@ -75,46 +79,65 @@ impl Wanted {
 
 impl Supervisor {
     pub(super) async fn apply_rules(&self, caller: Caller, request: ApplyRequest) -> Result<Applied, Error> {
-        let ApplyRequest { mut namespaces, dry_run, prune } = request;
+        let ApplyRequest { mut namespaces, mut discover, dry_run, prune } = request;
         let prune = if prune { Prune::Api } else { Prune::No };
         check(&mut namespaces)?;
-        match self.try_apply(caller, &namespaces, (prune, dry_run)).await {
-            // Somebody else has changed what was looked at. That does not happen forever.
-            Err(Unplanned::Outdated(_)) => self.try_apply(caller, &namespaces, (prune, dry_run)).await,
-            done => done,
-        }
-        .map_err(|(Unplanned::Outdated(error) | Unplanned::Refused(error))| error)
+        check_discover(&mut discover)?;
+        let _turn = self.discovery.turn(&discover).await;
+        let (found, deaf) = self.gather_all(&discover).await;
+        let mut request = Request::new(namespaces, (prune, dry_run), found);
+        let mut is_outdated = false;
+        let mut applied = loop {
+            match self.try_apply(caller, &request, &discover).await {
+                Ok(applied) => break applied,
+                // Somebody else has changed what was looked at. That does not happen forever.
+                Err(Unplanned::Outdated(_)) if !is_outdated => is_outdated = true,
+                Err(Unplanned::Outdated(error)) => return Err(error),
+                Err(Unplanned::Refused(error)) => request.set_aside(error)?,
+            }
+        };
+        let deaf =
+            deaf.iter().map(|why| format!("{why}; its containers are looked for as soon as it answers"));
+        let of_found = request.warnings();
+        let mut warnings: Vec<_> = deaf.chain(of_found).chain(applied.warnings).collect();
+        as_many_as_are_read(&mut warnings);
+        applied.warnings = warnings;
+        Ok(applied)
     }
 
     async fn try_apply(
         &self,
         caller: Caller,
-        namespaces: &[NamespaceSpec],
-        (prune, dry_run): (Prune, bool),
+        request: &Request,
+        discover: &[DiscoverSpec],
     ) -> Result<Applied, Unplanned> {
         // What is wrong is collected, so that all of it is told.
-        let (places, mut refused) = self.look_at_all(caller, namespaces).await;
+        let (places, mut refused) = self.look_at_all(caller, request).await;
         let unknown = {
             let table = self.table.lock().await;
-            let planner = Planner::new(self, &table, prune);
-            places.there.iter().flat_map(|there| planner.unknown(there, namespaces)).collect()
+            let planner = Planner::new(self, &table, request);
+            places.there.iter().flat_map(|there| planner.unknown(there)).collect()
         };
         let whereabouts = self.whereabouts_of(caller, unknown, &mut refused).await;
         let mut table = self.table.lock().await;
         if self.is_ending() {
             return Err(Error::new(Code::Failed, "the daemon is stopping").into());
         }
-        let planner = Planner::new(self, &table, prune);
-        let plan = planner.plan(places, namespaces, whereabouts, refused)?.compile(&self.kernel).await?;
+        let planner = Planner::new(self, &table, request);
+        let plan = planner.plan(places, whereabouts, refused)?.compile(&self.kernel).await?;
         let applied = Applied {
             schema: SCHEMA,
-            dry_run,
+            dry_run: request.dry_run,
             changes: plan.changes.clone(),
+            discover: discover_changes(&self.discovery.specs(), discover),
             unchanged: plan.unchanged,
-            warnings: as_many_as_are_read(plan.warnings.clone()),
+            warnings: plan.warnings.clone(),
         };
-        if !dry_run {
+        if !request.dry_run {
             self.commit(&mut table, plan).await?;
+            self.discovery.replace(discover.to_vec(), request.placed());
+            // Whoever listens to an engine may have to begin, or may stop.
+            self.follows.look_at([]);
             tracing::info!(changes = applied.changes.len(), unchanged = applied.unchanged, "apply");
         }
         Ok(applied)
@@ -146,12 +169,30 @@ impl Supervisor {
 /// Warnings that are told of one file.
 const WARNINGS: usize = 20;
 
-fn as_many_as_are_read(mut warnings: Vec<String>) -> Vec<String> {
+fn as_many_as_are_read(warnings: &mut Vec<String>) {
     if let Some(more) = warnings.len().checked_sub(WARNINGS).filter(|more| *more > 0) {
         warnings.truncate(WARNINGS);
         warnings.push(format!("and {more} more like these"));
     }
-    warnings
+}
+
+/// What becomes of each thing that is looked for.
+fn discover_changes(before: &[DiscoverSpec], after: &[DiscoverSpec]) -> Vec<DiscoverChange> {
+    let gone = before.iter().filter(|one| !after.contains(one));
+    let gone = gone.map(|one| DiscoverChange { before: Some(one.clone()), after: None });
+    let new = after.iter().filter(|one| !before.contains(one));
+    let new = new.map(|one| DiscoverChange { before: None, after: Some(one.clone()) });
+    gone.chain(new).collect()
+}
+
+/// Whether each discover can be meant; the rules without a name get one.
+fn check_discover(specs: &mut [DiscoverSpec]) -> Result<(), Error> {
+    let flaws = specs.iter_mut().flat_map(|spec| spec.check().into_iter().map(|(_, why)| why));
+    // A file has had its own told, each with its place.
+    match flaws.collect::<Vec<_>>().into_iter().next() {
+        None => Ok(()),
+        Some(why) => Err(Error::new(Code::Usage, why)),
+    }
 }
 
 /// Whether each entry can be meant; the rules without a name get one.
@@ -182,18 +223,4 @@ fn refuse_if_any(mut problems: Vec<Refusal>) -> Result<(), Error> {
     };
     let hint = first.hint.clone();
     Err(Error { hint, problems, ..Error::new(Code::Failed, message) })
-}
-
-/// The rules that one entry wants, and the container that it leads to.
-fn wanted_by(entry: usize, spec: &NamespaceSpec, id: Option<&ContainerId>) -> impl Iterator<Item = Wanted> {
-    let container = match &spec.target {
-        Target::Container(container) if spec.follows() => Some(container.clone()),
-        _ => None,
-    };
-    let host_netns = if spec.host_netns { HostNetns::Allowed } else { HostNetns::Refused };
-    let id = id.cloned();
-    spec.rules().enumerate().map(move |(rule, spec)| {
-        let follower = container.clone().map(|container| Follower { container, id: id.clone() });
-        Wanted { at: (entry, rule), rule: spec, follows: follower.into_iter().collect(), host_netns }
-    })
 }

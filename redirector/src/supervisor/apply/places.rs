@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::{AT_ONCE, Supervisor, refusal};
+use super::{AT_ONCE, Request, Supervisor, refusal};
 use crate::{
-    config::{Container, Target, file::NamespaceSpec},
-    control::{Caller, Error, Refusal},
+    config::{Container, Target},
+    control::{Caller, Code, Error, Refusal},
     netns::NetnsCookie,
     supervisor::attach::{Found, HostNetns, find_out, may_be_meant},
     target::{ContainerId, TargetError},
@@ -44,13 +44,9 @@ enum Led {
 
 impl Supervisor {
     /// Opens what each entry names and looks at it. Changes nothing.
-    pub(super) async fn look_at_all(
-        &self,
-        caller: Caller,
-        namespaces: &[NamespaceSpec],
-    ) -> (Places, Vec<Refusal>) {
-        let looks = stream::iter(namespaces.iter().cloned().enumerate())
-            .map(|(entry, spec)| async move { self.look_at(caller, entry, &spec).await });
+    pub(super) async fn look_at_all(&self, caller: Caller, request: &Request) -> (Places, Vec<Refusal>) {
+        let looks = stream::iter(0..request.namespaces.len())
+            .map(|entry| async move { self.look_at(caller, entry, request).await });
         let mut looks = looks.buffered(AT_ONCE);
         let (mut places, mut refused, mut entry) = (Places::default(), Vec::new(), 0);
         let mut known: HashMap<NetnsCookie, usize> = HashMap::new();
@@ -61,7 +57,7 @@ impl Supervisor {
                     Some(index) => places.there[*index].entries.push((entry, found.container.clone())),
                     None => {
                         known.insert(found.cookie, places.there.len());
-                        let target = namespaces[entry].target.clone();
+                        let target = request.namespaces[entry].target.clone();
                         let entries = vec![(entry, found.container.clone())];
                         places.there.push(There { target, found, entries });
                     }
@@ -73,8 +69,15 @@ impl Supervisor {
         (places, refused)
     }
 
-    async fn look_at(&self, caller: Caller, entry: usize, spec: &NamespaceSpec) -> Result<Led, Error> {
+    async fn look_at(&self, caller: Caller, entry: usize, request: &Request) -> Result<Led, Error> {
+        let spec = &request.namespaces[entry];
         let target = &spec.target;
+        if let (Some(id), Some(why), Target::Container(container)) =
+            (request.discovered(entry), request.is_set_aside(entry), target)
+        {
+            let (container, id, why) = (container.clone(), id.clone(), why.to_owned());
+            return Ok(Led::Waits(Waits { entry, container, id, why }));
+        }
         let opened = match self.open_unless_steered(target, caller).await {
             Ok(Some(opened)) => opened,
             Ok(None) => crate::supervisor::attach::open_again(&*self.table.lock().await, target)?,
@@ -90,6 +93,12 @@ impl Supervisor {
         };
         let host_netns = if spec.host_netns { HostNetns::Allowed } else { HostNetns::Refused };
         may_be_meant(target, &opened, host_netns)?;
+        if let Some(id) = request.discovered(entry)
+            && opened.container.as_ref() != Some(id)
+        {
+            let message = format!("target `{target}`: another container has that name by now");
+            return Err(Error::new(Code::Failed, message));
+        }
         Ok(Led::There(find_out(opened, target, None).await?))
     }
 }

@@ -9,12 +9,12 @@ use std::{
 use redirector_ebpf::{CONSUMER_RELAY, MAX_RULES};
 
 use super::{
-    At, Follower, Places, There, Unplanned, Waits, Wanted,
+    At, Follower, Places, Request, There, Unplanned, Waits, Wanted,
     part::{Part, Plan},
-    refusal, refuse_if_any, wanted_by,
+    refusal, refuse_if_any,
 };
 use crate::{
-    config::{Container, Diff, Have, Origin, Prune, RuleName, Target, Want, diff, file::NamespaceSpec},
+    config::{Container, Diff, Have, Origin, Prune, RuleName, Target, Want, diff},
     control::{self, Change, Code, Error, Refusal},
     kernel::attached_programs,
     netns::NetnsCookie,
@@ -31,7 +31,7 @@ use crate::{
 pub(super) struct Planner<'a> {
     supervisor: &'a Supervisor,
     pub(super) table: &'a Table,
-    pub(super) prune: Prune,
+    pub(super) request: &'a Request,
     /// The rules that follow, in force or not.
     pub(super) followed: HashMap<(Container, RuleName), Followed>,
     /// Who follows with the rule of this name in this namespace.
@@ -48,8 +48,8 @@ pub(super) fn state(rule: crate::config::RuleSpec, follows: Option<&Container>) 
 
 impl There {
     /// What is wanted there.
-    fn wanted(&self, namespaces: &[NamespaceSpec]) -> impl Iterator<Item = Wanted> {
-        self.entries.iter().flat_map(|(entry, id)| wanted_by(*entry, &namespaces[*entry], id.as_ref()))
+    fn wanted(&self, request: &Request) -> impl Iterator<Item = Wanted> {
+        self.entries.iter().flat_map(|(entry, id)| request.wanted_by(*entry, id.as_ref()))
     }
 }
 
@@ -64,7 +64,7 @@ impl Wanted {
 }
 
 impl<'a> Planner<'a> {
-    pub(super) fn new(supervisor: &'a Supervisor, table: &'a Table, prune: Prune) -> Self {
+    pub(super) fn new(supervisor: &'a Supervisor, table: &'a Table, request: &'a Request) -> Self {
         let mut owners: HashMap<_, Vec<_>> = HashMap::new();
         let mut known = HashMap::new();
         for (container, followed) in supervisor.follows.all() {
@@ -78,7 +78,7 @@ impl<'a> Planner<'a> {
         Self {
             supervisor,
             table,
-            prune,
+            request,
             followed,
             owners,
             refused: Vec::new(),
@@ -92,7 +92,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The rules that a namespace shall have and has not like this: those whose destinations have to be looked up.
-    pub(super) fn unknown(&self, there: &There, namespaces: &[NamespaceSpec]) -> Vec<Wanted> {
+    pub(super) fn unknown(&self, there: &There) -> Vec<Wanted> {
         let netns = self.table.get(&there.found.cookie);
         let current = netns.map(|netns| Arc::clone(&netns.published.load().current));
         let by_name: HashMap<_, _> = current
@@ -100,7 +100,7 @@ impl<'a> Planner<'a> {
             .flat_map(|table| table.rules())
             .map(|state| (&state.rule.name, &state.rule))
             .collect();
-        let wanted = there.wanted(namespaces);
+        let wanted = there.wanted(self.request);
         wanted
             .filter(|one| by_name.get(&one.rule.name).is_none_or(|there| !there.is_like(&one.rule)))
             .collect()
@@ -110,7 +110,6 @@ impl<'a> Planner<'a> {
     pub(super) fn plan(
         mut self,
         Places { there, waits }: Places,
-        namespaces: &[NamespaceSpec],
         mut whereabouts: HashMap<At, Whereabouts>,
         refused: Vec<Refusal>,
     ) -> Result<Plan, Unplanned> {
@@ -119,7 +118,7 @@ impl<'a> Planner<'a> {
         let mut places: HashSet<(Container, RuleName)> = HashSet::new();
         for there in there {
             looked_at.insert(there.found.cookie);
-            let wanted = self.without_twins(&there.target, there.wanted(namespaces));
+            let wanted = self.without_twins(&there.target, there.wanted(self.request));
             for one in &wanted {
                 let name = &one.rule.name;
                 places.extend(one.follows.iter().map(|follower| (follower.container.clone(), name.clone())));
@@ -131,9 +130,7 @@ impl<'a> Planner<'a> {
         }
         let waiting: Vec<_> = waits
             .iter()
-            .flat_map(|waits| {
-                wanted_by(waits.entry, &namespaces[waits.entry], None).map(move |one| (waits, one))
-            })
+            .flat_map(|waits| self.request.wanted_by(waits.entry, None).map(move |one| (waits, one)))
             .collect();
         let mut others: Vec<_> =
             self.table.values().filter(|netns| !looked_at.contains(&netns.cookie)).collect();
@@ -167,10 +164,13 @@ impl<'a> Planner<'a> {
             // Ours may have been replaced since they were looked at.
             found.programs = programs;
         }
+        // Those that were found by a label come last, and are to blame first.
+        let last_found =
+            entries.iter().map(|(entry, _)| *entry).rfind(|entry| self.request.discovered(*entry).is_some());
         let mut part = Part {
             foreign: is_other.then(|| foreign_programs(netns.as_deref(), &found)),
             target,
-            entry: entries.first().map(|(entry, _)| *entry),
+            entry: last_found.or(entries.first().map(|(entry, _)| *entry)),
             is_other,
             rules: Vec::new(),
             table: None,
@@ -233,7 +233,7 @@ impl<'a> Planner<'a> {
         });
         let follows: Vec<Vec<_>> = wanted.iter().map(|one| one.containers().cloned().collect()).collect();
         let want = wanted.iter().zip(&follows).map(|(one, follows)| Want { rule: &one.rule, follows });
-        diff(&have.collect::<Vec<_>>(), &want.collect::<Vec<_>>(), self.prune)
+        diff(&have.collect::<Vec<_>>(), &want.collect::<Vec<_>>(), self.request.prune)
     }
 
     /// A rule as it will be, if it can be there.
@@ -296,7 +296,7 @@ impl<'a> Planner<'a> {
         // Whoever has it followed there before: from now on it is as the file says.
         let owners = self.owners(found.cookie, name).to_vec();
         self.plan.unfollowed.extend(owners.into_iter().map(|one| (one, name.clone())));
-        for Follower { container, id } in &wanted.follows {
+        for Follower { container, id, discovered } in &wanted.follows {
             let Some(id) = id.clone() else { continue };
             let followed = Followed {
                 spec: wanted.rule.to_spec(),
@@ -305,6 +305,7 @@ impl<'a> Planner<'a> {
                 id,
                 at: Some(found.cookie),
                 why: String::new(),
+                discovered: *discovered,
             };
             self.plan.followed.push((container.clone(), name.clone(), followed));
         }
@@ -323,7 +324,7 @@ impl<'a> Planner<'a> {
         };
         let goes = |state: &RuleState| match state.origin() {
             Origin::File => true,
-            Origin::Api => self.prune == Prune::Api,
+            Origin::Api => self.request.prune == Prune::Api,
             Origin::Lease => false,
         };
         let (gone, rules): (Vec<_>, Vec<_>) =

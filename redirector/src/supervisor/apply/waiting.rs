@@ -24,7 +24,7 @@ impl Planner<'_> {
         }
         let known = std::mem::take(&mut self.followed);
         let nowhere = NetnsCookie(0);
-        for (Waits { container, id, why, .. }, one) in waiting {
+        for (Waits { entry, container, id, why }, one) in waiting {
             let key = (container.clone(), one.rule.name.clone());
             let before = known.get(&key);
             let spec = one.rule.to_spec();
@@ -38,7 +38,8 @@ impl Planner<'_> {
             }
             let (id, at) = before.map_or((id.clone(), None), |before| (before.id.clone(), before.at));
             let (host_netns, origin, why) = (one.host_netns, Origin::File, why.clone());
-            let followed = Followed { spec, host_netns, origin, id, at, why };
+            let discovered = self.request.discovered(*entry).is_some();
+            let followed = Followed { spec, host_netns, origin, id, at, why, discovered };
             self.plan.followed.push((key.0.clone(), key.1.clone(), followed));
             places.insert(key);
         }
@@ -49,7 +50,7 @@ impl Planner<'_> {
                 let netns = self.table.get(&at);
                 netns.is_some_and(|netns| netns.published.load().current.get(&key.1).is_some())
             });
-            let is_owned = followed.origin == Origin::File || self.prune == Prune::Api;
+            let is_owned = followed.origin == Origin::File || self.request.prune == Prune::Api;
             if is_owned && !is_in_force {
                 let before = state(followed.spec, Some(&key.0));
                 self.change(&Target::Container(key.0.clone()), nowhere, Some(before), None);

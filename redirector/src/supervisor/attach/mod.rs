@@ -30,7 +30,7 @@ use super::{
     rules::{RuleState, RuleTable},
 };
 use crate::{
-    config::{Destination, Origin, RuleSpec, Target},
+    config::{Origin, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
     netns::{Family, NetnsCookie},
     target::{OpenNetns, TargetError},
@@ -101,10 +101,8 @@ impl Supervisor {
             let message = format!("target `{target}`: only a container can be followed");
             return Err(Error::new(Code::Usage, message));
         }
-        if follow && let [to @ Destination::Inside { target: Target::Pid(_), .. }] = &spec.to[..] {
-            let message =
-                format!("destination `{to}`: a process cannot be found again, and the rule is to follow");
-            return Err(Error::new(Code::Usage, message).with_hint("name its namespace, or its container"));
+        if follow && let Some(why) = spec.cannot_follow() {
+            return Err(Error::new(Code::Usage, why).with_hint("name its namespace, or its container"));
         }
         self.can_tell_interfaces(&spec)?;
         let opened = match self.open_unless_steered(&target, caller).await {

@@ -28,16 +28,17 @@ const LOOKS: usize = 8;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Between looks at a container whose rules cannot be put: first, and at most.
-const RETRIES: (Duration, Duration) = (Duration::from_secs(1), TICK);
+pub(in crate::supervisor) const RETRIES: (Duration, Duration) = (Duration::from_secs(1), TICK);
 
-fn backoff((first, most): (Duration, Duration)) -> ExponentialBackoff {
+/// Pauses that grow from the first to the longest, and do not end.
+pub(in crate::supervisor) fn backoff((first, most): (Duration, Duration)) -> ExponentialBackoff {
     let builder = ExponentialBuilder::default().with_min_delay(first).with_max_delay(most);
     builder.without_max_times().with_jitter().build()
 }
 
 /// How listening to an engine ended.
 enum Ended {
-    /// No rule follows a container of it.
+    /// Nothing of it is of interest.
     NotNeeded,
     /// It is gone, or was not there.
     Lost(Option<EngineError>),
@@ -50,7 +51,7 @@ impl Supervisor {
         let mut pauses = backoff(PAUSES);
         let mut is_lost = false;
         loop {
-            while self.follows.of_engine(engine, None).is_empty() {
+            while self.is_free_of(engine) {
                 if news.changed().await.is_err() {
                     return;
                 }
@@ -75,6 +76,11 @@ impl Supervisor {
         }
     }
 
+    /// Whether no rule follows a container of an engine, and none is looked for.
+    fn is_free_of(&self, engine: Engine) -> bool {
+        self.follows.of_engine(engine, None).is_empty() && !self.discovery.is_looking_at(engine)
+    }
+
     /// Acts on what an engine tells. `heard` is set when it has told something.
     async fn listen(self: &Arc<Self>, engine: Engine, heard: &mut bool) -> Ended {
         let mut events = match self.opener.engines().events(engine).await {
@@ -95,11 +101,15 @@ impl Supervisor {
                     Some(Ok(happened)) => {
                         *heard = true;
                         self.follows.look_at(self.follows.of_engine(engine, Some(&happened)));
+                        self.discovery.look_after(engine, happened.id());
                     }
                 },
-                _ = tick.tick() => self.follows.look_at(self.follows.of_engine(engine, None)),
+                _ = tick.tick() => {
+                    self.follows.look_at(self.follows.of_engine(engine, None));
+                    self.discovery.look(engine);
+                }
                 changed = news.changed() => {
-                    if changed.is_err() || self.follows.of_engine(engine, None).is_empty() {
+                    if changed.is_err() || self.is_free_of(engine) {
                         return Ended::NotNeeded;
                     }
                 }
@@ -156,6 +166,10 @@ impl Supervisor {
                     return error.is_not_found();
                 }
             };
+            if followed.discovered && opened.container.as_ref() != Some(&followed.id) {
+                // Another one's name by now, which has rules of its own if any.
+                continue;
+            }
             let (target, how) = (target.clone(), How::Rule(Follow::Still));
             let wanted = Wanted {
                 target,

@@ -27,6 +27,8 @@ pub(in crate::supervisor) struct Followed {
     pub(in crate::supervisor) at: Option<NetnsCookie>,
     /// What keeps it waiting, when it is not there.
     pub(in crate::supervisor) why: String,
+    /// Its container was found by a label, and is what it follows, not the name.
+    pub(in crate::supervisor) discovered: bool,
 }
 
 type Key = (Container, RuleName);
@@ -60,7 +62,7 @@ impl Follows {
     }
 
     /// Has a follower look at these.
-    pub(super) fn look_at(&self, containers: impl IntoIterator<Item = Container>) {
+    pub(in crate::supervisor) fn look_at(&self, containers: impl IntoIterator<Item = Container>) {
         self.due.lock().unwrap_or_else(PoisonError::into_inner).extend(containers);
         self.news.send_replace(());
     }
@@ -77,8 +79,15 @@ impl Follows {
         self.list().iter().map(|((container, _), followed)| (container.clone(), followed.clone())).collect()
     }
 
-    pub(super) fn get(&self, container: &Container, name: &RuleName) -> Option<Followed> {
+    pub(in crate::supervisor) fn get(&self, container: &Container, name: &RuleName) -> Option<Followed> {
         self.list().get(&(container.clone(), name.clone())).cloned()
+    }
+
+    /// The rules of an engine's containers that were found by a label.
+    pub(in crate::supervisor) fn discovered(&self, engine: Engine) -> Vec<(Container, RuleName, Followed)> {
+        let list = self.list();
+        let found = list.iter().filter(|((one, _), followed)| one.engine == engine && followed.discovered);
+        found.map(|((one, name), followed)| (one.clone(), name.clone(), followed.clone())).collect()
     }
 
     /// The rules of one container.
@@ -98,14 +107,21 @@ impl Follows {
     }
 
     /// The containers whose rule of that name is in this namespace: one that several names have led to has several.
-    pub(super) fn owners(&self, at: NetnsCookie, name: &RuleName) -> Vec<Container> {
+    pub(in crate::supervisor) fn owners(&self, at: NetnsCookie, name: &RuleName) -> Vec<Container> {
         let list = self.list();
         let here = list.iter().filter(|((_, rule), followed)| rule == name && followed.at == Some(at));
         here.map(|((container, _), _)| container.clone()).collect()
     }
 
+    /// Whether a rule is there only because its containers were found by a label.
+    pub(in crate::supervisor) fn is_discovered(&self, at: NetnsCookie, name: &RuleName) -> bool {
+        let list = self.list();
+        let mut here = list.iter().filter(|((_, rule), one)| rule == name && one.at == Some(at)).peekable();
+        here.peek().is_some() && here.all(|(_, one)| one.discovered)
+    }
+
     /// Keeps a rule. Gives what was known of it before.
-    pub(super) fn keep(
+    pub(in crate::supervisor) fn keep(
         &self,
         container: &Container,
         name: &RuleName,
@@ -157,7 +173,11 @@ impl Follows {
     }
 
     /// Rules of a container do not follow it any more, wherever they are. Gives those that did.
-    pub(super) fn remove(&self, target: &Target, is_gone: impl Fn(&RuleName) -> bool) -> Vec<RuleName> {
+    pub(in crate::supervisor) fn remove(
+        &self,
+        target: &Target,
+        is_gone: impl Fn(&RuleName) -> bool,
+    ) -> Vec<RuleName> {
         let Target::Container(container) = target else { return Vec::new() };
         self.remove_where(|(one, name), _| one == container && is_gone(name))
     }

@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use redirector_ebpf::MAX_RULES;
 
-pub(super) use self::list::{Followed, Follows};
+pub(super) use self::{
+    follower::{RETRIES, backoff},
+    list::{Followed, Follows},
+};
 use super::{Supervisor, Table, attach::HostNetns, namespace::Namespace, rules::RuleState};
 use crate::{
     config::{Container, Origin, RuleName, RuleSpec, Target},
@@ -87,8 +90,10 @@ impl Supervisor {
             // The last word counts, by whatever name the container was called.
             self.follows.take_over(container, netns.cookie, &name);
         }
-        let followed =
-            Followed { spec, host_netns, origin, id: id.clone(), at: Some(netns.cookie), why: String::new() };
+        let before = self.follows.get(container, &name);
+        let discovered = follow == Follow::Still && before.is_some_and(|before| before.discovered);
+        let (at, why) = (Some(netns.cookie), String::new());
+        let followed = Followed { spec, host_netns, origin, id: id.clone(), at, why, discovered };
         let before = self.follows.keep(container, &name, followed.clone());
         if let Some(before) = &before {
             if before.id != id {
@@ -103,7 +108,7 @@ impl Supervisor {
     }
 
     /// Takes a rule out of a namespace that its name does not mean any more, if no other name has it there.
-    async fn leave(&self, table: &mut Table, before: &Followed, name: &RuleName) {
+    pub(super) async fn leave(&self, table: &mut Table, before: &Followed, name: &RuleName) {
         let Some(netns) = before.at.and_then(|at| table.get(&at)).cloned() else { return };
         if !self.follows.owners(netns.cookie, name).is_empty() || !before.is_there(&netns) {
             return;
@@ -142,7 +147,8 @@ impl Supervisor {
             // Where it is in force, and of which container, is not what has changed.
             let (id, at) = before.map_or((id, None), |before| (before.id, before.at));
             let origin = Origin::Api;
-            self.follows.keep(container, &name, Followed { spec, host_netns, origin, id, at, why });
+            let followed = Followed { spec, host_netns, origin, id, at, why, discovered: false };
+            self.follows.keep(container, &name, followed);
             // It may run by now.
             self.follows.look_at([container.clone()]);
             tracing::info!(target = %container, rule = %name, "the rule waits until the container runs");

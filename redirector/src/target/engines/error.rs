@@ -47,6 +47,12 @@ impl EngineError {
         matches!(self.failure, Failure::NoSuchContainer(_))
     }
 
+    /// Whether the engine answered, and will not give what it was asked for.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.failure, Failure::NoSuchContainer(_) | Failure::Refused(_))
+    }
+
     /// A known mend.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

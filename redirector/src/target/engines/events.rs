@@ -25,6 +25,12 @@ pub struct Happened {
 }
 
 impl Happened {
+    /// To which container.
+    #[must_use]
+    pub fn id(&self) -> Option<&ContainerId> {
+        self.id.as_ref()
+    }
+
     /// Whether it may be this one.
     #[must_use]
     pub fn concerns(&self, container: &Container, id: Option<&ContainerId>) -> bool {

@@ -3,10 +3,13 @@
 use std::{fmt, path::PathBuf};
 
 use super::{EngineError, Engines, error::Failure};
-use crate::{config::Container, observe::escaped};
+use crate::{
+    config::{Container, Engine},
+    observe::escaped,
+};
 
 /// What an engine calls a container for as long as it exists: 64 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ContainerId(String);
 
 impl ContainerId {
@@ -47,6 +50,19 @@ pub(in crate::target) struct Inspected {
 }
 
 impl Engines {
+    /// Whether a container runs, or did when it was paused.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn runs(&self, engine: Engine, id: &ContainerId) -> Result<bool, EngineError> {
+        match self.inspect(&Container { engine, name: id.to_string() }).await {
+            Ok(seen) => Ok(seen.pid.is_some()),
+            Err(error) if error.is_refusal() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Looks at a container.
     ///
     /// # Errors

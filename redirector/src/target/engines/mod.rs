@@ -6,6 +6,7 @@
 mod error;
 mod events;
 mod inspect;
+mod labelled;
 
 use std::{
     fs, io,
@@ -15,13 +16,14 @@ use std::{
 };
 
 use bollard::{API_DEFAULT_VERSION, Docker};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
 
 pub use error::EngineError;
 use error::Failure;
 pub use events::{Events, Happened};
 pub use inspect::ContainerId;
 pub(super) use inspect::Inspected;
+pub use labelled::{Labelled, Labels};
 
 use crate::config::Engine;
 
@@ -81,11 +83,33 @@ impl Engines {
     ///
     /// As connect(2), getsockopt(2) `SO_PEERCRED`, or when `/proc` does not show that process.
     pub(super) fn shares_processes(&self, engine: Engine) -> io::Result<bool> {
-        let peer = getsockopt(&UnixStream::connect(self.socket(engine))?, PeerCredentials)?.pid();
+        let peer = self.peer(engine)?.pid();
         let status = fs::read_to_string(format!("/proc/{peer}/status"))?;
         // Its number in our PID namespace, and in each below that it is in (proc_pid_status(5); Linux 4.1).
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         Ok(numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1))
+    }
+
+    /// The user whose engine it is.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`]: nobody is there.
+    pub async fn owner(&self, engine: Engine) -> Result<u32, EngineError> {
+        let engines = self.clone();
+        let peer = tokio::task::spawn_blocking(move || engines.peer(engine)).await;
+        let peer = peer.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let failed = |error: io::Error| EngineError {
+            engine,
+            socket: self.socket(engine).to_owned(),
+            failure: Failure::Unreachable(error.to_string()),
+        };
+        peer.map(|peer| peer.uid()).map_err(failed)
+    }
+
+    /// Who listens at an engine's socket. Blocks.
+    fn peer(&self, engine: Engine) -> io::Result<UnixCredentials> {
+        Ok(getsockopt(&UnixStream::connect(self.socket(engine))?, PeerCredentials)?)
     }
 
     /// The version of the API that an engine and we speak.

@@ -1,0 +1,91 @@
+//! Which containers get rules because of a label.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{names::name_each, namespace::named};
+use crate::config::{Engine, Label, Rule, RuleSpec};
+
+/// One `[[discover]]`: every container with a label has rules for as long as it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoverSpec {
+    /// Containers of Docker. This or the other, or both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<Selector>,
+    /// Containers of Podman.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub podman: Option<Selector>,
+    /// Rules that labels of a container's image say count as well. Whoever made the image has said them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub image_labels: bool,
+    /// The rules of each of them. Where there are none, its labels say its rules.
+    #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleSpec>,
+}
+
+/// Which containers of an engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Selector {
+    /// Those with this label.
+    pub label: Label,
+}
+
+impl DiscoverSpec {
+    /// Which containers of that engine, if any.
+    #[must_use]
+    pub fn of(&self, engine: Engine) -> Option<&Label> {
+        let selector = match engine {
+            Engine::Docker => &self.docker,
+            Engine::Podman => &self.podman,
+        };
+        selector.as_ref().map(|selector| &selector.label)
+    }
+
+    /// Whether each container's own labels say its rules.
+    #[must_use]
+    pub fn reads_labels(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Its rules. Each has a name, as those of a file and of a checked request do.
+    ///
+    /// # Panics
+    ///
+    /// Of a rule without a name, or with flaws.
+    pub fn rules(&self) -> impl Iterator<Item = Rule> {
+        named(&self.rules)
+    }
+
+    /// Gives `rule-N` to each rule without a name. Gives those whose name one before has, and why that is wrong.
+    pub(super) fn name_rules(&mut self) -> Vec<(usize, String)> {
+        let twice = name_each(&mut self.rules.iter_mut().collect::<Vec<_>>());
+        let why = |name| format!("rule `{name}`: this `[[discover]]` has a rule of that name already");
+        twice.into_iter().map(|(rule, name)| (rule, why(name))).collect()
+    }
+
+    /// Gives `rule-N` to each rule without a name. What is wrong: of which rule, and why.
+    pub fn check(&mut self) -> Vec<(Option<usize>, String)> {
+        let flaw = self.flaw().map(|(_, why)| (None, why));
+        let twice = self.name_rules().into_iter().map(|(rule, why)| (Some(rule), why));
+        let of_rules = self.rules.iter().enumerate().flat_map(|(index, rule)| {
+            let flaws = rule.flaws().into_iter().map(|flaw| flaw.text);
+            flaws.chain(rule.cannot_follow()).map(move |why| (Some(index), why))
+        });
+        flaw.into_iter().chain(twice).chain(of_rules).collect()
+    }
+
+    /// What is wrong with it, its rules apart, by key.
+    pub(super) fn flaw(&self) -> Option<(&'static str, String)> {
+        if self.docker.is_none() && self.podman.is_none() {
+            let why = "a `[[discover]]` needs `docker` or `podman`, as `docker = { label = \"redirector.enable=true\" }`";
+            return Some(("docker", why.into()));
+        }
+        if self.image_labels && !self.reads_labels() {
+            let why = "`image_labels`: the rules are here, so no label says any";
+            return Some(("image_labels", why.into()));
+        }
+        None
+    }
+}

@@ -1,0 +1,51 @@
+//! Asks an engine which containers there are, whenever something has happened to one.
+
+use std::sync::Arc;
+
+use crate::{
+    config::Engine,
+    supervisor::{
+        Supervisor,
+        follow::{RETRIES, backoff},
+    },
+    target::EngineError,
+};
+
+impl Supervisor {
+    /// Looks at one engine whenever it is asked to, until the daemon ends.
+    pub(in crate::supervisor) async fn discover(self: Arc<Self>, engine: Engine) {
+        let asked = &self.discovery.asked[engine as usize];
+        let mut pauses = backoff(RETRIES);
+        loop {
+            asked.notified().await;
+            while let Err(error) = self.look_around(engine).await {
+                let why = error.to_string();
+                if self.discovery.is_deaf(engine, Some(&why)) {
+                    tracing::warn!(why, "not told which containers there are; trying again");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pauses.next().unwrap_or(RETRIES.1)) => {}
+                    () = asked.notified() => {}
+                }
+            }
+            pauses = backoff(RETRIES);
+        }
+    }
+
+    /// Looks, and acts on what it sees.
+    async fn look_around(self: &Arc<Self>, engine: Engine) -> Result<(), EngineError> {
+        let _turn = self.discovery.turn.lock().await;
+        if !self.discovery.is_looking_at(engine) {
+            return Ok(());
+        }
+        let found = self.gather(engine, &self.discovery.specs()).await?;
+        if self.discovery.is_deaf(engine, None) {
+            tracing::info!(%engine, "told again which containers there are");
+        }
+        let mut table = self.table.lock().await;
+        if !self.is_ending() {
+            self.settle(&mut table, engine, found).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! Containers by their labels.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::query_parameters::ListContainersOptionsBuilder;
+
+use super::{ContainerId, EngineError, Engines};
+use crate::config::{Container, Engine, Label, Target};
+
+/// What a container or an image is labelled with.
+pub type Labels = BTreeMap<String, String>;
+
+/// A container that runs, and was found by a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// Which one.
+    pub id: ContainerId,
+    /// By its name.
+    pub container: Container,
+    /// Its labels, those that it has from its image among them.
+    pub labels: Labels,
+    /// What the engine calls its image.
+    pub image: String,
+}
+
+impl Engines {
+    /// The containers that run and have a label.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn labelled(&self, engine: Engine, label: &Label) -> Result<Vec<Labelled>, EngineError> {
+        // One that is paused has its namespace; one that waits to be restarted has none. Of others an engine may know
+        // states that its API does not name.
+        let filters = HashMap::from([
+            ("label".to_owned(), vec![label.to_string()]),
+            ("status".to_owned(), ["running", "paused"].map(str::to_owned).to_vec()),
+        ]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let answer =
+            self.ask(engine, async |docker| Ok(docker.list_containers(Some(options)).await?)).await?;
+        Ok(answer
+            .into_iter()
+            .filter_map(|summary| {
+                let id = ContainerId::new(summary.id?)?;
+                // Docker has names of links there too, which go by another container: `/other/alias`.
+                let names = summary.names.unwrap_or_default();
+                let mut names = names.iter().map(|name| name.trim_start_matches('/'));
+                let name = names.find(|name| !name.contains('/'))?;
+                let Ok(Target::Container(container)) = format!("{engine}:{name}").parse() else {
+                    return None;
+                };
+                let labels = summary.labels.unwrap_or_default().into_iter().collect();
+                Some(Labelled { id, container, labels, image: summary.image_id.unwrap_or_default() })
+            })
+            .collect())
+    }
+
+    /// The labels of an image.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn image_labels(&self, engine: Engine, image: &str) -> Result<Labels, EngineError> {
+        let answer = self.ask(engine, async |docker| Ok(docker.inspect_image(image).await?)).await?;
+        let labels = answer.config.and_then(|config| config.labels).unwrap_or_default();
+        Ok(labels.into_iter().collect())
+    }
+}
