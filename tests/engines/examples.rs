@@ -75,6 +75,21 @@ fn each_example_does_what_it_says() {
     assert_eq!(collector.accepted(), 2);
     assert_eq!(answered(&setting, "web", 443), "refused");
 
+    engine.run("app3", &["--label", "log.collect=true"]);
+    let labels = [
+        "redirector.enable=true",
+        "redirector.rule.web.match=tcp:80",
+        "redirector.rule.web.to=docker:proxy/127.0.0.1:8080",
+    ];
+    let labels: Vec<_> = labels.iter().flat_map(|label| ["--label", label]).collect();
+    engine.run("own", &labels);
+    let proxy = on_loopback(&engine.netns_of("proxy"), "proxy", 8080);
+    apply(&setting, "discovery.toml", 2);
+    let to = at("127.0.0.1".parse().unwrap(), 5514);
+    assert_eq!(visit(&engine.netns_of("app3"), to).expect("it is collected").server, "collector");
+    assert_eq!(answered(&setting, "own", 80), "proxy");
+    drop(proxy);
+
     let monitor = on_loopback(&engine.netns_of("monitor"), "monitor", 9000);
     apply(&setting, "security-audit.toml", 2);
     assert_eq!(["22", "8080"].map(|port| answered(&setting, "web", port.parse().unwrap())), ["monitor"; 2]);
@@ -105,6 +120,12 @@ fn there_is_no_example_that_is_not_tried() {
     names.sort();
     assert_eq!(
         names,
-        ["debugging.toml", "log-collection.toml", "security-audit.toml", "transparent-proxy.toml"]
+        [
+            "debugging.toml",
+            "discovery.toml",
+            "log-collection.toml",
+            "security-audit.toml",
+            "transparent-proxy.toml"
+        ]
     );
 }

@@ -7,6 +7,7 @@ mod changes;
 mod cleanup;
 mod death;
 mod destinations;
+mod discover;
 mod doctor;
 mod drop;
 mod elsewhere;

@@ -78,6 +78,41 @@ const KEYS: &[Broken<'_>] = &[
     ),
 ];
 
+const DISCOVER: &[Broken<'_>] = &[
+    ("«[[discover]]\n", &["needs `docker` or `podman`"]),
+    ("«[discover]\ndocker = { label = \"a\" }\n", &["expected an array of tables"]),
+    ("[[discover]]\n«dokcer = { label = \"a\" }\n", &["unknown key `dokcer`"]),
+    ("[[discover]]\ndocker = «\"a\"\n", &["`docker`: invalid type: string"]),
+    (
+        "[[discover]]\ndocker = «{}\npodman = { «lable = \"a\" }\n",
+        &["missing field `label`", "unknown key `lable`"],
+    ),
+    (
+        "[[discover]]\ndocker = { label = «\"=a\" }\npodman = { label = «1 }\n",
+        &["label `=a`: it has no key", "`podman`: invalid type: integer"],
+    ),
+    (
+        "[[discover]]\ndocker = { label = «\"a b\" }\nimage_labels = «1\n",
+        &["white space", "`image_labels`: invalid type"],
+    ),
+    (
+        "[[discover]]\ndocker = { label = \"a\" }\nimage_labels = «true\n[[discover.rule]]\nmatch = [\"tcp:1\"]\nto = [\"pass\"]\n",
+        &["no label says any"],
+    ),
+    (
+        "[[discover]]\ndocker = { label = \"a\" }\n[[discover.rule]]\nmatch = [«\"tcp:0\"]\nto = [\"pass\"]\n«follow = true\n",
+        &["port 0", "unknown key `follow`"],
+    ),
+    (
+        "[[discover]]\ndocker = { label = \"a\" }\n[[discover.rule]]\nname = \"a\"\nmatch = [\"tcp:1\"]\nto = [\"pass\"]\n«[[discover.rule]]\nname = \"a\"\nmatch = [\"tcp:2\"]\nto = [\"pass\"]\n",
+        &["rule `a`: this `[[discover]]` has a rule of that name already"],
+    ),
+    (
+        "[[discover]]\npodman = { label = \"a\" }\n[[discover.rule]]\nmatch = [\"tcp:1\"]\nto = «[\"pid:1/127.0.0.1:1\"]\n«[[discover.rule]]\nto = [\"pass\"]\n",
+        &["a process cannot be found again", "needs a match"],
+    ),
+];
+
 const TYPES: &[Broken<'_>] = &[
     ("namespace = «1\n", &["expected an array of tables"]),
     ("«[namespace]\ntarget = 1\n", &["expected an array of tables, found table"]),
@@ -231,7 +266,7 @@ fn every_problem_of_a_broken_file_is_told_at_once_with_its_place() {
     world.steer("there", "tcp:80", "reject");
     let before = world.cli().run(&["export"]).success().stdout;
     let dir = Dir::new();
-    let groups = [SYNTAX, KEYS, TYPES, RANGES, GRAMMAR, CLASHES];
+    let groups = [SYNTAX, KEYS, DISCOVER, TYPES, RANGES, GRAMMAR, CLASHES];
     let broken: Vec<_> = groups.concat();
     assert!(broken.len() >= 55, "{}", broken.len());
     let mut wrong = Vec::new();

@@ -331,8 +331,10 @@ impl<'a> Reader<'a> {
     /// Says in words of the file what serde says of a value. Gives another key that may have been meant.
     fn wrong_value(&mut self, key: &str, at: usize, message: &str) -> Option<String> {
         if message.starts_with("unknown field") {
-            let known: Vec<_> = quoted(message).skip(1).collect();
-            return self.unknown_key(at, key, &known);
+            // It may be one of a table inside.
+            let mut words = quoted(message);
+            let unknown = words.next().unwrap_or(key);
+            return self.unknown_key(at, unknown, &words.collect::<Vec<_>>());
         }
         let is_list = message.ends_with("expected a sequence");
         let hint = is_list.then(|| format!("write a list: `{key} = [\"…\"]`"));

@@ -63,6 +63,16 @@ impl EngineError {
     }
 }
 
+impl Failure {
+    /// Of a question that was about no container.
+    pub(super) fn of_no_container(error: bollard::errors::Error) -> Self {
+        match Self::from(error) {
+            Self::NoSuchContainer(page) => Self::Garbage(page),
+            failure => failure,
+        }
+    }
+}
+
 impl From<bollard::errors::Error> for Failure {
     fn from(error: bollard::errors::Error) -> Self {
         use bollard::errors::Error;

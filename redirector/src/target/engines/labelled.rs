@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::{Docker, query_parameters::ListContainersOptionsBuilder};
 
-use super::{ContainerId, EngineError, Engines};
+use super::{ContainerId, EngineError, Engines, Failure};
 use crate::config::{Container, Engine, Label, Target};
 
 /// What a container or an image is labelled with.
@@ -37,8 +37,10 @@ impl Engines {
             ("status".to_owned(), ["running", "paused"].map(str::to_owned).to_vec()),
         ]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let answer =
-            self.ask(engine, async |docker| Ok(docker.list_containers(Some(options)).await?)).await?;
+        let list = async |docker: Docker| {
+            docker.list_containers(Some(options)).await.map_err(Failure::of_no_container)
+        };
+        let answer = self.ask(engine, list).await?;
         Ok(answer
             .into_iter()
             .filter_map(|summary| {

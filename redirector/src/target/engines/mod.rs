@@ -125,10 +125,7 @@ impl Engines {
     async fn connect(&self, engine: Engine) -> Result<Docker, Failure> {
         let socket = self.0.of(engine).to_str().ok_or(Failure::NotText)?;
         let client = Docker::connect_with_unix(socket, ANSWER.as_secs(), API_DEFAULT_VERSION)?;
-        client.negotiate_version().await.map_err(|error| match Failure::from(error) {
-            Failure::NoSuchContainer(page) => Failure::Garbage(page),
-            failure => failure,
-        })
+        client.negotiate_version().await.map_err(Failure::of_no_container)
     }
 
     /// Talks with an engine, for so long and no longer.

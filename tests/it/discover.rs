@@ -1,0 +1,261 @@
+//! Containers that an engine says have a label, where the engine says anything: names that move at once, answers that are none,
+//! and nothing at all. What real engines say is in `engines/`.
+
+use std::{
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use redirector_tests::{
+    daemon::Daemon,
+    dir::Dir,
+    eventually::eventually,
+    fake_engine::{Answer, Body, engine, json, status, version},
+    netns::Netns,
+};
+use serde_json::Value;
+
+use crate::SECOND;
+
+/// What an engine knows of one container.
+#[derive(Clone)]
+struct Known {
+    /// A digit, of which its id consists.
+    id: char,
+    name: &'static str,
+    pid: u32,
+}
+
+/// An engine with containers that all have the label that they are asked for.
+#[derive(Clone, Default)]
+struct Engine {
+    known: Arc<Mutex<Vec<Known>>>,
+    /// Instead of what it knows.
+    listing: Arc<Mutex<Option<(&'static str, String)>>>,
+    events: Body,
+}
+
+fn id(digit: char) -> String {
+    digit.to_string().repeat(64)
+}
+
+impl Engine {
+    fn start(dir: &Dir) -> Self {
+        let this = Self::default();
+        let answers = this.clone();
+        engine(&dir.join("docker"), move |path| answers.answer(path));
+        this
+    }
+
+    fn answer(&self, path: &str) -> Answer {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if path.ends_with("/version") {
+            return version();
+        }
+        if path.contains("/events") {
+            return Answer::Events(self.events.clone());
+        }
+        if path.contains("/containers/json") {
+            if let Some((code, body)) = listing {
+                return status(code, &body);
+            }
+            let all = known.iter().map(|one| {
+                format!(
+                    r#"{{"Id":"{}","Names":["/{}"],"Labels":{{"on":""}},"State":"running","ImageID":"sha256:1"}}"#,
+                    id(one.id),
+                    one.name
+                )
+            });
+            return json(&format!("[{}]", all.collect::<Vec<_>>().join(",")));
+        }
+        let asked = path.split('/').rev().nth(1).unwrap_or_default();
+        match known.iter().find(|one| one.name == asked || id(one.id) == asked) {
+            Some(one) => json(&format!(
+                r#"{{"Id":"{}","Name":"/{}","State":{{"Status":"running","Pid":{}}}}}"#,
+                id(one.id),
+                one.name,
+                one.pid
+            )),
+            None => status("404 Not Found", r#"{"message":"No such container"}"#),
+        }
+    }
+
+    /// From now on these are all.
+    fn has(&self, known: &[Known]) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known.to_vec();
+        self.events.say("rename");
+    }
+
+    /// From now on this is all that it says when it is asked for containers.
+    fn says(&self, listing: Option<(&'static str, String)>) {
+        *self.listing.lock().unwrap_or_else(PoisonError::into_inner) = listing;
+        self.events.say("start");
+    }
+}
+
+fn daemon(dir: &Dir) -> Daemon {
+    Daemon::with(&[&format!("--docker-socket={}", dir.join("docker").display())])
+}
+
+/// A file that gives each container with the label one rule.
+fn file(dir: &Dir) -> String {
+    let path = dir.join("file.toml");
+    let text = "[[discover]]\ndocker = { label = \"on\" }\n[[discover.rule]]\nname = \"web\"\nmatch = [\"tcp:80\"]\nto = [\"reject\"]\n";
+    std::fs::write(&path, text).expect("write the file");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// Each namespace that is steered: its cookie and the name of the container that its rule goes with.
+fn steered(daemon: &Daemon) -> Vec<(u64, String)> {
+    let list = daemon.cli().json(&["list"]);
+    let all = list["namespaces"].as_array().expect("an array").iter();
+    let mut all: Vec<_> = all
+        .map(|one| {
+            assert_eq!(
+                (&one["rules"][0]["name"], &one["target"]),
+                (&"web".into(), &one["rules"][0]["follows"])
+            );
+            let target = one["target"].as_str().expect("a target").to_owned();
+            (one["cookie"].as_u64().expect("a number"), target)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+fn eventually_steered(daemon: &Daemon, mut expected: Vec<(u64, &str)>) {
+    expected.sort_unstable();
+    let expected: Vec<_> =
+        expected.into_iter().map(|(cookie, name)| (cookie, format!("docker:{name}"))).collect();
+    eventually("just these are steered", SECOND * 3, || {
+        let steered = steered(daemon);
+        if steered == expected { Ok(()) } else { Err(steered) }
+    });
+}
+
+#[test]
+fn names_that_move_at_once_take_no_rules_along() {
+    let dir = Dir::new();
+    let fake = Engine::start(&dir);
+    let pods = [Netns::of_process(), Netns::of_process(), Netns::of_process()];
+    let one = |digit: char, name, pod: usize| Known { id: digit, name, pid: pods[pod].pid() };
+    fake.has(&[one('1', "a", 0), one('2', "b", 1)]);
+    let daemon = daemon(&dir);
+    assert_eq!(daemon.cli().json(&["apply", &file(&dir)])["changes"].as_array().map(Vec::len), Some(2));
+    let first = steered(&daemon);
+    let cookie = |name: &str| {
+        let target = format!("docker:{name}");
+        first.iter().find(|(_, one)| *one == target).map(|(cookie, _)| *cookie).expect("it is steered")
+    };
+    let (a, b) = (cookie("a"), cookie("b"));
+    // Both names at once, and back.
+    for _ in 0..3 {
+        fake.has(&[one('1', "b", 0), one('2', "a", 1)]);
+        eventually_steered(&daemon, vec![(a, "b"), (b, "a")]);
+        fake.has(&[one('1', "a", 0), one('2', "b", 1)]);
+        eventually_steered(&daemon, vec![(a, "a"), (b, "b")]);
+    }
+    // Around in a circle, with one that is new and one that is gone.
+    fake.has(&[one('1', "b", 0), one('3', "a", 2)]);
+    eventually("the new one is steered too", SECOND * 3, || {
+        let steered = steered(&daemon);
+        let names: Vec<_> = steered.iter().map(|(_, name)| &**name).collect();
+        let stays = steered.contains(&(a, "docker:b".to_owned()));
+        let is_new = steered.iter().any(|(cookie, name)| name == "docker:a" && ![a, b].contains(cookie));
+        if stays && is_new && names.len() == 2 { Ok(()) } else { Err(steered) }
+    });
+    // A container that goes while its process lives takes its rule away from there.
+    fake.has(&[]);
+    eventually_steered(&daemon, vec![]);
+    assert_eq!(daemon.cli().json(&["list"])["waiting"], serde_json::json!([]));
+}
+
+#[test]
+fn what_is_no_answer_takes_no_rules_away() {
+    let dir = Dir::new();
+    let fake = Engine::start(&dir);
+    let pod = Netns::of_process();
+    let known = [Known { id: '1', name: "a", pid: pod.pid() }];
+    fake.has(&known);
+    let daemon = daemon(&dir);
+    let path = file(&dir);
+    daemon.cli().json(&["apply", &path]);
+    let before = steered(&daemon);
+    assert_eq!(before.len(), 1);
+    let garbage = [
+        ("500 Internal Server Error", r#"{"message":"out of order"}"#, "out of order"),
+        ("403 Forbidden", r#"{"message":"not for you"}"#, "not for you"),
+        ("404 Not Found", "<p>", "not an answer"),
+        ("200 OK", "{}", "not an answer"),
+        ("200 OK", r#"[{"Id":1}]"#, "not an answer"),
+        ("200 OK", r#"[{"Id":"1","State":"melting"}]"#, "not an answer"),
+    ];
+    for (code, body, why) in garbage {
+        fake.says(Some((code, body.to_owned())));
+        eventually("it is told", SECOND * 3, || {
+            let list = daemon.cli().json(&["list"]);
+            let said = list["discover"][0]["why"].as_str().unwrap_or_default().to_owned();
+            if said.contains(why) && said.contains("docker at") { Ok(()) } else { Err(said) }
+        });
+        let answer = daemon.cli().json(&["apply", &path]);
+        assert_eq!(
+            (&answer["changes"], &answer["unchanged"]),
+            (&serde_json::json!([]), &1.into()),
+            "{answer:#}"
+        );
+        assert!(answer["warnings"].to_string().contains("as soon as it answers"), "{answer:#}");
+        assert_eq!(steered(&daemon), before, "{body}");
+    }
+    // Containers that cannot be, between one that can.
+    let one = format!(r#"{{"Id":"{}","Names":["/a"],"Labels":{{"on":""}}}}"#, id('1'));
+    let odd = [
+        "{}".to_owned(),
+        r#"{"Id":"short","Names":["/x"]}"#.to_owned(),
+        format!(r#"{{"Id":"{}","Names":[]}}"#, id('4')),
+        format!(r#"{{"Id":"{}","Names":["/other/alias"]}}"#, id('5')),
+        format!(r#"{{"Id":"{}","Names":["/\u001b[31mred"]}}"#, id('6')),
+        format!(r#"{{"Id":"{}","Names":["/{}"]}}"#, id('7'), "x".repeat(300)),
+    ];
+    fake.says(Some(("200 OK", format!("[{},{one},{one}]", odd.join(",")))));
+    eventually("it answers again", SECOND * 3, || {
+        let view = daemon.cli().json(&["list"])["discover"][0].clone();
+        if view["why"].is_null() && view["containers"] == 1 { Ok(()) } else { Err(view) }
+    });
+    assert_eq!(steered(&daemon), before);
+    // One that it names, and then does not know, is nobody's trouble.
+    let ghost = format!(r#"{{"Id":"{}","Names":["/ghost"]}}"#, id('8'));
+    fake.says(Some(("200 OK", format!("[{one},{ghost}]"))));
+    let answer = daemon.cli().json(&["apply", &path]);
+    assert!(answer["warnings"].to_string().contains("docker:ghost"), "{answer:#}");
+    assert_eq!(steered(&daemon), before);
+    fake.says(None);
+    eventually("it is gone", SECOND * 3, || {
+        let list = daemon.cli().json(&["list"]);
+        if list["waiting"] == serde_json::json!([]) { Ok(()) } else { Err(list["waiting"].clone()) }
+    });
+}
+
+#[test]
+fn an_engine_that_says_nothing_holds_up_no_other_change() {
+    let dir = Dir::new();
+    engine(&dir.join("docker"), |_| Answer::Silence);
+    let daemon = daemon(&dir);
+    let pod = Netns::of_process();
+    let target = format!("pid:{}", pod.pid());
+    let path = file(&dir);
+    let applying =
+        daemon.cli().command(&["apply", "--json", &path]).stdout(Stdio::piped()).spawn().expect("spawn");
+    daemon.cli().json(&["attach", &target, "--match", "tcp:81", "--to", "pass"]);
+    assert_eq!(daemon.cli().json(&["list"])["namespaces"].as_array().map(Vec::len), Some(1));
+    daemon.cli().json(&["detach", &target]);
+    let output = applying.wait_with_output().expect("wait");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    let warnings = answer["warnings"].to_string();
+    assert!(
+        warnings.contains("no answer within") && warnings.contains("as soon as it answers"),
+        "{answer:#}"
+    );
+    // It is in force, and a file without it is not held up.
+    assert_eq!(daemon.cli().json(&["list"])["discover"][0]["label"], "on");
+}
