@@ -162,16 +162,29 @@ fn labels_say_the_rules_of_their_container(kind: &'static str) {
     setting.run_labelled("bad", &[&to, "redirector.rule.web.match=tcp:0", "redirector.rule.webb.hots=x"]);
     setting.run_labelled("none", &[]);
     setting.run_labelled("later", &[&to, &matching]);
-    setting.run_labelled("host", &["redirector.rule.x.match=tcp:1", "redirector.rule.x.to=/x"]);
-    let list = setting.eventually("both are steered, and three refused", |list| {
-        list["namespaces"].as_array().map(Vec::len) == Some(2) && refused(list).len() == 4
+    setting.run_labelled("to", &["redirector.rule.x.match=tcp:1", "redirector.rule.x.to=/x"]);
+    let labels: Vec<_> = [LABEL, &to, &matching].iter().flat_map(|label| ["--label", label]).collect();
+    setting.engine.run("host", &[&labels[..], &["--network", "host"]].concat());
+    // Podman does not list whose namespace that is: it is told when the rule would be put.
+    let all = |list: &Value| {
+        let waiting = list["waiting"].as_array().expect("an array").iter();
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let waiting = waiting.map(|one| (text(&one["target"]), text(&one["why"])));
+        refused(list).into_iter().chain(waiting).collect::<Vec<_>>()
+    };
+    let list = setting.eventually("both are steered, and four are not", |list| {
+        let is_told = |(_, why): &(String, String)| why.contains("host's own");
+        list["namespaces"].as_array().map(Vec::len) == Some(2)
+            && all(list).len() == 5
+            && all(list).iter().any(is_told)
     });
-    let refused = refused(&list);
+    let refused = all(&list);
     for (container, label, why) in [
         ("bad", "redirector.rule.web.match", "port 0"),
         ("bad", "redirector.rule.webb.hots", "unknown field `hots`"),
         ("none", "redirector.rule.NAME.KEY", "no label"),
-        ("host", "redirector.rule.x.to", "destination"),
+        ("to", "redirector.rule.x.to", "destination"),
+        ("host", "", "the host's own network namespace"),
     ] {
         let target = setting.engine.target(container);
         let is_it =
@@ -183,11 +196,24 @@ fn labels_say_the_rules_of_their_container(kind: &'static str) {
     assert!(text.contains(&format!("{kind}:bad (container ")) && text.contains("port 0"), "{text}");
     // `apply` tells it, and is done all the same.
     let again = setting.apply(&setting.discover(""));
-    assert_eq!((&again["changes"], &again["unchanged"]), (&json!([]), &json!(3)), "{again:#}");
+    assert_eq!(again["changes"], json!([]), "{again:#}");
     let warnings = again["warnings"].to_string();
     assert!(warnings.contains(&format!("{kind}:bad: ")) && warnings.contains("port 0"), "{warnings}");
-    setting.engine.client(&["rm", "--force", "bad", "none", "host"]);
-    setting.eventually("nothing is wrong any more", |list| self::refused(list).is_empty());
+    setting.engine.client(&["rm", "--force", "bad", "none", "to", "host", "good", "later"]);
+    setting.eventually("nothing is wrong any more", |list| all(list).is_empty());
+    setting.eventually_nothing();
+    // By two labels it has the rules of both: the one is not misspelt for the other.
+    let audit = format!(
+        "[[discover]]\n{kind} = {{ label = \"redirector.audit\" }}\n[[discover.rule]]\nmatch = [\"tcp:7\"]\nto = [\"reject\"]\n"
+    );
+    setting.apply(&(setting.discover("") + &audit));
+    setting.run_labelled("both", &["redirector.audit=yes", &to, &matching]);
+    let list = setting.eventually("it is steered", |list| {
+        list["namespaces"][0]["rules"].as_array().map(Vec::len) == Some(2)
+    });
+    let names = ["/namespaces/0/target", "/namespaces/0/rules/0/name", "/namespaces/0/rules/1/name"];
+    let names = names.map(|pointer| list.pointer(pointer).expect("it is there").clone());
+    assert_eq!(names, [json!(setting.engine.target("both")), json!("found-1"), json!("web")]);
 }
 
 fn what_an_image_says_counts_only_where_it_is_asked_to(kind: &'static str) {
@@ -333,15 +359,42 @@ fn what_is_said_of_a_container_itself_goes_before(kind: &'static str) {
     assert_eq!(setting.answer("web"), "proxy");
     setting.apply(&file);
     assert_eq!(setting.answer("web"), "refused");
+    // So it is where the file names it otherwise; and it stays so whatever happens to whom.
+    let id = setting.engine.client(&["inspect", "web", "--format", "{{.Id}}"]);
+    let path = format!("path:{}", setting.engine.netns_of("web").path().display());
+    for target in [setting.engine.target(&id[..12]), path] {
+        setting.apply(&discover);
+        assert_eq!(setting.answer("web"), "proxy");
+        let own = format!(
+            "[[namespace]]\ntarget = \"{target}\"\n[[namespace.rule]]\nname = \"web\"\nmatch = [\"tcp:{PORT}\"]\nto = [\"reject\"]\n"
+        );
+        let file = own + &discover;
+        setting.apply(&file);
+        assert_eq!(setting.apply(&file)["changes"], json!([]), "{target}");
+        setting.engine.client(&["restart", "-t", "0", "side"]);
+        setting.eventually("the other is steered again", |_| setting.answer("side") == "proxy");
+        assert_eq!(setting.answer("web"), "refused", "{target}");
+    }
 
     // A rule of `attach` is nobody else's to change. What is in its way is told, and comes when it is gone.
     setting.apply("");
     let target = setting.engine.target("side");
+    // Its other rules are there all the same.
+    let other = "[[discover.rule]]\nname = \"other\"\nmatch = [\"tcp:2\"]\nto = [\"reject\"]\n";
+    let discover = discover + other;
+    let rules = |list: &Value| {
+        let rules = list["namespaces"][0]["rules"].as_array().expect("an array").iter();
+        rules.map(|rule| json!([rule["name"], rule["origin"]])).collect::<Vec<_>>()
+    };
     setting.cli().json(&["attach", &target, "--name", "web", "--match", "tcp:1", "--to", "pass"]);
-    let answer = setting.apply(&discover);
-    assert!(answer["warnings"].to_string().contains("one of `attach`"), "{answer:#}");
-    assert_eq!([setting.answer("side"), setting.answer("web")], ["refused", "proxy"]);
-    setting.eventually("it waits", |list| list["waiting"][0]["target"] == target);
+    for changes in [4, 0] {
+        let answer = setting.apply(&discover);
+        assert_eq!(answer["changes"].as_array().map(Vec::len), Some(changes), "{answer:#}");
+        assert!(answer["warnings"].to_string().contains("one of `attach`"), "{answer:#}");
+        assert_eq!([setting.answer("side"), setting.answer("web")], ["refused", "proxy"]);
+        let list = setting.eventually("it waits", |list| list["waiting"][0]["target"] == target);
+        assert_eq!(rules(&list), [json!(["other", "file"]), json!(["web", "api"])]);
+    }
     setting.cli().json(&["detach", &target, "--rule", "web"]);
     setting.eventually_only(&["side", "web"]);
     assert_eq!(setting.answer("side"), "proxy");
@@ -349,12 +402,17 @@ fn what_is_said_of_a_container_itself_goes_before(kind: &'static str) {
     // The same where that rule follows, and with the container found later.
     setting.apply("");
     setting.cli().json(&["attach", &target, "--name", "web", "--match", "tcp:1", "--to", "pass", "--follow"]);
-    let answer = setting.apply(&discover);
-    assert!(answer["warnings"].to_string().contains("one of `attach`"), "{answer:#}");
+    for changes in [3, 0] {
+        let answer = setting.apply(&discover);
+        assert_eq!(answer["changes"].as_array().map(Vec::len), Some(changes), "{answer:#}");
+        assert!(answer["warnings"].to_string().contains("one of `attach`"), "{answer:#}");
+    }
     setting.engine.client(&["restart", "-t", "0", "side"]);
     let list = setting.eventually("it is told", |list| !refused(list).is_empty());
     assert!(refused(&list)[0].1.contains("one of `attach`"), "{list:#}");
     assert_eq!(setting.answer("side"), "refused");
+    setting.cli().json(&["detach", &target, "--rule", "web"]);
+    setting.eventually("it comes when that is gone", |_| setting.answer("side") == "proxy");
 }
 
 fn a_detached_rule_comes_back_with_the_next_apply(kind: &'static str) {
@@ -367,8 +425,11 @@ fn a_detached_rule_comes_back_with_the_next_apply(kind: &'static str) {
         setting.cli().run(&["attach", &target, "--name", "web", "--match", "tcp:1", "--to", "pass"]);
     assert!(redirector_tests::cli::error(&refused, 1).contains("configuration file"), "{refused}");
     setting.cli().json(&["detach", &target]);
-    // Another container has the engine asked again.
+    // Another container has the engine asked again, and so has itself.
     setting.run_labelled("other", &[]);
+    setting.engine.client(&["stop", "-t", "0", "web"]);
+    setting.engine.client(&["start", "web"]);
+    setting.eventually("both are found", |list| list["discover"][0]["containers"] == 2);
     setting.eventually_only(&["other"]);
     assert_eq!(setting.answer("web"), "refused");
     assert_eq!(setting.apply(&file)["changes"].as_array().map(Vec::len), Some(1));
@@ -411,7 +472,12 @@ fn an_engine_that_is_away_takes_no_rules_along(kind: &'static str) {
     setting.apply(&file);
     let path = setting.write(&file);
     let proxy = Server::here("other");
+    let flow = format!("tcp 192.0.2.1:40000 -> {}", engine.socket_of("web", PORT));
     // Its containers run on.
+    let by_cookie = format!("cookie:{}", setting.list()["namespaces"][0]["cookie"]);
+    let explained = || setting.cli().run(&["explain", &by_cookie, &flow]).success().stdout;
+    let before = explained();
+    assert!(before.contains(&setting.proxy.destination()), "{before}");
     engine.tell("kill");
     setting.eventually("it is said that the engine is away", |list| list["discover"][0]["why"].is_string());
     let text = setting.cli().run(&["list"]).success().stdout;
@@ -421,6 +487,12 @@ fn an_engine_that_is_away_takes_no_rules_along(kind: &'static str) {
     let again = setting.apply(&file);
     assert!(again["warnings"].to_string().contains("as soon as it answers"), "{again:#}");
     assert_eq!(setting.list()["namespaces"].as_array().map(Vec::len), Some(1));
+    // One that says otherwise waits for it. What was there is there meanwhile.
+    let changed = setting.apply(&setting.discover_to("reject"));
+    assert_eq!(changed["changes"][0]["after"]["rule"]["to"], json!(["reject"]), "{changed:#}");
+    assert_eq!(explained(), before);
+    assert_eq!(setting.list()["namespaces"].as_array().map(Vec::len), Some(1));
+    setting.apply(&file);
     // A daemon that starts with the file does not need the engine.
     let waits = Daemon::with(&["--config", &path, &engine.option()]);
     assert_eq!(waits.cli().json(&["list"])["discover"][0]["containers"], 0);

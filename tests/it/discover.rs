@@ -208,14 +208,16 @@ fn what_is_no_answer_takes_no_rules_away() {
         assert_eq!(steered(&daemon), before, "{body}");
     }
     // Containers that cannot be, between one that can.
-    let one = format!(r#"{{"Id":"{}","Names":["/a"],"Labels":{{"on":""}}}}"#, id('1'));
+    let named = |id: &str, names: &str| format!(r#"{{"Id":"{id}","Names":[{names}],"Labels":{{"on":""}}}}"#);
+    let one = named(&id('1'), r#""/a""#);
     let odd = [
         "{}".to_owned(),
-        r#"{"Id":"short","Names":["/x"]}"#.to_owned(),
-        format!(r#"{{"Id":"{}","Names":[]}}"#, id('4')),
-        format!(r#"{{"Id":"{}","Names":["/other/alias"]}}"#, id('5')),
-        format!(r#"{{"Id":"{}","Names":["/\u001b[31mred"]}}"#, id('6')),
-        format!(r#"{{"Id":"{}","Names":["/{}"]}}"#, id('7'), "x".repeat(300)),
+        named("short", r#""/x""#),
+        named(&id('4'), ""),
+        named(&id('5'), r#""/other/alias""#),
+        named(&id('6'), r#""/\u001b[31mred""#),
+        named(&id('7'), &format!(r#""/{}""#, "x".repeat(300))),
+        format!(r#"{{"Id":"{}","Names":["/other"],"Labels":{{"off":""}}}}"#, id('9')),
     ];
     fake.says(Some(("200 OK", format!("[{},{one},{one}]", odd.join(",")))));
     eventually("it answers again", SECOND * 3, || {
@@ -224,7 +226,7 @@ fn what_is_no_answer_takes_no_rules_away() {
     });
     assert_eq!(steered(&daemon), before);
     // One that it names, and then does not know, is nobody's trouble.
-    let ghost = format!(r#"{{"Id":"{}","Names":["/ghost"]}}"#, id('8'));
+    let ghost = named(&id('8'), r#""/ghost""#);
     fake.says(Some(("200 OK", format!("[{one},{ghost}]"))));
     let answer = daemon.cli().json(&["apply", &path]);
     assert!(answer["warnings"].to_string().contains("docker:ghost"), "{answer:#}");

@@ -32,7 +32,7 @@ struct Checked {
     /// What may surprise, in the same way.
     warnings: Vec<Problem>,
     namespaces: usize,
-    /// Labels that containers are looked for by.
+    /// `[[discover]]` tables.
     discover: usize,
     rules: usize,
 }

@@ -66,16 +66,17 @@ pub fn has_rules(labels: &BTreeMap<String, String>) -> bool {
     labels.keys().any(|key| key.starts_with(RULE))
 }
 
-/// The rules that labels of a container say: `redirector.rule.NAME.KEY`, with the keys of a file's rules. `found_by` is not
-/// looked at.
+/// The rules that labels of a container say: `redirector.rule.NAME.KEY`, with the keys of a file's rules. Those that containers
+/// are found by say none.
 ///
 /// # Errors
 ///
 /// All that is wrong with them, each with its label.
-pub fn rules_of(labels: &BTreeMap<String, String>, found_by: &Label) -> Result<Vec<RuleSpec>, Vec<String>> {
+pub fn rules_of(labels: &BTreeMap<String, String>, found_by: &[Label]) -> Result<Vec<RuleSpec>, Vec<String>> {
     let mut rules: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     let mut wrong = Vec::new();
-    let ours = labels.iter().filter(|(key, _)| key.starts_with(OURS) && *key != found_by.key());
+    let says_none = |key: &str| !key.starts_with(RULE) && found_by.iter().any(|label| label.key() == key);
+    let ours = labels.iter().filter(|(key, _)| key.starts_with(OURS) && !says_none(key));
     for (label, text) in ours {
         let read = read(label).and_then(|(name, key)| Ok((name, key, value(key, text)?)));
         match read {
@@ -137,14 +138,16 @@ mod tests {
         of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn found_by() -> Label {
-        "redirector.enable=true".parse().unwrap()
+    fn found_by() -> [Label; 3] {
+        ["redirector.enable=true", "redirector.audit", "redirector.rule.x.match"]
+            .map(|label| label.parse().unwrap())
     }
 
     #[test]
     fn rules_are_read_as_a_file_has_them() {
         let labels = labels(&[
             ("redirector.enable", "true"),
+            ("redirector.audit", "yes"),
             ("org.example.redirector.rule.x.match", "of somebody else"),
             ("redirector.rule.web.v1.match", " tcp:80,443\ttcp:[fd00::/8]:8080 "),
             ("redirector.rule.web.v1.from", "10.0.0.0/8 fd00::/8"),
@@ -196,6 +199,7 @@ mod tests {
             ("redirector.rule.a.hots", "x"),
             ("redirector.rule.a.priority", "high"),
             ("redirector.rule.a.coexist", "maybe"),
+            ("redirector.rule.x.match", "what finds it"),
         ]);
         let wrong = rules_of(&ours, &found_by()).unwrap_err();
         for (label, why) in [
@@ -207,11 +211,12 @@ mod tests {
             ("redirector.rule.a.hots", "unknown field `hots`"),
             ("redirector.rule.a.priority", "not a number"),
             ("redirector.rule.a.coexist", "neither"),
+            ("redirector.rule.x.match", "match `what`"),
         ] {
             let told = |text: &String| text.starts_with(&format!("label `{label}`: ")) && text.contains(why);
             assert_eq!(wrong.iter().filter(|text| told(text)).count(), 1, "{label}: {wrong:#?}");
         }
-        assert_eq!(wrong.len(), 8, "{wrong:#?}");
+        assert_eq!(wrong.len(), 9, "{wrong:#?}");
     }
 
     #[test]

@@ -158,6 +158,12 @@ impl RuleName {
         Self(format!("rule-{number}"))
     }
 
+    /// `found-N`.
+    #[must_use]
+    pub fn found(number: usize) -> Self {
+        Self(format!("found-{number}"))
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

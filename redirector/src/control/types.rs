@@ -173,14 +173,14 @@ pub struct DiscoverView {
     pub rules: String,
     /// Running containers that have the label, as far as the engine has told.
     pub containers: u64,
-    /// Those of them that have no rules for it.
+    /// Those of them that have no rules for it, or not all.
     pub refused: Vec<RefusedView>,
     /// Why the engine tells nothing, a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// A container that has no rules although it has the label.
+/// A container that has no rules, or not all, although it has the label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedView {
     /// By its name.

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Supervisor, Table, blocking, namespace::Namespace, rules::RuleTable};
+use super::{Supervisor, Table, blocking, namespace::Namespace, opening::Sought, rules::RuleTable};
 use crate::{
-    config::RuleName,
+    config::{Container, RuleName},
     control::{Caller, Code, DetachRequest, Detached, Error, SCHEMA},
 };
 
@@ -14,13 +14,28 @@ impl Supervisor {
         caller: Caller,
         request: DetachRequest,
     ) -> Result<Detached, Error> {
-        let DetachRequest { target, rule } = request;
-        let sought = self.seek(&target, caller).await;
+        let sought = self.seek(&request.target, caller).await;
         let mut table = self.table.lock().await;
-        let netns = match sought.find(&table) {
+        let found = self.follows.discovered();
+        let detached = self.detach_sought(&mut table, sought, request).await;
+        // What was found stays away until the next file.
+        let is_gone = |container: &Container, name: &RuleName| self.follows.get(container, name).is_none();
+        let gone = found.into_iter().filter(|(container, name, _)| is_gone(container, name));
+        self.discovery.detached(gone.map(|(_, name, followed)| (followed.id, name)));
+        detached
+    }
+
+    async fn detach_sought(
+        &self,
+        table: &mut Table,
+        sought: Sought,
+        request: DetachRequest,
+    ) -> Result<Detached, Error> {
+        let DetachRequest { target, rule } = request;
+        let netns = match sought.find(table) {
             Ok(netns) => netns,
             Err(error) => {
-                return self.stop_following(&mut table, &target, rule.as_ref()).await?.ok_or(error);
+                return self.stop_following(table, &target, rule.as_ref()).await?.ok_or(error);
             }
         };
         let current = Arc::clone(&netns.published.load().current);
@@ -32,11 +47,11 @@ impl Supervisor {
             Some(name) => {
                 let none =
                     || Error::new(Code::NotFound, format!("rule `{name}`: `{target}` has no such rule"));
-                return self.stop_following(&mut table, &target, Some(&name)).await?.ok_or_else(none);
+                return self.stop_following(table, &target, Some(&name)).await?.ok_or_else(none);
             }
         };
-        let steered = self.remove_rules(&mut table, &netns, &gone).await?;
-        if is_all && let Some(others) = self.stop_following(&mut table, &target, None).await? {
+        let steered = self.remove_rules(table, &netns, &gone).await?;
+        if is_all && let Some(others) = self.stop_following(table, &target, None).await? {
             // Those that could not come here.
             gone.extend(others.rules);
         }
@@ -59,6 +74,20 @@ impl Supervisor {
         netns: &Arc<Namespace>,
         gone: &[RuleName],
     ) -> Result<bool, Error> {
+        let is_left = self.take_out(table, netns, gone).await?;
+        if !is_left {
+            self.let_go(netns).await;
+        }
+        Ok(is_left)
+    }
+
+    /// The same, but for the end of steering, which is for the caller to see to.
+    pub(super) async fn take_out(
+        &self,
+        table: &mut Table,
+        netns: &Arc<Namespace>,
+        gone: &[RuleName],
+    ) -> Result<bool, Error> {
         let current = Arc::clone(&netns.published.load().current);
         let rest: Vec<_> =
             current.rules().iter().filter(|state| !gone.contains(&state.rule.name)).cloned().collect();
@@ -66,7 +95,6 @@ impl Supervisor {
             table.remove(&netns.cookie);
             self.follows.forget(netns.cookie, gone);
             self.follows.look_at_namesakes(gone);
-            self.let_go(netns).await;
             return Ok(false);
         }
         let changed = Arc::clone(netns);

@@ -1,7 +1,7 @@
 //! From what a user names to namespaces. All of it before the lock: neither a container engine nor a name server that
 //! does not answer may hold up other changes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Supervisor, Table, blocking,
@@ -26,6 +26,17 @@ pub(super) enum Missing {
     Refused,
     /// A rule that is down until the destination is there: nobody is there to mend it.
     Down,
+}
+
+/// How long a destination is looked for whose rule can as well be down until it is there.
+const BRIEFLY: Duration = Duration::from_secs(1);
+
+/// Waits for an answer; not for long where it can come later, too.
+async fn soon<T>(missing: Missing, answer: impl Future<Output = T>) -> Option<T> {
+    match missing {
+        Missing::Refused => Some(answer.await),
+        Missing::Down => tokio::time::timeout(BRIEFLY, answer).await.ok(),
+    }
 }
 
 /// Where a target led to.
@@ -87,21 +98,22 @@ impl Supervisor {
     ) -> Result<Whereabouts, Error> {
         match &spec.to[..] {
             [destination @ Destination::Host { host: Host::Name(name), .. }] => {
-                let resolver = match (Resolver::new(name).await, missing) {
-                    (Ok(resolver), _) => resolver,
-                    (Err(_), Missing::Down) => Resolver::unresolved(name),
-                    (Err(source), Missing::Refused) => {
+                let resolver = match (soon(missing, Resolver::new(name)).await, missing) {
+                    (Some(Ok(resolver)), _) => resolver,
+                    (Some(Err(source)), Missing::Refused) => {
                         let message = format!("destination `{destination}`: resolve `{name}`: {source}");
                         return Err(Error::new(Code::Failed, message));
                     }
+                    _ => Resolver::unresolved(name),
                 };
                 Ok(Whereabouts { resolver: Some(resolver), ..Whereabouts::default() })
             }
             [destination @ Destination::Inside { target, .. }] => {
-                let location = match (self.locate(destination, target, caller).await, missing) {
-                    (Ok(location), _) => Some(location),
-                    (Err(_), Missing::Down) => None,
-                    (Err(error), Missing::Refused) => return Err(error),
+                let located = soon(missing, self.locate(destination, target, caller)).await;
+                let location = match (located, missing) {
+                    (Some(Ok(location)), _) => Some(location),
+                    (Some(Err(error)), Missing::Refused) => return Err(error),
+                    _ => None,
                 };
                 let elsewhere = Elsewhere::new(target.clone(), self.opener.clone(), &self.remotes, location);
                 Ok(Whereabouts { elsewhere: Some(elsewhere), ..Whereabouts::default() })

@@ -11,7 +11,9 @@ mod processes;
 mod watch;
 mod witness;
 
-pub use engines::{ContainerId, EngineError, EngineSockets, Engines, Events, Happened, Labelled, Labels};
+pub use engines::{
+    ContainerId, EngineError, EngineSockets, Engines, Events, Happened, HeldEngine, Labelled, Labels,
+};
 pub use open::{Caller, OpenNetns, TargetError, open};
 pub use opener::Opener;
 pub use watch::Watch;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{names::name_each, namespace::named};
+use super::namespace::named;
 use crate::config::{Engine, Label, Rule, RuleSpec};
 
 /// One `[[discover]]`: every container with a label has rules for as long as it runs.
@@ -19,7 +19,7 @@ pub struct DiscoverSpec {
     /// Rules that labels of a container's image say count as well. Whoever made the image has said them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub image_labels: bool,
-    /// The rules of each of them. Where there are none, its labels say its rules.
+    /// The rules of each of them; one without a name is `found-N`. Where there are none, its labels say its rules.
     #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleSpec>,
 }
@@ -58,22 +58,14 @@ impl DiscoverSpec {
         named(&self.rules)
     }
 
-    /// Gives `rule-N` to each rule without a name. Gives those whose name one before has, and why that is wrong.
-    pub(super) fn name_rules(&mut self) -> Vec<(usize, String)> {
-        let twice = name_each(&mut self.rules.iter_mut().collect::<Vec<_>>());
-        let why = |name| format!("rule `{name}`: this `[[discover]]` has a rule of that name already");
-        twice.into_iter().map(|(rule, name)| (rule, why(name))).collect()
-    }
-
-    /// Gives `rule-N` to each rule without a name. What is wrong: of which rule, and why.
-    pub fn check(&mut self) -> Vec<(Option<usize>, String)> {
-        let flaw = self.flaw().map(|(_, why)| (None, why));
-        let twice = self.name_rules().into_iter().map(|(rule, why)| (Some(rule), why));
-        let of_rules = self.rules.iter().enumerate().flat_map(|(index, rule)| {
-            let flaws = rule.flaws().into_iter().map(|flaw| flaw.text);
-            flaws.chain(rule.cannot_follow()).map(move |why| (Some(index), why))
-        });
-        flaw.into_iter().chain(twice).chain(of_rules).collect()
+    /// All that is wrong with it, names of rules apart.
+    pub fn flaws(&self) -> impl Iterator<Item = String> {
+        let own = self.flaw().map(|(_, why)| why);
+        let of_rules = self
+            .rules
+            .iter()
+            .flat_map(|rule| rule.flaws().into_iter().map(|flaw| flaw.text).chain(rule.cannot_follow()));
+        own.into_iter().chain(of_rules)
     }
 
     /// What is wrong with it, its rules apart, by key.

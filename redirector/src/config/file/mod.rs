@@ -16,7 +16,7 @@ pub use self::{
     daemon::{DaemonOptions, LogFormat},
     discover::{DiscoverSpec, Selector},
     export::to_toml,
-    names::name_rules,
+    names::{name_found_rules, name_rules},
     namespace::NamespaceSpec,
     place::{Place, Problem},
     schema::schema,
@@ -90,7 +90,10 @@ impl ConfigFile {
             reader.report(place, why, None);
         }
         let discover = discover.into_iter().filter_map(|table| reader.discover(table));
-        let (discover, discover_places): (Vec<_>, Vec<_>) = discover.unzip();
+        let (mut discover, discover_places): (Vec<_>, Vec<Places>) = discover.unzip();
+        for (index, rule, why) in name_found_rules(&mut discover) {
+            reader.report(discover_places[index].rules[rule], why, None);
+        }
         Self { daemon, namespaces: specs, discover, places, discover_places }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::NamespaceSpec;
+use super::{DiscoverSpec, NamespaceSpec};
 use crate::config::{RuleName, RuleSpec, Target};
 
 /// Rules that have names of their own, and which of which namespace each is.
@@ -23,7 +23,7 @@ pub fn name_rules(specs: &mut [NamespaceSpec]) -> Vec<(usize, usize, String)> {
     }
     let mut twice = Vec::new();
     for (target, Group { mut rules, places }) in groups {
-        for (index, name) in name_each(&mut rules) {
+        for (index, name) in name_each(&mut rules, RuleName::numbered) {
             let (namespace, rule) = places[index];
             let why = format!("rule `{name}`: `{target}` has a rule of that name already");
             twice.push((namespace, rule, why));
@@ -33,8 +33,27 @@ pub fn name_rules(specs: &mut [NamespaceSpec]) -> Vec<(usize, usize, String)> {
     twice
 }
 
-/// Gives `rule-N` to each rule without a name, N the lowest that none of them has. Gives those whose name one before has.
-pub(super) fn name_each(rules: &mut [&mut RuleSpec]) -> Vec<(usize, RuleName)> {
+/// Gives `found-N` to each rule without a name, N the lowest that no rule for found containers has: one container may be found
+/// several times. Gives the rules whose name another of their discover has: which of which, and why that is wrong.
+pub fn name_found_rules(specs: &mut [DiscoverSpec]) -> Vec<(usize, usize, String)> {
+    let mut twice = Vec::new();
+    for (discover, spec) in specs.iter().enumerate() {
+        let mut taken = HashSet::new();
+        for (rule, name) in
+            spec.rules.iter().enumerate().filter_map(|(rule, spec)| Some((rule, spec.name.as_ref()?)))
+        {
+            if !taken.insert(name) {
+                let why = format!("rule `{name}`: this `[[discover]]` has a rule of that name already");
+                twice.push((discover, rule, why));
+            }
+        }
+    }
+    name_each(&mut specs.iter_mut().flat_map(|spec| &mut spec.rules).collect::<Vec<_>>(), RuleName::found);
+    twice
+}
+
+/// Gives a name to each rule without one, with the lowest number that none of them has. Gives those whose name one before has.
+fn name_each(rules: &mut [&mut RuleSpec], numbered: impl Fn(usize) -> RuleName) -> Vec<(usize, RuleName)> {
     let (mut taken, mut twice) = (HashSet::new(), Vec::new());
     for (index, name) in
         rules.iter().enumerate().filter_map(|(index, rule)| Some((index, rule.name.clone()?)))
@@ -45,10 +64,10 @@ pub(super) fn name_each(rules: &mut [&mut RuleSpec]) -> Vec<(usize, RuleName)> {
     }
     let mut next = 1;
     for rule in rules.iter_mut().filter(|rule| rule.name.is_none()) {
-        while !taken.insert(RuleName::numbered(next)) {
+        while !taken.insert(numbered(next)) {
             next += 1;
         }
-        rule.name = Some(RuleName::numbered(next));
+        rule.name = Some(numbered(next));
     }
     twice
 }

@@ -193,20 +193,17 @@ impl<'a> Reader<'a> {
         spec.map(|spec| (NamespaceSpec { rules: read, ..spec }, Places { own, rules }))
     }
 
-    /// One discover and its rules, each with a name.
+    /// One discover and its rules.
     pub(super) fn discover(&mut self, mut value: Value<'a>) -> Option<(DiscoverSpec, Places)> {
         let begin = value.span().start;
         let (rules, _) = self.rules_of("discover", &mut value);
         let mut table = Table::new(value);
         let spec: DiscoverSpec = self.read(&mut table, "discover")?;
         let (read, rules) = self.rules(rules, RuleSpec::cannot_follow);
-        let mut spec = DiscoverSpec { rules: read, ..spec };
+        let spec = DiscoverSpec { rules: read, ..spec };
         let is_sound = table.damaged.is_empty() && !self.is_broken(begin);
         if let Some((key, why)) = spec.flaw().filter(|_| is_sound) {
             self.report_at(table.at(key, None), why, None);
-        }
-        for (rule, why) in spec.name_rules() {
-            self.report(rules[rule], why, None);
         }
         Some((spec, Places { own: self.lines.place(begin), rules }))
     }

@@ -85,7 +85,7 @@ impl Supervisor {
                 Ok(One::Other(part, netns, switch)) => made.other.push((part, netns, switch)),
                 Ok(One::Ending(netns)) => made.ending.push(netns),
                 Ok(One::Same(part)) => made.same.push(part),
-                Err(error) => failure = Some(error),
+                Err(error) => failure = Some(worse(failure, error)),
             }
         }
         match failure {
@@ -107,12 +107,14 @@ impl Supervisor {
         match (part.netns.clone(), part.found.take()) {
             (Some(netns), found) => {
                 let switch = prepare(&netns, &part, found.map(|found| found.fd), rules).await;
-                let switch = switch.inspect_err(|_| netns.let_go_of_black_hole())?;
+                let switch = switch.inspect_err(|_| netns.let_go_of_black_hole());
+                let switch = switch.map_err(|error| part.blame(error))?;
                 Ok(One::Other(part, netns, switch))
             }
             (None, Some(found)) => {
-                let ready =
-                    self.make(&part.target, found, rules, part.foreign.clone().unwrap_or_default()).await?;
+                let foreign = part.foreign.clone().unwrap_or_default();
+                let ready = self.make(&part.target, found, rules, foreign).await;
+                let ready = ready.map_err(|error| part.blame(error))?;
                 Ok(One::New(part, ready))
             }
             (None, None) => Ok(One::Same(part)),
@@ -134,7 +136,7 @@ impl Supervisor {
                 Ok(back) => done.other.push((part, netns, back)),
                 Err(error) => {
                     netns.let_go_of_black_hole();
-                    failure = Some(error);
+                    failure = Some(worse(failure, part.blame(error)));
                 }
             }
         }
@@ -144,7 +146,7 @@ impl Supervisor {
         {
             match self.start_steering(&part.target, &ready).await {
                 Ok(()) => done.new.push((part, ready.netns)),
-                Err(error) => failure = Some(error),
+                Err(error) => failure = Some(part.blame(error)),
             }
         }
         let Some(failure) = failure else { return Ok((done, same)) };
@@ -156,6 +158,18 @@ impl Supervisor {
         }
         undo(Made { new: new.collect(), ..Made::default() }).await;
         Err(failure)
+    }
+}
+
+/// Of two failures the one that is not only of what was found, else both.
+fn worse(before: Option<Error>, error: Error) -> Error {
+    match before {
+        Some(before) if before.problems.is_empty() => before,
+        Some(before) if !error.problems.is_empty() => {
+            let problems = [before.problems, error.problems.clone()].concat();
+            Error { problems, ..error }
+        }
+        _ => error,
     }
 }
 

@@ -26,7 +26,7 @@ use super::{Supervisor, attach::HostNetns, opening::Missing, rules::Whereabouts}
 use crate::{
     config::{
         Container, Prune, Rule,
-        file::{DiscoverSpec, NamespaceSpec, name_rules},
+        file::{DiscoverSpec, NamespaceSpec, name_found_rules, name_rules},
     },
     control::{Applied, ApplyRequest, Caller, Code, DiscoverChange, Error, Refusal, SCHEMA},
     target::ContainerId,
@@ -85,7 +85,7 @@ impl Supervisor {
         check_discover(&mut discover)?;
         let _turn = self.discovery.turn(&discover).await;
         let (found, deaf) = self.gather_all(&discover).await;
-        let mut request = Request::new(namespaces, (prune, dry_run), found);
+        let mut request = Request::new(namespaces, (prune, dry_run), (found, &deaf));
         let mut is_outdated = false;
         let mut applied = loop {
             match self.try_apply(caller, &request, &discover).await {
@@ -96,9 +96,9 @@ impl Supervisor {
                 Err(Unplanned::Refused(error)) => request.set_aside(error)?,
             }
         };
-        let deaf =
-            deaf.iter().map(|why| format!("{why}; its containers are looked for as soon as it answers"));
-        let of_found = request.warnings();
+        let of_found = request.warnings(&deaf);
+        let deaf = deaf.values();
+        let deaf = deaf.map(|why| format!("{why}; its containers are looked for as soon as it answers"));
         let mut warnings: Vec<_> = deaf.chain(of_found).chain(applied.warnings).collect();
         as_many_as_are_read(&mut warnings);
         applied.warnings = warnings;
@@ -135,7 +135,7 @@ impl Supervisor {
         };
         if !request.dry_run {
             self.commit(&mut table, plan).await?;
-            self.discovery.replace(discover.to_vec(), request.placed());
+            self.discovery.replace(discover.to_vec(), request.own.clone(), request.found.clone());
             // Whoever listens to an engine may have to begin, or may stop.
             self.follows.look_at([]);
             tracing::info!(changes = applied.changes.len(), unchanged = applied.unchanged, "apply");
@@ -187,9 +187,10 @@ fn discover_changes(before: &[DiscoverSpec], after: &[DiscoverSpec]) -> Vec<Disc
 
 /// Whether each discover can be meant; the rules without a name get one.
 fn check_discover(specs: &mut [DiscoverSpec]) -> Result<(), Error> {
-    let flaws = specs.iter_mut().flat_map(|spec| spec.check().into_iter().map(|(_, why)| why));
+    let twice = name_found_rules(specs).into_iter().map(|(.., why)| why);
+    let flaws = specs.iter().flat_map(DiscoverSpec::flaws);
     // A file has had its own told, each with its place.
-    match flaws.collect::<Vec<_>>().into_iter().next() {
+    match twice.chain(flaws).next() {
         None => Ok(()),
         Some(why) => Err(Error::new(Code::Usage, why)),
     }

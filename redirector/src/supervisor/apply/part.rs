@@ -32,8 +32,10 @@ pub(super) struct Plan {
 /// What becomes other in one namespace.
 pub(super) struct Part {
     pub(super) target: Target,
-    /// The first of the file that means it.
+    /// What is to blame where it cannot be: what has been found last, else the first that means it.
     pub(super) entry: Option<usize>,
+    /// What was found by a label there, and can be left out.
+    pub(super) blamed: Option<usize>,
     /// `None` where it is not steered yet.
     pub(super) netns: Option<Arc<Namespace>>,
     /// `None` where the file does not want anything.
@@ -54,6 +56,14 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// Why it cannot be, as a problem of what was found there.
+    pub(super) fn blame(&self, error: Error) -> Error {
+        match self.blamed {
+            Some(entry) => Error { problems: vec![refusal(entry, None, error.clone())], ..error },
+            None => error,
+        }
+    }
+
     pub(super) fn keep(&mut self, state: Arc<RuleState>) {
         self.kept.push(Arc::clone(&state));
         self.rules.push(state);

@@ -23,6 +23,7 @@ pub(super) struct There {
 }
 
 /// An entry whose container is not running: its rules wait.
+#[derive(Clone)]
 pub(super) struct Waits {
     pub(super) entry: usize,
     pub(super) container: Container,
@@ -72,11 +73,8 @@ impl Supervisor {
     async fn look_at(&self, caller: Caller, entry: usize, request: &Request) -> Result<Led, Error> {
         let spec = &request.namespaces[entry];
         let target = &spec.target;
-        if let (Some(id), Some(why), Target::Container(container)) =
-            (request.discovered(entry), request.is_set_aside(entry), target)
-        {
-            let (container, id, why) = (container.clone(), id.clone(), why.to_owned());
-            return Ok(Led::Waits(Waits { entry, container, id, why }));
+        if let Some(waits) = request.waits(entry) {
+            return Ok(Led::Waits(waits));
         }
         let opened = match self.open_unless_steered(target, caller).await {
             Ok(Some(opened)) => opened,

@@ -1,6 +1,7 @@
 //! What a file changes, compared with what is there.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     os::fd::AsFd as _,
     sync::Arc,
@@ -40,6 +41,8 @@ pub(super) struct Planner<'a> {
     /// A rule whose destination was not looked up, because it was there then.
     outdated: Option<RuleName>,
     pub(super) plan: Plan,
+    /// Rules that stay where they are although they wait.
+    pub(super) left: RefCell<HashSet<(NetnsCookie, RuleName)>>,
 }
 
 pub(super) fn state(rule: crate::config::RuleSpec, follows: Option<&Container>) -> control::RuleState {
@@ -84,6 +87,7 @@ impl<'a> Planner<'a> {
             refused: Vec::new(),
             outdated: None,
             plan: Plan::default(),
+            left: RefCell::default(),
         }
     }
 
@@ -114,6 +118,12 @@ impl<'a> Planner<'a> {
         refused: Vec<Refusal>,
     ) -> Result<Plan, Unplanned> {
         self.refused = refused;
+        let of_entries = waits.into_iter().flat_map(|waits| {
+            let rules: Vec<_> = self.request.wanted_by(waits.entry, None).collect();
+            rules.into_iter().map(move |rule| (waits.clone(), rule))
+        });
+        let mut waiting: Vec<_> = of_entries.collect();
+        waiting.extend(self.request.waiting_rules());
         let mut looked_at = HashSet::new();
         let mut places: HashSet<(Container, RuleName)> = HashSet::new();
         for there in there {
@@ -126,12 +136,8 @@ impl<'a> Planner<'a> {
             for one in &wanted {
                 self.refuse_to_take_over(Some(there.found.cookie), one);
             }
-            self.compare(there, &wanted, &mut whereabouts);
+            self.compare(there, (&wanted, &waiting), &mut whereabouts);
         }
-        let waiting: Vec<_> = waits
-            .iter()
-            .flat_map(|waits| self.request.wanted_by(waits.entry, None).map(move |one| (waits, one)))
-            .collect();
         let mut others: Vec<_> =
             self.table.values().filter(|netns| !looked_at.contains(&netns.cookie)).collect();
         others.sort_by_key(|netns| (netns.target.to_string(), netns.cookie.0));
@@ -149,12 +155,19 @@ impl<'a> Planner<'a> {
     }
 
     /// One namespace that the file means.
-    fn compare(&mut self, there: There, wanted: &[Wanted], whereabouts: &mut HashMap<At, Whereabouts>) {
+    fn compare(
+        &mut self,
+        there: There,
+        (wanted, waiting): (&[Wanted], &[(Waits, Wanted)]),
+        whereabouts: &mut HashMap<At, Whereabouts>,
+    ) {
         let There { target, mut found, entries } = there;
         let netns = self.table.get(&found.cookie).cloned();
         let current = netns.iter().flat_map(|netns| netns.published.load().current.rules().to_vec());
         let current: Vec<_> = current.collect();
-        let (part_diff, cookie) = (self.diff(found.cookie, &current, wanted), found.cookie);
+        let (mut part_diff, cookie) = (self.diff(found.cookie, &current, wanted), found.cookie);
+        let stays = part_diff.remove.extract_if(.., |have| self.stays(cookie, &current[*have], waiting));
+        part_diff.leave.extend(stays.collect::<Vec<_>>());
         for (have, want) in &part_diff.clash {
             self.refuse_clash(&target, &current[*have], &wanted[*want]);
         }
@@ -171,6 +184,7 @@ impl<'a> Planner<'a> {
             foreign: is_other.then(|| foreign_programs(netns.as_deref(), &found)),
             target,
             entry: last_found.or(entries.first().map(|(entry, _)| *entry)),
+            blamed: last_found,
             is_other,
             rules: Vec::new(),
             table: None,
@@ -249,6 +263,13 @@ impl<'a> Planner<'a> {
             if self.refused.iter().any(is_it) {
                 return None;
             }
+            if self.request.discovered(wanted.at.0).is_some() {
+                // Containers come and go, and that is no reason to refuse a file.
+                let message =
+                    format!("rule `{}`: its container was started again meanwhile", wanted.rule.name);
+                self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), Error::new(Code::Failed, message)));
+                return None;
+            }
             self.outdated = Some(wanted.rule.name.clone());
             return None;
         };
@@ -311,24 +332,32 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Whether a rule stays in a namespace until the one that waits for its container can come.
+    fn stays(&self, at: NetnsCookie, there: &RuleState, waiting: &[(Waits, Wanted)]) -> bool {
+        let owners = self.owners(at, &there.rule.name);
+        let stays = waiting.iter().any(|(waits, one)| {
+            // That of a container that was found is changed when it can be.
+            let may_stay = one.rule.is_like(&there.rule) || self.request.discovered(waits.entry).is_some();
+            one.rule.name == there.rule.name
+                && may_stay
+                && one.containers().any(|container| owners.contains(container))
+        });
+        if stays {
+            self.left.borrow_mut().insert((at, there.rule.name.clone()));
+        }
+        stays
+    }
+
     /// A namespace that the file does not mean, unless its container is not running and it lives on.
-    fn compare_unnamed(&mut self, netns: &Arc<Namespace>, waiting: &[(&Waits, Wanted)]) {
+    fn compare_unnamed(&mut self, netns: &Arc<Namespace>, waiting: &[(Waits, Wanted)]) {
         let current = netns.published.load().current.rules().to_vec();
-        let stays = |state: &RuleState| {
-            let owners = self.owners(netns.cookie, &state.rule.name);
-            waiting.iter().any(|(_, one)| {
-                one.rule.name == state.rule.name
-                    && one.rule.is_like(&state.rule)
-                    && one.containers().any(|container| owners.contains(container))
-            })
-        };
         let goes = |state: &RuleState| match state.origin() {
             Origin::File => true,
             Origin::Api => self.request.prune == Prune::Api,
             Origin::Lease => false,
         };
         let (gone, rules): (Vec<_>, Vec<_>) =
-            current.into_iter().partition(|state| goes(state) && !stays(state));
+            current.into_iter().partition(|state| goes(state) && !self.stays(netns.cookie, state, waiting));
         if gone.is_empty() {
             return;
         }
@@ -346,6 +375,7 @@ impl<'a> Planner<'a> {
         self.plan.parts.push(Part {
             target: netns.target.clone(),
             entry: None,
+            blamed: None,
             netns: Some(Arc::clone(netns)),
             found: None,
             foreign: None,

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Follower, Refusal, Wanted, refuse_if_any};
+use super::{Follower, Refusal, Waits, Wanted, refuse_if_any};
 use crate::{
-    config::{Container, Engine, Prune, RuleName, RuleSpec, Target, file::NamespaceSpec},
+    config::{Container, Engine, Prune, RuleSpec, Target, file::NamespaceSpec},
     control::Error,
-    supervisor::{attach::HostNetns, discover::AllFound},
-    target::ContainerId,
+    supervisor::{
+        attach::HostNetns,
+        discover::{AllFound, Own},
+    },
+    target::{ContainerId, EngineError},
 };
 
 /// All that is wanted.
@@ -18,41 +21,41 @@ pub(super) struct Request {
     pub(super) dry_run: bool,
     /// The containers that were found.
     pub(super) found: AllFound,
+    /// What the file says of containers itself.
+    pub(super) own: Own,
     /// How many are of the file.
     of_file: usize,
     /// Of each of the others: the container.
     ids: Vec<(Engine, ContainerId)>,
-    /// Those of them that cannot be in force now, and why.
-    set_aside: HashMap<usize, String>,
+    /// Of those: rules that cannot be in force now, or all of an entry, and why. They wait.
+    set_aside: HashMap<(usize, Option<usize>), String>,
+    /// Of those: rules that cannot even wait.
+    dropped: HashSet<(usize, usize)>,
 }
 
 impl Request {
+    /// Containers of engines that are `deaf` wait.
     pub(super) fn new(
         mut namespaces: Vec<NamespaceSpec>,
         (prune, dry_run): (Prune, bool),
-        found: AllFound,
+        (found, deaf): (AllFound, &BTreeMap<Engine, EngineError>),
     ) -> Self {
-        let of_file = namespaces.len();
-        // What the file says of a container itself goes before.
-        let own: HashSet<(Container, RuleName)> = namespaces
-            .iter()
-            .filter_map(|spec| Some((spec, container(&spec.target)?)))
-            .flat_map(|(spec, container)| names(&spec.rules).map(move |name| (container.clone(), name)))
-            .collect();
-        let mut ids = Vec::new();
+        let (of_file, own) = (namespaces.len(), Own::of(&namespaces));
+        let (mut ids, mut set_aside) = (Vec::new(), HashMap::new());
         let all =
             found.iter().flat_map(|(engine, found)| found.iter().map(move |(id, one)| (*engine, id, one)));
         for (engine, id, one) in all {
-            let rules = one.rules.iter().map(|(_, rule)| rule.clone());
-            let is_own = |rule: &RuleSpec| {
-                rule.name.clone().is_some_and(|name| own.contains(&(one.container.clone(), name)))
-            };
-            let rules: Vec<_> = rules.filter(|rule| !is_own(rule)).collect();
+            if let Some(why) = deaf.get(&engine) {
+                set_aside.insert((namespaces.len(), None), why.to_string());
+            }
+            let is_own =
+                |rule: &RuleSpec| rule.name.as_ref().is_some_and(|name| own.has(&one.container, id, name));
+            let rules = one.rules.iter().map(|(_, rule)| rule.clone()).filter(|rule| !is_own(rule)).collect();
             let target = Target::Container(one.container.clone());
             namespaces.push(NamespaceSpec { target, follow: None, host_netns: false, rules });
             ids.push((engine, id.clone()));
         }
-        Self { namespaces, prune, dry_run, found, of_file, ids, set_aside: HashMap::new() }
+        Self { namespaces, prune, dry_run, found, own, of_file, ids, set_aside, dropped: HashSet::new() }
     }
 
     /// The container that an entry is about, where it was found by a label.
@@ -60,52 +63,98 @@ impl Request {
         self.ids.get(entry.checked_sub(self.of_file)?).map(|(_, id)| id)
     }
 
-    /// Why an entry is not to be in force now.
-    pub(super) fn is_set_aside(&self, entry: usize) -> Option<&str> {
-        self.set_aside.get(&entry).map(String::as_str)
+    /// What an entry waits for, if it is not to be in force now.
+    pub(super) fn waits(&self, entry: usize) -> Option<Waits> {
+        self.waits_for(entry, self.set_aside.get(&(entry, None))?)
     }
 
-    /// Nothing that is wrong with a container that was found keeps others from having their rules. Gives what is wrong with
-    /// the file itself.
+    fn waits_for(&self, entry: usize, why: &str) -> Option<Waits> {
+        let (id, container) = (self.discovered(entry)?.clone(), container(&self.namespaces[entry])?.clone());
+        Some(Waits { entry, container, id, why: why.to_owned() })
+    }
+
+    /// Single rules that are not to be in force now.
+    pub(super) fn waiting_rules(&self) -> Vec<(Waits, Wanted)> {
+        let rules = self.set_aside.iter().filter_map(|(at, why)| Some((at.0, at.1?, why)));
+        let mut rules: Vec<_> = rules
+            .filter(|(entry, rule, _)| {
+                !self.set_aside.contains_key(&(*entry, None)) && !self.dropped.contains(&(*entry, *rule))
+            })
+            .collect();
+        rules.sort_unstable();
+        let wanted = |(entry, rule, why): (usize, usize, &String)| {
+            let wanted = self.all_of(entry, None).nth(rule)?;
+            Some((self.waits_for(entry, why)?, wanted))
+        };
+        rules.into_iter().filter_map(wanted).collect()
+    }
+
+    /// Nothing that is wrong with a container that was found keeps others from having their rules.
     ///
     /// # Errors
     ///
-    /// That.
+    /// What is wrong with the file itself.
     pub(super) fn set_aside(&mut self, error: Error) -> Result<(), Error> {
         let (others, of_file): (Vec<Refusal>, Vec<Refusal>) =
             error.problems.iter().cloned().partition(|problem| problem.namespace >= self.of_file);
-        if !of_file.is_empty() || others.is_empty() {
-            return if others.is_empty() { Err(error) } else { refuse_if_any(of_file) };
+        if others.is_empty() {
+            return Err(error);
         }
-        for Refusal { namespace: entry, message, .. } in others {
-            if self.set_aside.insert(entry, message.clone()).is_none() {
-                continue;
-            }
-            // It cannot even wait.
-            self.namespaces[entry].rules.clear();
-            let (engine, id) = &self.ids[entry - self.of_file];
-            let one = self.found.get_mut(engine).and_then(|found| found.get_mut(id));
-            for why in one.into_iter().flat_map(|one| one.by.values_mut()).take(1) {
-                why.push(message.clone());
+        refuse_if_any(of_file)?;
+        let before = (self.set_aside.len(), self.dropped.len());
+        let waited: HashSet<_> = self.set_aside.keys().copied().collect();
+        for Refusal { namespace: entry, rule, message, .. } in others {
+            match rule {
+                Some(rule) if waited.contains(&(entry, Some(rule))) || waited.contains(&(entry, None)) => {
+                    self.drop_rule(entry, rule, message);
+                }
+                _ => drop(self.set_aside.insert((entry, rule), message)),
             }
         }
-        Ok(())
+        // Each time there is less that can be wrong.
+        if before == (self.set_aside.len(), self.dropped.len()) { Err(error) } else { Ok(()) }
     }
 
-    /// What is wrong with containers that were found, a sentence each.
-    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+    fn drop_rule(&mut self, entry: usize, rule: usize, why: String) {
+        self.dropped.insert((entry, rule));
+        let (engine, id) = &self.ids[entry - self.of_file];
+        let one = self.found.get_mut(engine).and_then(|found| found.get_mut(id));
+        let name = &self.namespaces[entry].rules[rule].name;
+        if let Some(one) = one
+            && let Some((by, _)) = one.rules.iter().find(|(_, rule)| rule.name == *name)
+        {
+            one.by.entry(*by).or_default().push(why);
+        }
+    }
+
+    /// What is wrong with containers that were found, a sentence each; that their engine does not answer apart.
+    pub(super) fn warnings(&self, deaf: &BTreeMap<Engine, EngineError>) -> Vec<String> {
         let all = self.found.values().flat_map(BTreeMap::values);
         let wrong =
             all.flat_map(|one| one.by.values().flatten().map(move |why| format!("{}: {why}", one.container)));
-        let aside = self.set_aside.iter().filter(|(entry, _)| !self.namespaces[**entry].rules.is_empty());
-        let aside = aside.map(|(entry, why)| format!("{}: waits: {why}", self.namespaces[*entry].target));
-        wrong.chain(aside)
+        let is_told =
+            |at: &(usize, Option<usize>)| at.1.is_some_and(|rule| self.dropped.contains(&(at.0, rule)));
+        let is_deaf = |entry: usize| deaf.contains_key(&self.ids[entry - self.of_file].0);
+        let aside = self.set_aside.iter().filter(|(at, _)| !(is_told(at) || at.1.is_none() && is_deaf(at.0)));
+        let mut aside: Vec<_> =
+            aside.map(|(at, why)| format!("{}: waits: {why}", self.namespaces[at.0].target)).collect();
+        aside.sort();
+        wrong.chain(aside).collect()
     }
 
-    /// The rules that one entry wants, and the container that it leads to.
+    /// The rules that one entry wants to be in force, or to wait, and the container that it leads to.
     pub(super) fn wanted_by(&self, entry: usize, id: Option<&ContainerId>) -> impl Iterator<Item = Wanted> {
+        let is_whole = self.set_aside.contains_key(&(entry, None));
+        self.all_of(entry, id).filter(move |wanted| {
+            let (entry, rule) = wanted.at;
+            !self.dropped.contains(&(entry, rule))
+                && (is_whole || !self.set_aside.contains_key(&(entry, Some(rule))))
+        })
+    }
+
+    fn all_of(&self, entry: usize, id: Option<&ContainerId>) -> impl Iterator<Item = Wanted> {
         let spec = &self.namespaces[entry];
-        let container = container(&spec.target).filter(|_| spec.follows()).cloned();
+        let container = container(spec).filter(|_| spec.follows()).cloned();
         let host_netns = if spec.host_netns { HostNetns::Allowed } else { HostNetns::Refused };
         let (id, discovered) = (id.cloned(), self.discovered(entry).is_some());
         spec.rules().enumerate().map(move |(rule, spec)| {
@@ -114,25 +163,11 @@ impl Request {
             Wanted { at: (entry, rule), rule: spec, follows: follower.into_iter().collect(), host_netns }
         })
     }
-
-    /// The containers that were found, each with the rules that follow it from now on.
-    pub(super) fn placed(&self) -> AllFound {
-        let mut found = self.found.clone();
-        for ((engine, id), spec) in self.ids.iter().zip(&self.namespaces[self.of_file..]) {
-            let one = found.get_mut(engine).and_then(|found| found.get_mut(id));
-            one.into_iter().for_each(|one| one.placed = names(&spec.rules).collect());
-        }
-        found
-    }
 }
 
-fn container(target: &Target) -> Option<&Container> {
-    match target {
+fn container(spec: &NamespaceSpec) -> Option<&Container> {
+    match &spec.target {
         Target::Container(container) => Some(container),
         _ => None,
     }
-}
-
-fn names(rules: &[RuleSpec]) -> impl Iterator<Item = RuleName> {
-    rules.iter().filter_map(|rule| rule.name.clone())
 }

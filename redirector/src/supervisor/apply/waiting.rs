@@ -16,7 +16,7 @@ impl Planner<'_> {
     /// Rules whose container is not running, and rules that waited and shall not any more.
     pub(super) fn compare_waiting(
         &mut self,
-        waiting: Vec<(&Waits, Wanted)>,
+        waiting: Vec<(Waits, Wanted)>,
         places: &mut HashSet<(Container, RuleName)>,
     ) {
         for (_, one) in &waiting {
@@ -31,14 +31,17 @@ impl Planner<'_> {
             match before {
                 Some(before) if before.spec == spec => self.plan.unchanged += 1,
                 before => {
-                    let before = before.map(|before| state(before.spec.clone(), Some(container)));
-                    let after = state(spec.clone(), Some(container));
+                    let before = before.map(|before| state(before.spec.clone(), Some(&container)));
+                    let after = state(spec.clone(), Some(&container));
                     self.change(&Target::Container(container.clone()), nowhere, before, Some(after));
                 }
             }
-            let (id, at) = before.map_or((id.clone(), None), |before| (before.id.clone(), before.at));
-            let (host_netns, origin, why) = (one.host_netns, Origin::File, why.clone());
-            let discovered = self.request.discovered(*entry).is_some();
+            let is_left = |at: &NetnsCookie| self.left.borrow().contains(&(*at, key.1.clone()));
+            let at = before.and_then(|before| before.at).filter(is_left);
+            let discovered = self.request.discovered(entry).is_some();
+            // That a name has gone to another container is told when that runs.
+            let named = before.filter(|_| !discovered).map(|before| before.id.clone());
+            let (id, host_netns, origin) = (named.unwrap_or(id), one.host_netns, Origin::File);
             let followed = Followed { spec, host_netns, origin, id, at, why, discovered };
             self.plan.followed.push((key.0.clone(), key.1.clone(), followed));
             places.insert(key);

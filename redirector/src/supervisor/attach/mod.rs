@@ -27,7 +27,7 @@ use super::{
     follow::Follow,
     namespace::Namespace,
     opening::Missing,
-    rules::{RuleState, RuleTable},
+    rules::{RuleState, RuleTable, Whereabouts},
 };
 use crate::{
     config::{Origin, RuleSpec, Target},
@@ -105,6 +105,8 @@ impl Supervisor {
             return Err(Error::new(Code::Usage, why).with_hint("name its namespace, or its container"));
         }
         self.can_tell_interfaces(&spec)?;
+        // Before the namespace is held: whoever is asked may not answer.
+        let whereabouts = self.whereabouts(&spec, caller, Missing::Refused).await?;
         let opened = match self.open_unless_steered(&target, caller).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -116,8 +118,6 @@ impl Supervisor {
                     let hint = "start it; with `--follow` the rule waits until it runs";
                     return Err(Error::from(error).with_hint(hint));
                 }
-                // Whatever is wrong with its destination is wrong now.
-                self.whereabouts(&spec, caller, Missing::Refused).await?;
                 let why = (id.clone(), error.to_string());
                 return self.wait_for(container, why, (spec, host_netns), dry_run).await;
             }
@@ -125,13 +125,14 @@ impl Supervisor {
         let follow = if follow { Follow::Begin } else { Follow::Not };
         let how = if dry_run { How::DryRun } else { How::Rule(follow) };
         let wanted = Wanted { target, spec, host_netns, how, origin: Origin::Api };
-        Ok(self.put_into(caller, wanted, opened).await?.answer)
+        Ok(self.put_into(wanted, opened, whereabouts).await?.answer)
     }
 
     /// Opens what is wanted and puts a rule into force there.
     pub(super) async fn put(&self, caller: Caller, wanted: Wanted) -> Result<Put, Error> {
+        let whereabouts = self.whereabouts(&wanted.spec, caller, Missing::Refused).await?;
         let opened = self.open_unless_steered(&wanted.target, caller).await?;
-        self.put_into(caller, wanted, opened).await
+        self.put_into(wanted, opened, whereabouts).await
     }
 
     /// What a cookie means is known only to the table.
@@ -149,20 +150,20 @@ impl Supervisor {
     /// Puts a rule into force in a namespace that was opened; `None` for one that is steered and named by its cookie.
     pub(super) async fn put_into(
         &self,
-        caller: Caller,
         wanted: Wanted,
         opened: Option<OpenNetns>,
+        whereabouts: Whereabouts,
     ) -> Result<Put, Error> {
         let Wanted { target, spec, host_netns, how, origin } = wanted;
         let missing = if how == How::Rule(Follow::Still) { Missing::Down } else { Missing::Refused };
-        let whereabouts = self.whereabouts(&spec, caller, missing).await?;
         // One change at a time; the data path takes no part in this lock.
         let mut table = self.table.lock().await;
         if self.is_ending() {
             return Err(Error::new(Code::Failed, "the daemon is stopping"));
         }
         if let How::Rule(follow) = how {
-            self.may_be_put(&target, &spec, follow)?;
+            let container = opened.as_ref().and_then(|opened| opened.container.as_ref());
+            self.may_be_put((&target, container), &spec, follow)?;
         }
         let opened = match opened {
             Some(opened) => opened,

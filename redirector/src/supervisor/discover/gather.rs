@@ -1,26 +1,25 @@
 //! What an engine says: which containers there are, and which rules each has.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future::join_all, stream};
 use nix::unistd::Uid;
 
 use super::{AllFound, Discovered};
 use crate::{
     config::{Engine, Label, RuleSpec, file::DiscoverSpec, has_rules, rules_of},
     supervisor::Supervisor,
-    target::{ContainerId, EngineError, Engines, Labelled, Labels},
+    target::{ContainerId, EngineError, HeldEngine, Labelled, Labels},
 };
 
 /// Containers that are asked for at once.
 const AT_ONCE: usize = 8;
 
 /// One question to an engine, with what has been answered already.
-struct Gathering<'a> {
-    engines: &'a Engines,
-    engine: Engine,
-    /// Its socket's other end is root, or whoever we are.
-    is_trusted: Option<bool>,
+struct Gathering {
+    engine: HeldEngine,
+    /// All that are looked for there.
+    labels: Vec<Label>,
     images: HashMap<String, Labels>,
 }
 
@@ -37,54 +36,54 @@ impl From<EngineError> for Unknown {
 }
 
 impl Supervisor {
-    /// The containers that are looked for, at each engine. Of an engine that does not tell, those that were known; and why it
+    /// The containers that are looked for, at each engine. Of an engine that does not tell, those that were known, and why it
     /// does not.
     pub(in crate::supervisor) async fn gather_all(
         &self,
         specs: &[DiscoverSpec],
-    ) -> (AllFound, Vec<EngineError>) {
-        let (mut found, mut deaf) = (AllFound::new(), Vec::new());
-        for engine in
-            Engine::ALL.into_iter().filter(|engine| specs.iter().any(|one| one.of(*engine).is_some()))
-        {
-            match self.gather(engine, specs).await {
-                Ok(of_engine) => drop(found.insert(engine, of_engine)),
-                Err(error) => {
-                    deaf.push(error);
-                    found.insert(engine, self.discovery.recall(engine, specs));
-                }
-            }
+    ) -> (AllFound, BTreeMap<Engine, EngineError>) {
+        let engines =
+            Engine::ALL.into_iter().filter(|engine| specs.iter().any(|one| one.of(*engine).is_some()));
+        let asked = engines.map(async |engine| (engine, self.gather(engine, specs, BTreeSet::new()).await));
+        let (mut found, mut deaf) = (AllFound::new(), BTreeMap::new());
+        for (engine, answer) in join_all(asked).await {
+            let known = answer.unwrap_or_else(|error| {
+                deaf.insert(engine, error);
+                self.discovery.recall(engine, specs)
+            });
+            found.insert(engine, known);
         }
         (found, deaf)
     }
 
-    /// The containers that are looked for, at one engine.
+    /// The containers that are looked for, at one engine. Something has happened to the `changed` ones.
     pub(super) async fn gather(
         &self,
         engine: Engine,
         specs: &[DiscoverSpec],
+        changed: BTreeSet<ContainerId>,
     ) -> Result<BTreeMap<ContainerId, Discovered>, EngineError> {
         let known = self.discovery.known(engine);
-        let engines = self.opener.engines();
+        let held = self.opener.engines().hold(engine).await?;
         // Docker tells of an end before its list knows. Whoever asks for the container itself waits until it does.
-        let changed: Vec<_> = self.discovery.changed().extract_if(.., |(one, _)| *one == engine).collect();
-        let runs = stream::iter(changed).map(|(_, id)| async move { (engines.runs(engine, &id).await, id) });
+        let held_engine = &held;
+        let runs = stream::iter(changed).map(|id| async move { (held_engine.runs(&id).await, id) });
         let runs: Vec<_> = runs.buffer_unordered(AT_ONCE).collect().await;
         let ended: Vec<_> = runs.into_iter().filter(|(runs, _)| matches!(runs, Ok(false))).collect();
-        let mut gathering = Gathering { engines, engine, is_trusted: None, images: HashMap::new() };
+        let labels = specs.iter().filter_map(|spec| spec.of(engine).cloned()).collect();
+        let mut gathering = Gathering { engine: held, labels, images: HashMap::new() };
         let mut found: BTreeMap<ContainerId, Discovered> = BTreeMap::new();
         for (index, spec) in specs.iter().enumerate() {
             let Some(label) = spec.of(engine) else { continue };
-            for labelled in engines.labelled(engine, label).await? {
+            for labelled in gathering.engine.labelled(label).await? {
                 let one = found.entry(labelled.id.clone()).or_insert_with(|| Discovered {
                     container: labelled.container.clone(),
                     rules: Vec::new(),
-                    placed: known.get(&labelled.id).map(|one| one.placed.clone()).unwrap_or_default(),
                     by: BTreeMap::new(),
                     labels: labelled.labels.clone(),
                     image: known.get(&labelled.id).and_then(|one| one.image.clone()),
                 });
-                let rules = match gathering.rules(spec, label, &labelled, &mut one.image).await {
+                let rules = match gathering.rules(spec, &labelled, &mut one.image).await {
                     Ok(rules) => one.with(index, rules),
                     Err(Unknown::Wrong(why)) => Err(why),
                     Err(Unknown::Engine(error)) => return Err(error),
@@ -116,28 +115,31 @@ impl Discovered {
     }
 }
 
-impl Gathering<'_> {
-    /// The rules that a container has for one label.
+impl Gathering {
+    /// The rules that a container has for one that is looked for.
     async fn rules(
         &mut self,
         spec: &DiscoverSpec,
-        label: &Label,
         labelled: &Labelled,
         image: &mut Option<Labels>,
     ) -> Result<Vec<RuleSpec>, Unknown> {
+        let wrong = |why: String| Err(Unknown::Wrong(vec![why]));
+        if labelled.is_in_host_network {
+            return wrong("it uses the host's own network namespace: if you mean that, name it in a `[[namespace]]` with `host_netns = true`".into());
+        }
         if !spec.reads_labels() {
             return Ok(spec.rules.clone());
         }
-        let wrong = |why: String| Err(Unknown::Wrong(vec![why]));
         let mut labels = labelled.labels.clone();
         if !has_rules(&labels) {
             return wrong("no label `redirector.rule.NAME.KEY` of it says a rule".into());
         }
-        if !self.is_trusted().await? {
-            return wrong(format!(
-                "{} is another user's: what its containers' labels say is not taken for a rule, write rules into the file",
-                self.engine
-            ));
+        // Whoever can say by labels where connections go can have the daemon, with its rights, go there.
+        let owner = Uid::from_raw(self.engine.owner());
+        if !owner.is_root() && owner != Uid::effective() {
+            return wrong(
+                "its engine is another user's: what labels say there is not taken for a rule, write rules into the file".into(),
+            );
         }
         if !spec.image_labels {
             let of_image = match image {
@@ -154,30 +156,21 @@ impl Gathering<'_> {
                 return wrong("all its rules are its image's, which count with `image_labels = true`".into());
             }
         }
-        rules_of(&labels, label).map_err(Unknown::Wrong)
-    }
-
-    /// Whoever can be told by labels where connections go can have the daemon, with its rights, go there.
-    async fn is_trusted(&mut self) -> Result<bool, EngineError> {
-        if let Some(known) = self.is_trusted {
-            return Ok(known);
-        }
-        let owner = Uid::from_raw(self.engines.owner(self.engine).await?);
-        Ok(*self.is_trusted.insert(owner.is_root() || owner == Uid::effective()))
+        rules_of(&labels, &self.labels).map_err(Unknown::Wrong)
     }
 
     async fn image_labels(&mut self, image: &str) -> Result<Result<Labels, String>, EngineError> {
         if let Some(known) = self.images.get(image) {
             return Ok(Ok(known.clone()));
         }
-        match self.engines.image_labels(self.engine, image).await {
+        match self.engine.image_labels(image).await {
             Ok(labels) => {
                 self.images.insert(image.to_owned(), labels.clone());
                 Ok(Ok(labels))
             }
+            Err(error) if error.is_of_engine() => Err(error),
             // It may have been removed while its containers run.
-            Err(error) if error.is_refusal() => Ok(Err(error.to_string())),
-            Err(error) => Err(error),
+            Err(error) => Ok(Err(error.to_string())),
         }
     }
 }

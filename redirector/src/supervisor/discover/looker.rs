@@ -14,7 +14,7 @@ use crate::{
 impl Supervisor {
     /// Looks at one engine whenever it is asked to, until the daemon ends.
     pub(in crate::supervisor) async fn discover(self: Arc<Self>, engine: Engine) {
-        let asked = &self.discovery.asked[engine as usize];
+        let asked = &self.discovery.at(engine).asked;
         let mut pauses = backoff(RETRIES);
         loop {
             asked.notified().await;
@@ -34,16 +34,21 @@ impl Supervisor {
 
     /// Looks, and acts on what it sees.
     async fn look_around(self: &Arc<Self>, engine: Engine) -> Result<(), EngineError> {
-        let _turn = self.discovery.turn.lock().await;
+        let _turn = self.discovery.at(engine).turn.lock().await;
         if !self.discovery.is_looking_at(engine) {
             return Ok(());
         }
-        let found = self.gather(engine, &self.discovery.specs()).await?;
+        let specs = self.discovery.specs();
+        let changed = std::mem::take(&mut *self.discovery.at(engine).changed());
+        let found = self.gather(engine, &specs, changed).await?;
         if self.discovery.is_deaf(engine, None) {
             tracing::info!(%engine, "told again which containers there are");
         }
         let mut table = self.table.lock().await;
-        if !self.is_ending() {
+        if self.discovery.specs() != specs {
+            // A file that looks for nothing waits for nobody.
+            self.discovery.look(engine);
+        } else if !self.is_ending() {
             self.settle(&mut table, engine, found).await;
         }
         Ok(())

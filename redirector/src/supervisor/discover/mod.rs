@@ -5,15 +5,17 @@
 
 mod gather;
 mod looker;
+mod own;
 mod settle;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as Turn, MutexGuard as TurnGuard, Notify};
 
+pub(super) use self::own::Own;
 use crate::{
     config::{Container, Engine, RuleName, RuleSpec, Target, file::DiscoverSpec},
     control::{DiscoverView, RefusedView},
@@ -26,8 +28,6 @@ pub(super) struct Discovered {
     pub(super) container: Container,
     /// All of its rules, each with a name, and for which of those that are looked for it has it.
     pub(super) rules: Vec<(usize, RuleSpec)>,
-    /// Those that follow it, or did until they were detached.
-    pub(super) placed: BTreeSet<RuleName>,
     /// By which of those that are looked for it was found, and why it has no rules, or not all, for that.
     pub(super) by: BTreeMap<usize, Vec<String>>,
     labels: Labels,
@@ -35,31 +35,45 @@ pub(super) struct Discovered {
     image: Option<Labels>,
 }
 
-/// What was found at each engine that answered.
+/// What was found at each engine.
 pub(super) type AllFound = BTreeMap<Engine, BTreeMap<ContainerId, Discovered>>;
 
 /// Which containers are looked for, and which there are.
 #[derive(Debug, Default)]
 pub(super) struct Discovery {
     state: Mutex<State>,
-    /// Held from the question to an engine until what it says is acted on: no answer is acted on after a later one.
-    turn: tokio::sync::Mutex<()>,
-    asked: [Notify; Engine::ALL.len()],
-    /// Containers that something has happened to since their engine was asked last.
-    changed: Mutex<BTreeSet<(Engine, ContainerId)>>,
+    engines: [AtEngine; Engine::ALL.len()],
 }
 
 #[derive(Debug, Default)]
 struct State {
     specs: Vec<DiscoverSpec>,
+    /// What the file says of containers itself.
+    own: Own,
     found: AllFound,
+    /// Rules that somebody has detached since the file was applied.
+    detached: HashSet<(ContainerId, RuleName)>,
     /// Why an engine does not tell.
     why: BTreeMap<Engine, String>,
+}
+
+/// What is going on with one engine.
+#[derive(Debug, Default)]
+struct AtEngine {
+    /// Held from the question to the engine until what it says is acted on: no answer is acted on after a later one.
+    turn: Turn<()>,
+    asked: Notify,
+    /// Containers that something has happened to since it was asked last.
+    changed: Mutex<BTreeSet<ContainerId>>,
 }
 
 impl Discovery {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self, engine: Engine) -> &AtEngine {
+        &self.engines[engine as usize]
     }
 
     /// What is looked for.
@@ -72,41 +86,49 @@ impl Discovery {
         self.state().specs.iter().any(|spec| spec.of(engine).is_some())
     }
 
+    /// Has an engine asked what there is now.
+    pub(super) fn look(&self, engine: Engine) {
+        self.at(engine).asked.notify_one();
+    }
+
     /// Something has happened to a container: has its engine asked what there is now.
     pub(super) fn look_after(&self, engine: Engine, id: Option<&ContainerId>) {
         if self.is_looking_at(engine) {
-            self.changed().extend(id.map(|id| (engine, id.clone())));
+            self.at(engine).changed().extend(id.cloned());
             self.look(engine);
         }
     }
 
-    fn changed(&self) -> MutexGuard<'_, BTreeSet<(Engine, ContainerId)>> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has an engine asked what there is now.
-    pub(super) fn look(&self, engine: Engine) {
-        self.asked[engine as usize].notify_one();
-    }
-
-    /// The turn of whoever changes what is looked for, where that matters.
-    pub(super) async fn turn(&self, specs: &[DiscoverSpec]) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        if specs.is_empty() && self.state().specs.is_empty() {
-            return None;
+    /// The turn of whoever changes what is looked for at engines that it is looked for at, before or then.
+    pub(super) async fn turn(&self, specs: &[DiscoverSpec]) -> Vec<TurnGuard<'_, ()>> {
+        let mut turns = Vec::new();
+        for engine in Engine::ALL {
+            if self.is_looking_at(engine) || specs.iter().any(|spec| spec.of(engine).is_some()) {
+                turns.push(self.at(engine).turn.lock().await);
+            }
         }
-        Some(self.turn.lock().await)
+        turns
     }
 
     /// From now on this is looked for, and this was found.
-    pub(super) fn replace(&self, specs: Vec<DiscoverSpec>, found: AllFound) {
+    pub(super) fn replace(&self, specs: Vec<DiscoverSpec>, own: Own, found: AllFound) {
         let mut state = self.state();
-        state.specs = specs;
-        state.found = found;
-        let State { specs, why, .. } = &mut *state;
+        let mut why = std::mem::take(&mut state.why);
         why.retain(|engine, _| specs.iter().any(|spec| spec.of(*engine).is_some()));
+        *state = State { specs, own, found, detached: HashSet::new(), why };
         drop(state);
         // It may have changed since.
         Engine::ALL.into_iter().for_each(|engine| self.look(engine));
+    }
+
+    /// Somebody has detached rules of containers that were found: they come back with the next file only.
+    pub(super) fn detached(&self, rules: impl IntoIterator<Item = (ContainerId, RuleName)>) {
+        self.state().detached.extend(rules);
+        // What was in the way of another may be gone.
+        Engine::ALL
+            .into_iter()
+            .filter(|engine| self.is_looking_at(*engine))
+            .for_each(|engine| self.look(engine));
     }
 
     /// The containers that are known to run.
@@ -114,27 +136,24 @@ impl Discovery {
         self.state().found.get(&engine).cloned().unwrap_or_default()
     }
 
-    /// What is known of an engine that does not tell, for what is looked for from now on. Labels of its containers do not
-    /// become rules without it, unless they have.
+    /// What is known of an engine that does not tell, for what is looked for from now on. What labels say is known of
+    /// containers that have had rules by them.
     fn recall(&self, engine: Engine, specs: &[DiscoverSpec]) -> BTreeMap<ContainerId, Discovered> {
         let State { specs: before, found, .. } = &*self.state();
         let recalled = found.get(&engine).into_iter().flatten().map(|(id, known)| {
             let mut one = Discovered { rules: Vec::new(), by: BTreeMap::new(), ..known.clone() };
             let of_engine =
                 specs.iter().enumerate().filter_map(|(to, spec)| Some((to, spec, spec.of(engine)?)));
-            for (to, spec, label) in of_engine {
-                let from = before.iter().position(|before| before == spec);
-                let why = match from.and_then(|from| Some((from, known.by.get(&from)?))) {
-                    Some((from, why)) => {
-                        let rules = known.rules.iter().filter(|(by, _)| *by == from);
-                        one.rules.extend(rules.map(|(_, rule)| (to, rule.clone())));
-                        why.clone()
-                    }
-                    None if label.is_of(&one.labels) && !spec.reads_labels() => {
-                        one.with(to, spec.rules.clone()).err().unwrap_or_default()
-                    }
-                    None => continue,
+            for (to, spec, label) in of_engine.filter(|(.., label)| label.is_of(&known.labels)) {
+                let rules: Vec<_> = if spec.reads_labels() {
+                    let same = |one: &DiscoverSpec| one.reads_labels() && one.of(engine) == Some(label);
+                    let from = before.iter().position(same);
+                    let rules = known.rules.iter().filter(|(by, _)| Some(*by) == from);
+                    rules.map(|(_, rule)| rule.clone()).collect()
+                } else {
+                    spec.rules.clone()
                 };
+                let why = one.with(to, rules).err().unwrap_or_default();
                 one.by.insert(to, why);
             }
             (id.clone(), one)
@@ -179,5 +198,11 @@ impl Discovery {
             }
         });
         views.collect()
+    }
+}
+
+impl AtEngine {
+    fn changed(&self) -> MutexGuard<'_, BTreeSet<ContainerId>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

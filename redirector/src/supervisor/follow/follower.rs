@@ -10,11 +10,14 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
 
-use super::{Follow, Supervisor};
+use super::{Follow, Followed, Supervisor};
 use crate::{
     config::{Container, Engine, Target},
     control::{Caller, chain},
-    supervisor::attach::{How, Wanted},
+    supervisor::{
+        attach::{How, Wanted},
+        opening::Missing,
+    },
     target::EngineError,
 };
 
@@ -69,6 +72,7 @@ impl Supervisor {
                 tracing::warn!(why, "not told what happens to containers; trying again");
             }
             is_lost = true;
+            self.discovery.look(engine);
             for container in self.follows.of_engine(engine, None) {
                 self.follows.wait_because(&container, None, &why);
             }
@@ -159,17 +163,28 @@ impl Supervisor {
         let target = Target::Container(container.clone());
         let mut is_settled = true;
         for (name, followed) in self.follows.of_container(container) {
-            let opened = match self.open(target.clone(), nobody).await {
+            let whereabouts = match self.whereabouts(&followed.spec, nobody, Missing::Down).await {
+                Ok(whereabouts) => whereabouts,
+                Err(error) => {
+                    is_settled = false;
+                    self.follows.wait_because(container, Some(&name), &error.message);
+                    continue;
+                }
+            };
+            // One that was found is meant whatever it is called by now.
+            let named = match &followed {
+                Followed { discovered: true, id, .. } => {
+                    Target::Container(Container { engine: container.engine, name: id.to_string() })
+                }
+                _ => target.clone(),
+            };
+            let opened = match self.open(named, nobody).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     self.follows.wait_because(container, None, &chain(&error));
                     return error.is_not_found();
                 }
             };
-            if followed.discovered && opened.container.as_ref() != Some(&followed.id) {
-                // Another one's name by now, which has rules of its own if any.
-                continue;
-            }
             let (target, how) = (target.clone(), How::Rule(Follow::Still));
             let wanted = Wanted {
                 target,
@@ -178,7 +193,7 @@ impl Supervisor {
                 how,
                 origin: followed.origin,
             };
-            if let Err(error) = self.put_into(nobody, wanted, Some(opened)).await {
+            if let Err(error) = self.put_into(wanted, Some(opened), whereabouts).await {
                 // One rule's trouble is not another's.
                 is_settled = false;
                 self.follows.wait_because(container, Some(&name), &error.message);

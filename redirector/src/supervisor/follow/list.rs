@@ -83,10 +83,10 @@ impl Follows {
         self.list().get(&(container.clone(), name.clone())).cloned()
     }
 
-    /// The rules of an engine's containers that were found by a label.
-    pub(in crate::supervisor) fn discovered(&self, engine: Engine) -> Vec<(Container, RuleName, Followed)> {
+    /// The rules of containers that were found by a label.
+    pub(in crate::supervisor) fn discovered(&self) -> Vec<(Container, RuleName, Followed)> {
         let list = self.list();
-        let found = list.iter().filter(|((one, _), followed)| one.engine == engine && followed.discovered);
+        let found = list.iter().filter(|(_, followed)| followed.discovered);
         found.map(|((one, name), followed)| (one.clone(), name.clone(), followed.clone())).collect()
     }
 

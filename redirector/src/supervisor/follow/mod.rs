@@ -7,8 +7,9 @@
 mod follower;
 mod list;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
+use futures_util::future::join_all;
 use redirector_ebpf::MAX_RULES;
 
 pub(super) use self::{
@@ -35,12 +36,19 @@ pub(super) enum Follow {
 }
 
 impl Supervisor {
-    /// Whether a rule that is to follow its container still shall.
-    pub(super) fn may_be_put(&self, target: &Target, spec: &RuleSpec, follow: Follow) -> Result<(), Error> {
+    /// Whether a rule that is to follow its container still shall: this one, if it was found by a label.
+    pub(super) fn may_be_put(
+        &self,
+        (target, id): (&Target, Option<&ContainerId>),
+        spec: &RuleSpec,
+        follow: Follow,
+    ) -> Result<(), Error> {
         let (Target::Container(container), Follow::Still, Some(name)) = (target, follow, &spec.name) else {
             return Ok(());
         };
-        if self.follows.get(container, name).is_some_and(|followed| followed.spec == *spec) {
+        let is_it =
+            |one: &Followed| one.spec == *spec && (!one.discovered || id.is_none_or(|id| *id == one.id));
+        if self.follows.get(container, name).is_some_and(|followed| is_it(&followed)) {
             return Ok(());
         }
         Err(Error::new(Code::Failed, format!("target `{target}`: this rule does not follow it any more")))
@@ -108,14 +116,36 @@ impl Supervisor {
     }
 
     /// Takes a rule out of a namespace that its name does not mean any more, if no other name has it there.
-    pub(super) async fn leave(&self, table: &mut Table, before: &Followed, name: &RuleName) {
-        let Some(netns) = before.at.and_then(|at| table.get(&at)).cloned() else { return };
-        if !self.follows.owners(netns.cookie, name).is_empty() || !before.is_there(&netns) {
-            return;
+    async fn leave(&self, table: &mut Table, before: &Followed, name: &RuleName) {
+        self.leave_all(table, [(name.clone(), before.clone())]).await;
+    }
+
+    /// The same of several rules, which do not follow any more.
+    pub(super) async fn leave_all(
+        &self,
+        table: &mut Table,
+        rules: impl IntoIterator<Item = (RuleName, Followed)>,
+    ) {
+        let mut gone: HashMap<NetnsCookie, Vec<RuleName>> = HashMap::new();
+        for (name, before) in rules {
+            let Some(netns) = before.at.and_then(|at| table.get(&at)) else { continue };
+            if self.follows.owners(netns.cookie, &name).is_empty() && before.is_there(netns) {
+                gone.entry(netns.cookie).or_default().push(name);
+            }
         }
-        if let Err(error) = self.remove_rules(table, &netns, std::slice::from_ref(name)).await {
-            tracing::error!(netns = %netns.target, %error, "take the rule away where it was");
+        let mut whole = Vec::new();
+        for (cookie, names) in gone {
+            let Some(netns) = table.get(&cookie).cloned() else { continue };
+            match self.take_out(table, &netns, &names).await {
+                Ok(true) => {}
+                Ok(false) => whole.push(netns),
+                Err(error) => {
+                    tracing::error!(netns = %netns.target, %error, "take rules away where they were");
+                }
+            }
         }
+        // Each waits for its handshakes.
+        join_all(whole.iter().map(|netns| self.let_go(netns))).await;
     }
 
     /// Keeps a rule for a container that is not running.

@@ -1,7 +1,7 @@
 //! Programs and maps without an object file: enough to try what a kernel can do.
 
 use std::{
-    io,
+    io, iter,
     marker::PhantomData,
     os::fd::{BorrowedFd, OwnedFd},
 };
@@ -248,5 +248,12 @@ fn load(instructions: &[Instruction], name: &str, log: &mut [u8]) -> io::Result<
         prog_name: object_name(name),
         ..ProgramLoad::zeroed()
     };
-    counted(|| bpf(PROG_LOAD, &mut attr)).map(owned)
+    let mut tries = iter::repeat_with(|| counted(|| bpf(PROG_LOAD, &mut attr))).take(LOAD_TRIES);
+    let loaded =
+        tries.find(|tried| !matches!(tried, Err(error) if error.kind() == io::ErrorKind::WouldBlock));
+    loaded.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into())).map(owned)
 }
+
+/// The verifier stops with `EAGAIN` when a signal comes (`do_check`, kernel/bpf/verifier.c). As often as libbpf tries
+/// (`PROG_LOAD_ATTEMPTS`).
+const LOAD_TRIES: usize = 5;

@@ -47,10 +47,10 @@ impl EngineError {
         matches!(self.failure, Failure::NoSuchContainer(_))
     }
 
-    /// Whether the engine answered, and will not give what it was asked for.
+    /// Whether the engine does not answer, whatever it is asked.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self.failure, Failure::NoSuchContainer(_) | Failure::Refused(_))
+    pub fn is_of_engine(&self) -> bool {
+        matches!(self.failure, Failure::Unreachable(_) | Failure::Late)
     }
 
     /// A known mend.

@@ -2,11 +2,10 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::{EngineError, Engines, error::Failure};
-use crate::{
-    config::{Container, Engine},
-    observe::escaped,
-};
+use bollard::Docker;
+
+use super::{EngineError, Engines, HeldEngine, error::Failure};
+use crate::{config::Container, observe::escaped};
 
 /// What an engine calls a container for as long as it exists: 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -50,48 +49,51 @@ pub(in crate::target) struct Inspected {
 }
 
 impl Engines {
-    /// Whether a container runs, or did when it was paused.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError`].
-    pub async fn runs(&self, engine: Engine, id: &ContainerId) -> Result<bool, EngineError> {
-        match self.inspect(&Container { engine, name: id.to_string() }).await {
-            Ok(seen) => Ok(seen.pid.is_some()),
-            Err(error) if error.is_refusal() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Looks at a container.
     ///
     /// # Errors
     ///
     /// [`EngineError`]: it has none of that name or id, or several; it does not answer.
     pub(in crate::target) async fn inspect(&self, container: &Container) -> Result<Inspected, EngineError> {
-        self.ask(container.engine, async |engine| {
-            let answer = engine.inspect_container(&container.name, None).await?;
-            let id = answer.id.and_then(ContainerId::new);
-            let id = id.ok_or_else(|| Failure::Garbage("a container without an id".into()))?;
-            let name = answer.name.unwrap_or_default();
-            let name = name.trim_start_matches('/');
-            if name != container.name && !id.starts_with(&container.name) {
-                // It was renamed between the engine's looking for it and its answer.
-                return Err(Failure::NoSuchContainer(format!("that is `{}` now", escaped(name))));
-            }
-            let state = answer.state.unwrap_or_default();
-            let settings = answer.network_settings.unwrap_or_default();
-            let mode = answer.host_config.and_then(|config| config.network_mode);
-            let pid = state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
-            Ok(Inspected {
-                id,
-                status: state.status.map(|status| status.to_string()).unwrap_or_default(),
-                pid,
-                started_at: state.started_at.unwrap_or_default(),
-                sandbox: settings.sandbox_key.filter(|key| key.starts_with('/')).map(PathBuf::from),
-                is_in_host_network: mode.as_deref() == Some("host"),
-            })
-        })
-        .await
+        self.ask(container.engine, async |docker| inspect(&docker, &container.name).await).await
     }
+}
+
+impl HeldEngine {
+    /// Whether a container runs, paused or not.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn runs(&self, id: &ContainerId) -> Result<bool, EngineError> {
+        match self.ask(async |docker| inspect(&docker, &id.0).await).await {
+            Ok(seen) => Ok(seen.pid.is_some()),
+            Err(error) if error.is_no_such_container() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn inspect(docker: &Docker, name: &str) -> Result<Inspected, Failure> {
+    let answer = docker.inspect_container(name, None).await?;
+    let id = answer.id.and_then(ContainerId::new);
+    let id = id.ok_or_else(|| Failure::Garbage("a container without an id".into()))?;
+    let called = answer.name.unwrap_or_default();
+    let called = called.trim_start_matches('/');
+    if called != name && !id.starts_with(name) {
+        // It was renamed between the engine's looking for it and its answer.
+        return Err(Failure::NoSuchContainer(format!("that is `{}` now", escaped(called))));
+    }
+    let state = answer.state.unwrap_or_default();
+    let settings = answer.network_settings.unwrap_or_default();
+    let mode = answer.host_config.and_then(|config| config.network_mode);
+    let pid = state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
+    Ok(Inspected {
+        id,
+        status: state.status.map(|status| status.to_string()).unwrap_or_default(),
+        pid,
+        started_at: state.started_at.unwrap_or_default(),
+        sandbox: settings.sandbox_key.filter(|key| key.starts_with('/')).map(PathBuf::from),
+        is_in_host_network: mode.as_deref() == Some("host"),
+    })
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::{Docker, query_parameters::ListContainersOptionsBuilder};
 
-use super::{ContainerId, EngineError, Engines, Failure};
-use crate::config::{Container, Engine, Label, Target};
+use super::{ContainerId, EngineError, Failure, HeldEngine};
+use crate::config::{Container, Label, Target};
 
 /// What a container or an image is labelled with.
 pub type Labels = BTreeMap<String, String>;
@@ -21,15 +21,17 @@ pub struct Labelled {
     pub labels: Labels,
     /// What the engine calls its image.
     pub image: String,
+    /// Whether it has the namespace of the engine itself.
+    pub is_in_host_network: bool,
 }
 
-impl Engines {
+impl HeldEngine {
     /// The containers that run and have a label.
     ///
     /// # Errors
     ///
     /// [`EngineError`].
-    pub async fn labelled(&self, engine: Engine, label: &Label) -> Result<Vec<Labelled>, EngineError> {
+    pub async fn labelled(&self, label: &Label) -> Result<Vec<Labelled>, EngineError> {
         // One that is paused has its namespace; one that waits to be restarted has none. Of others an engine may know
         // states that its API does not name.
         let filters = HashMap::from([
@@ -40,7 +42,7 @@ impl Engines {
         let list = async |docker: Docker| {
             docker.list_containers(Some(options)).await.map_err(Failure::of_no_container)
         };
-        let answer = self.ask(engine, list).await?;
+        let (engine, answer) = (self.engine(), self.ask(list).await?);
         Ok(answer
             .into_iter()
             .filter_map(|summary| {
@@ -52,8 +54,12 @@ impl Engines {
                 let Ok(Target::Container(container)) = format!("{engine}:{name}").parse() else {
                     return None;
                 };
-                let labels = summary.labels.unwrap_or_default().into_iter().collect();
-                Some(Labelled { id, container, labels, image: summary.image_id.unwrap_or_default() })
+                let labels: Labels = summary.labels.unwrap_or_default().into_iter().collect();
+                let mode = summary.host_config.and_then(|config| config.network_mode);
+                let image = summary.image_id.unwrap_or_default();
+                let is_in_host_network = mode.as_deref() == Some("host");
+                // Podman takes what is asked for as a pattern.
+                label.is_of(&labels).then_some(Labelled { id, container, labels, image, is_in_host_network })
             })
             .collect())
     }
@@ -63,8 +69,8 @@ impl Engines {
     /// # Errors
     ///
     /// [`EngineError`].
-    pub async fn image_labels(&self, engine: Engine, image: &str) -> Result<Labels, EngineError> {
-        let answer = self.ask(engine, async |docker| Ok(docker.inspect_image(image).await?)).await?;
+    pub async fn image_labels(&self, image: &str) -> Result<Labels, EngineError> {
+        let answer = self.ask(async |docker| Ok(docker.inspect_image(image).await?)).await?;
         let labels = answer.config.and_then(|config| config.labels).unwrap_or_default();
         Ok(labels.into_iter().collect())
     }

@@ -5,6 +5,7 @@
 
 mod error;
 mod events;
+mod held;
 mod inspect;
 mod labelled;
 
@@ -21,6 +22,7 @@ use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
 pub use error::EngineError;
 use error::Failure;
 pub use events::{Events, Happened};
+pub use held::HeldEngine;
 pub use inspect::ContainerId;
 pub(super) use inspect::Inspected;
 pub use labelled::{Labelled, Labels};
@@ -83,33 +85,11 @@ impl Engines {
     ///
     /// As connect(2), getsockopt(2) `SO_PEERCRED`, or when `/proc` does not show that process.
     pub(super) fn shares_processes(&self, engine: Engine) -> io::Result<bool> {
-        let peer = self.peer(engine)?.pid();
+        let peer = peer(self.socket(engine))?.pid();
         let status = fs::read_to_string(format!("/proc/{peer}/status"))?;
         // Its number in our PID namespace, and in each below that it is in (proc_pid_status(5); Linux 4.1).
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         Ok(numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1))
-    }
-
-    /// The user whose engine it is.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError`]: nobody is there.
-    pub async fn owner(&self, engine: Engine) -> Result<u32, EngineError> {
-        let engines = self.clone();
-        let peer = tokio::task::spawn_blocking(move || engines.peer(engine)).await;
-        let peer = peer.unwrap_or_else(|error| Err(io::Error::other(error)));
-        let failed = |error: io::Error| EngineError {
-            engine,
-            socket: self.socket(engine).to_owned(),
-            failure: Failure::Unreachable(error.to_string()),
-        };
-        peer.map(|peer| peer.uid()).map_err(failed)
-    }
-
-    /// Who listens at an engine's socket. Blocks.
-    fn peer(&self, engine: Engine) -> io::Result<UnixCredentials> {
-        Ok(getsockopt(&UnixStream::connect(self.socket(engine))?, PeerCredentials)?)
     }
 
     /// The version of the API that an engine and we speak.
@@ -121,21 +101,32 @@ impl Engines {
         self.ask(engine, async |docker| Ok(docker.client_version().to_string())).await
     }
 
-    /// A client that speaks a version of the API that the engine knows.
-    async fn connect(&self, engine: Engine) -> Result<Docker, Failure> {
-        let socket = self.0.of(engine).to_str().ok_or(Failure::NotText)?;
-        let client = Docker::connect_with_unix(socket, ANSWER.as_secs(), API_DEFAULT_VERSION)?;
-        client.negotiate_version().await.map_err(Failure::of_no_container)
-    }
-
     /// Talks with an engine, for so long and no longer.
     async fn ask<T>(
         &self,
         engine: Engine,
         talk: impl AsyncFnOnce(Docker) -> Result<T, Failure>,
     ) -> Result<T, EngineError> {
-        let talk = async { talk(self.connect(engine).await?).await };
-        let answer = tokio::time::timeout(ANSWER, talk).await.unwrap_or(Err(Failure::Late));
-        answer.map_err(|failure| EngineError { engine, socket: self.0.of(engine).to_owned(), failure })
+        let socket = self.socket(engine);
+        let answer = ask(socket, talk).await;
+        answer.map_err(|failure| EngineError { engine, socket: socket.to_owned(), failure })
     }
+}
+
+/// Who listens at a socket. Blocks.
+fn peer(socket: &Path) -> io::Result<UnixCredentials> {
+    Ok(getsockopt(&UnixStream::connect(socket)?, PeerCredentials)?)
+}
+
+/// A client that speaks a version of the API that the engine knows.
+async fn connect(socket: &Path) -> Result<Docker, Failure> {
+    let socket = socket.to_str().ok_or(Failure::NotText)?;
+    let client = Docker::connect_with_unix(socket, ANSWER.as_secs(), API_DEFAULT_VERSION)?;
+    client.negotiate_version().await.map_err(Failure::of_no_container)
+}
+
+/// Talks with whoever listens at a socket.
+async fn ask<T>(socket: &Path, talk: impl AsyncFnOnce(Docker) -> Result<T, Failure>) -> Result<T, Failure> {
+    let talk = async { talk(connect(socket).await?).await };
+    tokio::time::timeout(ANSWER, talk).await.unwrap_or(Err(Failure::Late))
 }
