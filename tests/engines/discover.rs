@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use redirector_tests::{client::answer, daemon::Daemon, engine::Engine, server::Server};
+use redirector_tests::{client::answer, daemon::Daemon, server::Server};
 use serde_json::{Value, json};
 
 use crate::{
@@ -537,9 +537,7 @@ fn many_found_containers_start_and_go_at_once(kind: &'static str) {
 /// Whose engine it is may say which containers there are, but not where the daemon shall connect to.
 #[test]
 fn labels_at_another_users_engine_say_no_rules() {
-    let engine = Engine::start("rootless-podman");
-    let daemon = Daemon::with(&[&engine.option()]);
-    let setting = Setting { daemon, proxy: Server::here("proxy"), engine };
+    let setting = Setting::new("rootless-podman");
     let labels = [LABEL, "redirector.rule.web.match=tcp:1", "redirector.rule.web.to=unix:/run/x"];
     let labels: Vec<_> = labels.iter().flat_map(|label| ["--label", label]).collect();
     setting.engine.run("web", &[&labels[..], &["--network", "none"]].concat());

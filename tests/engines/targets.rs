@@ -102,7 +102,7 @@ fn without_follow_death_ends_the_rule(kind: &'static str) {
 }
 
 fn an_inode_that_is_used_again_steers_nobody(kind: &'static str) {
-    let setting = Setting::new(kind);
+    let setting = Setting::alone(kind);
     let inode = |container: &str| setting.engine.netns_of(container).inode();
     // The kernel gives out the lowest inode that is free, to whoever makes a namespace of any kind next.
     let mut other = 0;

@@ -59,7 +59,9 @@ fn daemon(socket: &Path) -> Check {
 
 /// Whether its containers can be named.
 fn engine(name: &'static str, engine: Engine, engines: &Engines) -> Check {
-    let answer = wait(async { engines.api_version(engine).await.map_err(|error| error.to_string()) });
+    let answer = wait(async {
+        engines.hold(engine).await.map(|held| held.api_version()).map_err(|error| error.to_string())
+    });
     match answer {
         Ok(version) => {
             Check::ok(name, format!("answers at {}, API {version}", engines.socket(engine).display()))

@@ -1,5 +1,7 @@
 //! Opening whatever a target is, containers included.
 
+use std::sync::Arc;
+
 use super::{
     Caller, OpenNetns, TargetError,
     engines::{EngineError, Engines, Inspected},
@@ -45,8 +47,10 @@ impl Opener {
     /// Opens a container's namespace. By its process only when the engine says the same of the container before and
     /// after: the process that was looked at was the container's then.
     async fn open_container(&self, target: &Target, container: &Container) -> Result<OpenNetns, TargetError> {
+        let engine = self.engines.hold(container.engine).await.map_err(|source| refusal(target, source))?;
+        let engine = Arc::new(engine);
         let inspect = async || {
-            let seen = self.engines.inspect(container).await;
+            let seen = engine.inspect(&container.name).await;
             seen.map_err(|source| refusal(target, source))
         };
         let mut seen = inspect().await?;
@@ -56,8 +60,8 @@ impl Opener {
         });
         for _ in 0..LOOKS {
             let (named, before) = (target.clone(), seen.clone());
-            let (engines, engine) = (self.engines.clone(), container.engine);
-            let shares = move || engines.shares_processes(engine).unwrap_or(false);
+            let asked = Arc::clone(&engine);
+            let shares = move || asked.shares_processes().unwrap_or(false);
             match blocking(move || open_inspected(&named, &before, shares)).await {
                 // No two sandboxes have the same path.
                 Ok(opened) if seen.sandbox.as_ref() == Some(&opened.path) => return Ok(opened),

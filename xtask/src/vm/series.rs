@@ -22,6 +22,19 @@ pub(crate) const ALL: [Series; 5] = [
     Series::Newest,
 ];
 
+impl Series {
+    /// Whether a kernel that says this of its release is one of them.
+    pub(crate) fn is_of(self, release: &str) -> bool {
+        match self {
+            Self::Numbered(..) => {
+                let rest = release.strip_prefix(&self.to_string());
+                rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+            }
+            Self::Newest => false,
+        }
+    }
+}
+
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -73,6 +86,21 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
+
+    #[test]
+    fn a_release_is_of_one_series() {
+        for (series, release, is_of) in [
+            ("6.18", "6.18.5", true),
+            ("6.18", "6.18-rc1", true),
+            ("6.18", "6.18", true),
+            ("6.1", "6.18.5", false),
+            ("6.1", "6.1.0-32-cloud-amd64", true),
+            ("5.10", "6.5.10", false),
+            ("newest", "7.3.4", false),
+        ] {
+            assert_eq!(series.parse::<Series>().unwrap().is_of(release), is_of, "{series} {release}");
+        }
+    }
 
     fn split_words(words: &str) -> (Vec<Series>, Vec<String>) {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();

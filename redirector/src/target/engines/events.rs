@@ -12,7 +12,7 @@ use bollard::{
 };
 use futures_util::{Stream, StreamExt as _};
 
-use super::{ContainerId, EngineError, Engines, error::Failure};
+use super::{ContainerId, EngineError, Engines, HeldEngine, error::Failure};
 use crate::config::{Container, Engine};
 
 /// Something happened to a container: it started, say, or has another name now.
@@ -42,8 +42,7 @@ impl Happened {
 
 /// What an engine tells, in its order.
 pub struct Events {
-    engines: Engines,
-    engine: Engine,
+    engine: HeldEngine,
     stream: Pin<Box<dyn Stream<Item = Result<EventMessage, bollard::errors::Error>> + Send>>,
 }
 
@@ -56,9 +55,9 @@ impl Engines {
     pub async fn events(&self, engine: Engine) -> Result<Events, EngineError> {
         // The engine is asked when the first event is waited for: what happens until then must not be missed.
         let since = SystemTime::now() - Duration::from_secs(1);
-        let stream =
-            self.ask(engine, async |docker| Ok(docker.events(Some(of_containers(since))).boxed())).await?;
-        Ok(Events { engines: self.clone(), engine, stream })
+        let engine = self.hold(engine).await?;
+        let stream = engine.ask(async |docker| Ok(docker.events(Some(of_containers(since))).boxed())).await?;
+        Ok(Events { engine, stream })
     }
 }
 
@@ -74,13 +73,9 @@ impl Events {
                 let actor = actor.unwrap_or_default();
                 let id = actor.id.and_then(ContainerId::new);
                 let name = actor.attributes.and_then(|mut attributes| attributes.remove("name"));
-                Ok(Happened { engine: self.engine, id, name })
+                Ok(Happened { engine: self.engine.engine(), id, name })
             }
-            Err(error) => Err(EngineError {
-                engine: self.engine,
-                socket: self.engines.0.of(self.engine).to_owned(),
-                failure: Failure::from(error),
-            }),
+            Err(error) => Err(self.engine.failed(Failure::from(error))),
         })
     }
 }

@@ -1,27 +1,35 @@
 //! An engine whose socket is held: all that is asked is asked of one, whatever its path leads to meanwhile.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
-    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
-    path::PathBuf,
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::OpenOptionsExt as _, net::UnixStream},
+    },
+    path::{Path, PathBuf},
 };
 
-use bollard::Docker;
-use nix::fcntl::OFlag;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use nix::{
+    fcntl::OFlag,
+    sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials},
+};
 
-use super::{ANSWER, EngineError, Engines, error::Failure, peer};
+use super::{ANSWER, EngineError, Engines, error::Failure};
 use crate::config::Engine;
 
-/// One engine.
+/// One engine, and a client that speaks a version of the API that it knows.
 #[derive(Debug)]
 pub struct HeldEngine {
     engine: Engine,
     /// As it is named.
     socket: PathBuf,
-    /// O_PATH: `/proc/self/fd` leads to the same socket for as long as it is open.
-    held: File,
-    owner: u32,
+    /// O_PATH: `/proc/self/fd` leads to the same socket for as long as it is open, and the client goes there.
+    _held: File,
+    /// Who listens there.
+    peer: UnixCredentials,
+    client: Docker,
 }
 
 impl Engines {
@@ -29,29 +37,35 @@ impl Engines {
     ///
     /// # Errors
     ///
-    /// [`EngineError`]: nobody is there.
+    /// [`EngineError`]: nobody is there, or not an engine.
     pub async fn hold(&self, engine: Engine) -> Result<HeldEngine, EngineError> {
         let socket = self.socket(engine).to_owned();
         let path = socket.clone();
-        let hold = move || {
-            let flags = (OFlag::O_PATH | OFlag::O_CLOEXEC).bits();
-            let held = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
-            let owner = peer(&path_of(&held))?.uid();
-            io::Result::Ok((held, owner))
+        let held = async {
+            let held = tokio::task::spawn_blocking(move || hold(&path)).await;
+            let held = held.unwrap_or_else(|error| Err(io::Error::other(error)));
+            let (held, peer) = held.map_err(|error| Failure::Unreachable(error.to_string()))?;
+            let path = path_of(&held);
+            let client = Docker::connect_with_unix(&path, ANSWER.as_secs(), API_DEFAULT_VERSION)?;
+            let client = client.negotiate_version().await.map_err(Failure::of_no_container)?;
+            Ok((held, peer, client))
         };
-        let held = tokio::time::timeout(ANSWER, tokio::task::spawn_blocking(hold)).await;
-        let failure = match held {
-            Ok(Ok(Ok((held, owner)))) => return Ok(HeldEngine { engine, socket, held, owner }),
-            Ok(Ok(Err(error))) => Failure::Unreachable(error.to_string()),
-            Ok(Err(error)) => Failure::Unreachable(error.to_string()),
-            Err(_) => Failure::Late,
-        };
-        Err(EngineError { engine, socket, failure })
+        match tokio::time::timeout(ANSWER, held).await.unwrap_or(Err(Failure::Late)) {
+            Ok((held, peer, client)) => Ok(HeldEngine { engine, socket, _held: held, peer, client }),
+            Err(failure) => Err(EngineError { engine, socket, failure }),
+        }
     }
 }
 
-fn path_of(held: &File) -> PathBuf {
-    format!("/proc/self/fd/{}", held.as_raw_fd()).into()
+fn hold(socket: &Path) -> io::Result<(File, UnixCredentials)> {
+    let flags = (OFlag::O_PATH | OFlag::O_CLOEXEC).bits();
+    let held = OpenOptions::new().read(true).custom_flags(flags).open(socket)?;
+    let peer = getsockopt(&UnixStream::connect(path_of(&held))?, PeerCredentials)?;
+    Ok((held, peer))
+}
+
+fn path_of(held: &File) -> String {
+    format!("/proc/self/fd/{}", held.as_raw_fd())
 }
 
 impl HeldEngine {
@@ -64,15 +78,38 @@ impl HeldEngine {
     /// The user who listens there (`SO_PEERCRED`).
     #[must_use]
     pub fn owner(&self) -> u32 {
-        self.owner
+        self.peer.uid()
     }
 
-    /// As [`Engines::ask`].
+    /// Whether numbers of processes mean to the engine what they mean to us: its socket's other end is in our PID namespace.
+    /// Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` does not show that process.
+    pub(in crate::target) fn shares_processes(&self) -> io::Result<bool> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.peer.pid()))?;
+        // Its number in our PID namespace, and in each below that it is in (proc_pid_status(5); Linux 4.1).
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        Ok(numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1))
+    }
+
+    /// The version of the API that it and we speak.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        self.client.client_version().to_string()
+    }
+
+    /// Talks with it, for so long and no longer.
     pub(super) async fn ask<T>(
         &self,
-        talk: impl AsyncFnOnce(Docker) -> Result<T, Failure>,
+        talk: impl AsyncFnOnce(&Docker) -> Result<T, Failure>,
     ) -> Result<T, EngineError> {
-        let answer = super::ask(&path_of(&self.held), talk).await;
-        answer.map_err(|failure| EngineError { engine: self.engine, socket: self.socket.clone(), failure })
+        let answer = tokio::time::timeout(ANSWER, talk(&self.client)).await.unwrap_or(Err(Failure::Late));
+        answer.map_err(|failure| self.failed(failure))
+    }
+
+    pub(super) fn failed(&self, failure: Failure) -> EngineError {
+        EngineError { engine: self.engine, socket: self.socket.clone(), failure }
     }
 }

@@ -4,8 +4,8 @@ use std::{fmt, path::PathBuf};
 
 use bollard::Docker;
 
-use super::{EngineError, Engines, HeldEngine, error::Failure};
-use crate::{config::Container, observe::escaped};
+use super::{EngineError, HeldEngine, error::Failure};
+use crate::observe::escaped;
 
 /// What an engine calls a container for as long as it exists: 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -48,25 +48,23 @@ pub(in crate::target) struct Inspected {
     pub(in crate::target) is_in_host_network: bool,
 }
 
-impl Engines {
+impl HeldEngine {
     /// Looks at a container.
     ///
     /// # Errors
     ///
     /// [`EngineError`]: it has none of that name or id, or several; it does not answer.
-    pub(in crate::target) async fn inspect(&self, container: &Container) -> Result<Inspected, EngineError> {
-        self.ask(container.engine, async |docker| inspect(&docker, &container.name).await).await
+    pub(in crate::target) async fn inspect(&self, name: &str) -> Result<Inspected, EngineError> {
+        self.ask(async |docker| inspect(docker, name).await).await
     }
-}
 
-impl HeldEngine {
     /// Whether a container runs, paused or not.
     ///
     /// # Errors
     ///
     /// [`EngineError`].
     pub async fn runs(&self, id: &ContainerId) -> Result<bool, EngineError> {
-        match self.ask(async |docker| inspect(&docker, &id.0).await).await {
+        match self.inspect(&id.0).await {
             Ok(seen) => Ok(seen.pid.is_some()),
             Err(error) if error.is_no_such_container() => Ok(false),
             Err(error) => Err(error),

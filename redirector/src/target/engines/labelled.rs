@@ -39,7 +39,7 @@ impl HeldEngine {
             ("status".to_owned(), ["running", "paused"].map(str::to_owned).to_vec()),
         ]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let list = async |docker: Docker| {
+        let list = async |docker: &Docker| {
             docker.list_containers(Some(options)).await.map_err(Failure::of_no_container)
         };
         let (engine, answer) = (self.engine(), self.ask(list).await?);
