@@ -161,13 +161,21 @@ fn a_good_file_is_checked_without_a_daemon() {
         serde_json::from_str(&cli().run(&["check", path, "--json"]).success().stdout).unwrap();
     assert_eq!(
         checked,
-        serde_json::json!({"schema": 1, "problems": [], "warnings": [], "namespaces": 1, "rules": 1})
+        serde_json::json!({"schema": 1, "problems": [], "warnings": [], "namespaces": 1, "discover": 0, "rules": 1})
     );
     let piped = command::run_with_stdin(&mut cli().command(&["check", "-", "--json"]), "a = 1\n");
     assert_eq!(piped.code(), 2, "{piped}");
     let checked: serde_json::Value = serde_json::from_str(&piped.stdout).unwrap();
     let problem = &checked["problems"][0];
     assert_eq!((&problem["line"], &problem["column"]), (&1.into(), &1.into()), "{checked:#}");
+    // Where containers are looked for, what can never decide is seen as well.
+    let rule = "[[discover.rule]]\nmatch = [\"tcp:80\"]\nto = [\"pass\"]\n";
+    fs::write(path, format!("[[discover]]\ndocker = {{ label = \"a\" }}\n{rule}{rule}")).unwrap();
+    let outcome = cli().run(&["check", path]).success();
+    assert_eq!(outcome.stdout, format!("{path}: no problems; 0 namespaces, 1 label, 2 rules\n"));
+    assert!(outcome.stderr.starts_with(&format!("{path}:6:1: warning: rule `found-2`: ")), "{outcome}");
+    let outcome = cli().run(&["explain", "--config", path, "docker:x", "tcp 192.0.2.1:1 -> 192.0.2.2:80"]);
+    assert!(outcome.code() == 3 && outcome.stderr.contains("labels of `[[discover]]`"), "{outcome}");
 }
 
 /// A mistake in a file is found before it is applied, without a daemon and a namespace.

@@ -58,7 +58,7 @@ pub(super) fn check(command: &args::Check) -> Result<(), Failure> {
     if !command.json {
         let path = path.display().to_string();
         let Checked { namespaces, discover, rules, .. } = checked;
-        let discover = if discover == 0 { String::new() } else { counted(discover, "discover") + ", " };
+        let discover = if discover == 0 { String::new() } else { counted(discover, "label") + ", " };
         let (namespaces, rules) = (counted(namespaces, "namespace"), counted(rules, "rule"));
         writeln!(out, "{}: no problems; {namespaces}, {discover}{rules}", path.escape_debug())?;
     }
