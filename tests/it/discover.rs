@@ -2,11 +2,13 @@
 //! and nothing at all. What real engines say is in `engines/`.
 
 use std::{
+    os::unix::net::UnixStream,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use redirector_tests::{
+    cli::error,
     daemon::Daemon,
     dir::Dir,
     eventually::eventually,
@@ -14,6 +16,7 @@ use redirector_tests::{
     netns::Netns,
 };
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::SECOND;
 
@@ -260,4 +263,47 @@ fn an_engine_that_says_nothing_holds_up_no_other_change() {
     );
     // It is in force, and a file without it is not held up.
     assert_eq!(daemon.cli().json(&["list"])["discover"][0]["label"], "on");
+}
+
+#[test]
+fn what_the_file_itself_has_does_not_end_with_a_container() {
+    let dir = Dir::new();
+    let fake = Engine::start(&dir);
+    let pod = Netns::of_process();
+    fake.has(&[Known { id: '1', name: "a", pid: pod.pid() }]);
+    let daemon = daemon(&dir);
+    let path = file(&dir);
+    let own = format!(
+        "[[namespace]]\ntarget = \"pid:{}\"\n[[namespace.rule]]\nname = \"web\"\nmatch = [\"tcp:80\"]\nto = [\"reject\"]\n",
+        pod.pid()
+    );
+    let text = own + &std::fs::read_to_string(&path).expect("read it");
+    std::fs::write(&path, text).expect("write it");
+    let answer = daemon.cli().json(&["apply", &path]);
+    assert!(answer["warnings"].to_string().contains("the file has that rule there itself"), "{answer:#}");
+    assert_eq!(daemon.cli().json(&["apply", &path])["changes"], serde_json::json!([]));
+    fake.has(&[]);
+    eventually("the container is gone", SECOND * 3, || {
+        let list = daemon.cli().json(&["list"]);
+        let is_gone = list["discover"][0]["containers"] == 0 && list["waiting"] == serde_json::json!([]);
+        if is_gone { Ok(()) } else { Err(list) }
+    });
+    let list = daemon.cli().json(&["list"]);
+    assert_eq!(list["namespaces"][0]["rules"][0]["name"], "web", "{list:#}");
+}
+
+/// connect(2) waits for ever at a socket whose queue is full.
+#[test]
+fn an_engine_that_takes_nobody_in_keeps_no_daemon_from_its_end() {
+    let dir = Dir::new();
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("socket");
+    listener.bind(&SockAddr::unix(dir.join("docker")).expect("a path")).expect("bind");
+    listener.listen(0).expect("listen");
+    let _first = UnixStream::connect(dir.join("docker")).expect("the queue takes one");
+    let mut daemon = daemon(&dir);
+    let outcome = daemon.cli().run(&["attach", "docker:web", "--match", "tcp:80", "--to", "pass"]);
+    let said = error(&outcome, 1);
+    assert!(said.contains(&*dir.join("docker").to_string_lossy()), "{said}");
+    daemon.cli().json(&["apply", &file(&dir)]);
+    daemon.stop();
 }

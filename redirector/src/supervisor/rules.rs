@@ -55,7 +55,7 @@ const FAILURES_UNTIL_DOWN: u32 = 3;
 
 impl Whereabouts {
     /// Whether it can be said where the destination is.
-    fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.resolver.as_ref().is_none_or(|resolver| !resolver.addresses().is_empty())
             && self.elsewhere.as_ref().is_none_or(|elsewhere| !elsewhere.is_gone())
     }

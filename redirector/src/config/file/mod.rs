@@ -11,6 +11,7 @@ mod namespace;
 mod place;
 mod read;
 mod schema;
+mod table;
 
 pub use self::{
     daemon::{DaemonOptions, LogFormat},

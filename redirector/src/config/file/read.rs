@@ -3,10 +3,7 @@
 //! serde stops at the first thing that it does not like. So each table is read by itself, and what was wrong there is taken
 //! out and the rest is read again, until nothing is.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    ops::Range,
-};
+use std::{collections::BTreeMap, ops::Range};
 
 use serde::de::DeserializeOwned;
 use toml::{
@@ -14,10 +11,12 @@ use toml::{
     de::{DeArray, DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{DaemonOptions, DiscoverSpec, NamespaceSpec, Place, Places, Problem, place::Lines};
+use super::{
+    DaemonOptions, DiscoverSpec, NamespaceSpec, Place, Places, Problem,
+    place::Lines,
+    table::{Table, Value},
+};
 use crate::config::RuleSpec;
-
-type Value<'a> = Spanned<DeValue<'a>>;
 
 /// The tables of a file.
 #[derive(Default)]
@@ -36,15 +35,6 @@ pub(super) struct Reader<'a> {
     broken: Vec<usize>,
     /// Where tables begin.
     tables: Vec<usize>,
-}
-
-/// A table of which something may have been taken out.
-struct Table<'a> {
-    value: Value<'a>,
-    /// Keys of which something was.
-    damaged: Vec<String>,
-    /// Lists that have been read element by element.
-    read: HashSet<String>,
 }
 
 const SECTIONS: [&str; 3] = ["daemon", "namespace", "discover"];
@@ -345,68 +335,4 @@ impl<'a> Reader<'a> {
 /// What serde names in a message.
 fn quoted(message: &str) -> impl Iterator<Item = &str> {
     message.split('`').skip(1).step_by(2)
-}
-
-impl<'a> Table<'a> {
-    fn new(value: Value<'a>) -> Self {
-        Self { value, damaged: Vec::new(), read: HashSet::new() }
-    }
-
-    /// Takes out the list that a span is about, and where it stands. Each is taken out once: what is wrong with one that had
-    /// been read is not an element.
-    fn take_list(&mut self, span: &Range<usize>) -> Option<(String, Range<usize>, Vec<Value<'a>>)> {
-        let DeValue::Table(table) = self.value.get_mut() else { return None };
-        let is_it = |value: &Value<'_>| {
-            let whole = value.span();
-            value.get_ref().is_array() && whole.start <= span.start && span.end <= whole.end
-        };
-        let key = table.iter().find(|(_, value)| is_it(value)).map(|(key, _)| key.get_ref().to_string())?;
-        if !self.read.insert(key.clone()) {
-            return None;
-        }
-        let list = table.remove(&*key)?;
-        let whole = list.span();
-        match list.into_inner() {
-            DeValue::Array(array) => Some((key, whole, array.into_iter().collect())),
-            _ => None,
-        }
-    }
-
-    fn put_list(&mut self, key: String, span: Range<usize>, elements: Vec<Value<'a>>) {
-        if let DeValue::Table(table) = self.value.get_mut() {
-            let array = Spanned::new(span, DeValue::Array(elements.into_iter().collect()));
-            table.insert(Spanned::new(0..0, key.into()), array);
-        }
-    }
-
-    /// Takes out what a span is about: an element of a list, else a key with its value. Gives the key, and where its whole
-    /// value stands.
-    fn take_out(&mut self, span: &Range<usize>) -> Option<(String, Range<usize>)> {
-        let DeValue::Table(table) = self.value.get_mut() else { return None };
-        let is_about = |inner: &Range<usize>| inner.start <= span.start && span.end <= inner.end;
-        let (key, value) =
-            table.iter().find(|(key, value)| is_about(&key.span()) || is_about(&value.span()))?;
-        let (key, whole) = (key.clone(), value.span());
-        let name = key.get_ref().to_string();
-        if !is_about(&key.span())
-            && let Some(value) = table.get_mut(&*name)
-            && let DeValue::Array(array) = value.get_mut()
-            && let Some(index) = array.iter().position(|element| is_about(&element.span()))
-        {
-            // There is no way to take one out of it.
-            let elements = array.clone().into_iter();
-            *array =
-                elements.enumerate().filter(|(at, _)| *at != index).map(|(_, element)| element).collect();
-        } else {
-            table.remove(&*name);
-        }
-        Some((name, whole))
-    }
-
-    /// Where a value stands; where the table begins if there is none.
-    fn at(&self, key: &str, item: Option<usize>) -> usize {
-        let value = self.value.get_ref().as_table().and_then(|table| table.get(key));
-        let element = || value?.get_ref().as_array()?.get(item?);
-        element().or(value).unwrap_or(&self.value).span().start
-    }
 }

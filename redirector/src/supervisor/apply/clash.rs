@@ -26,16 +26,18 @@ impl Planner<'_> {
                 continue;
             };
             let first = &mut kept[*index];
-            if first.rule.is_like(&one.rule) {
+            // What ends with a found container must not take along what the file has there in any case.
+            let is_bound = |wanted: &Wanted| wanted.follows.iter().all(|follower| follower.discovered);
+            let is_free = first.follows.is_empty() && !one.follows.is_empty() && is_bound(&one);
+            if first.rule.is_like(&one.rule) && !is_free {
                 // What names a container itself comes before what has found it.
                 one.follows.retain(|new| first.containers().all(|known| *known != new.container));
                 first.follows.append(&mut one.follows);
                 continue;
             }
-            let message = format!(
-                "rule `{}`: `{target}` is the same namespace, and has another rule of that name",
-                one.rule.name
-            );
+            let has =
+                if is_free { "the file has that rule there itself" } else { "has another rule of that name" };
+            let message = format!("rule `{}`: `{target}` is the same namespace, and {has}", one.rule.name);
             let error = Error::new(Code::Failed, message).with_hint("give one of them another name");
             self.refused.push(refusal(one.at.0, Some(one.at.1), error));
         }

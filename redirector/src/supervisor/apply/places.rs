@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 use super::{AT_ONCE, Request, Supervisor, refusal};
 use crate::{
     config::{Container, Target},
-    control::{Caller, Code, Error, Refusal},
+    control::{Caller, Error, Refusal},
     netns::NetnsCookie,
     supervisor::attach::{Found, HostNetns, find_out, may_be_meant},
     target::{ContainerId, TargetError},
@@ -76,14 +76,17 @@ impl Supervisor {
         if let Some(waits) = request.waits(entry) {
             return Ok(Led::Waits(waits));
         }
-        let opened = match self.open_unless_steered(target, caller).await {
+        // One that was found is meant whatever it is called by now.
+        let by_id = request.by_id(entry);
+        let opened = match self.open_unless_steered(by_id.as_ref().unwrap_or(target), caller).await {
             Ok(Some(opened)) => opened,
             Ok(None) => crate::supervisor::attach::open_again(&*self.table.lock().await, target)?,
             Err(error) => {
                 if let (Target::Container(container), TargetError::NotRunning { id, .. }) = (target, &error)
                     && spec.follows()
                 {
-                    let (container, id, why) = (container.clone(), id.clone(), error.to_string());
+                    let id = request.discovered(entry).unwrap_or(id).clone();
+                    let (container, why) = (container.clone(), error.to_string());
                     return Ok(Led::Waits(Waits { entry, container, id, why }));
                 }
                 return Err(error.into());
@@ -91,12 +94,6 @@ impl Supervisor {
         };
         let host_netns = if spec.host_netns { HostNetns::Allowed } else { HostNetns::Refused };
         may_be_meant(target, &opened, host_netns)?;
-        if let Some(id) = request.discovered(entry)
-            && opened.container.as_ref() != Some(id)
-        {
-            let message = format!("target `{target}`: another container has that name by now");
-            return Err(Error::new(Code::Failed, message));
-        }
         Ok(Led::There(find_out(opened, target, None).await?))
     }
 }

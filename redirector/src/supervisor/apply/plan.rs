@@ -167,7 +167,11 @@ impl<'a> Planner<'a> {
         let current: Vec<_> = current.collect();
         let (mut part_diff, cookie) = (self.diff(found.cookie, &current, wanted), found.cookie);
         let stays = part_diff.remove.extract_if(.., |have| self.stays(cookie, &current[*have], waiting));
-        part_diff.leave.extend(stays.collect::<Vec<_>>());
+        let stays: Vec<_> = stays.collect();
+        for have in &part_diff.leave {
+            self.stays(cookie, &current[*have], waiting);
+        }
+        part_diff.leave.extend(stays);
         for (have, want) in &part_diff.clash {
             self.refuse_clash(&target, &current[*have], &wanted[*want]);
         }
@@ -287,6 +291,11 @@ impl<'a> Planner<'a> {
         let said =
             said.into_iter().map(|text| format!("{}: rule `{}`: {text}", part.target, wanted.rule.name));
         self.plan.warnings.extend(said);
+        if !whereabouts.is_known() {
+            let to = &wanted.rule.to;
+            let text = format!("{}: rule `{}`: down until `{to}` is found", part.target, wanted.rule.name);
+            self.plan.warnings.push(text);
+        }
         let places = (index, CONSUMER_RELAY);
         let state = RuleState::new(wanted.rule.clone(), Origin::File, places, whereabouts);
         state.set_interfaces(&found.survey.interfaces);
@@ -357,7 +366,7 @@ impl<'a> Planner<'a> {
             Origin::Lease => false,
         };
         let (gone, rules): (Vec<_>, Vec<_>) =
-            current.into_iter().partition(|state| goes(state) && !self.stays(netns.cookie, state, waiting));
+            current.into_iter().partition(|state| !self.stays(netns.cookie, state, waiting) && goes(state));
         if gone.is_empty() {
             return;
         }

@@ -63,6 +63,12 @@ impl Request {
         self.ids.get(entry.checked_sub(self.of_file)?).map(|(_, id)| id)
     }
 
+    /// The same as a target.
+    pub(super) fn by_id(&self, entry: usize) -> Option<Target> {
+        let (engine, id) = self.ids.get(entry.checked_sub(self.of_file)?)?;
+        Some(Target::Container(Container { engine: *engine, name: id.to_string() }))
+    }
+
     /// What an entry waits for, if it is not to be in force now.
     pub(super) fn waits(&self, entry: usize) -> Option<Waits> {
         self.waits_for(entry, self.set_aside.get(&(entry, None))?)

@@ -26,6 +26,10 @@ impl Planner<'_> {
         let nowhere = NetnsCookie(0);
         for (Waits { entry, container, id, why }, one) in waiting {
             let key = (container.clone(), one.rule.name.clone());
+            if places.contains(&key) {
+                // Of a name that was two containers' while the engine was asked.
+                continue;
+            }
             let before = known.get(&key);
             let spec = one.rule.to_spec();
             match before {

@@ -44,7 +44,7 @@ impl Supervisor {
     ) -> (AllFound, BTreeMap<Engine, EngineError>) {
         let engines =
             Engine::ALL.into_iter().filter(|engine| specs.iter().any(|one| one.of(*engine).is_some()));
-        let asked = engines.map(async |engine| (engine, self.gather(engine, specs, BTreeSet::new()).await));
+        let asked = engines.map(async |engine| (engine, self.gather(engine, specs, &BTreeSet::new()).await));
         let (mut found, mut deaf) = (AllFound::new(), BTreeMap::new());
         for (engine, answer) in join_all(asked).await {
             let known = answer.unwrap_or_else(|error| {
@@ -61,15 +61,25 @@ impl Supervisor {
         &self,
         engine: Engine,
         specs: &[DiscoverSpec],
-        changed: BTreeSet<ContainerId>,
+        changed: &BTreeSet<ContainerId>,
     ) -> Result<BTreeMap<ContainerId, Discovered>, EngineError> {
         let known = self.discovery.known(engine);
         let held = self.opener.engines().hold(engine).await?;
         // Docker tells of an end before its list knows. Whoever asks for the container itself waits until it does.
         let held_engine = &held;
-        let runs = stream::iter(changed).map(|id| async move { (held_engine.runs(&id).await, id) });
-        let runs: Vec<_> = runs.buffer_unordered(AT_ONCE).collect().await;
-        let ended: Vec<_> = runs.into_iter().filter(|(runs, _)| matches!(runs, Ok(false))).collect();
+        let runs =
+            stream::iter(changed.iter().cloned()).map(|id| async move { (held_engine.runs(&id).await, id) });
+        let mut runs = runs.buffer_unordered(AT_ONCE);
+        let mut ended = Vec::new();
+        while let Some((runs, id)) = runs.next().await {
+            match runs {
+                Ok(false) => ended.push(id),
+                Err(error) if error.is_of_engine() => return Err(error),
+                // Nothing is known of it, and so nothing is other.
+                Ok(true) | Err(_) => {}
+            }
+        }
+        drop(runs);
         let labels = specs.iter().filter_map(|spec| spec.of(engine).cloned()).collect();
         let mut gathering = Gathering { engine: held, labels, images: HashMap::new() };
         let mut found: BTreeMap<ContainerId, Discovered> = BTreeMap::new();
@@ -91,7 +101,7 @@ impl Supervisor {
                 one.by.insert(index, rules.err().unwrap_or_default());
             }
         }
-        for (_, id) in ended {
+        for id in ended {
             found.remove(&id);
         }
         Ok(found)

@@ -40,13 +40,15 @@ impl Supervisor {
         }
         let specs = self.discovery.specs();
         let changed = std::mem::take(&mut *self.discovery.at(engine).changed());
-        let found = self.gather(engine, &specs, changed).await?;
+        let found = self.gather(engine, &specs, &changed).await;
+        let found = found.inspect_err(|_| self.discovery.at(engine).changed().extend(changed.clone()))?;
         if self.discovery.is_deaf(engine, None) {
             tracing::info!(%engine, "told again which containers there are");
         }
         let mut table = self.table.lock().await;
         if self.discovery.specs() != specs {
             // A file that looks for nothing waits for nobody.
+            self.discovery.at(engine).changed().extend(changed);
             self.discovery.look(engine);
         } else if !self.is_ending() {
             self.settle(&mut table, engine, found).await;

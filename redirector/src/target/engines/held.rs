@@ -3,18 +3,13 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::{
-        fd::AsRawFd as _,
-        unix::{fs::OpenOptionsExt as _, net::UnixStream},
-    },
-    path::{Path, PathBuf},
+    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+    path::PathBuf,
 };
 
 use bollard::{API_DEFAULT_VERSION, Docker};
-use nix::{
-    fcntl::OFlag,
-    sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials},
-};
+use nix::fcntl::OFlag;
+use tokio::net::{UnixStream, unix::UCred};
 
 use super::{ANSWER, EngineError, Engines, error::Failure};
 use crate::config::Engine;
@@ -28,7 +23,7 @@ pub struct HeldEngine {
     /// O_PATH: `/proc/self/fd` leads to the same socket for as long as it is open, and the client goes there.
     _held: File,
     /// Who listens there.
-    peer: UnixCredentials,
+    peer: UCred,
     client: Docker,
 }
 
@@ -41,10 +36,8 @@ impl Engines {
     pub async fn hold(&self, engine: Engine) -> Result<HeldEngine, EngineError> {
         let socket = self.socket(engine).to_owned();
         let path = socket.clone();
-        let held = async {
-            let held = tokio::task::spawn_blocking(move || hold(&path)).await;
-            let held = held.unwrap_or_else(|error| Err(io::Error::other(error)));
-            let (held, peer) = held.map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let held = async move {
+            let (held, peer) = hold(path).await.map_err(|error| Failure::Unreachable(error.to_string()))?;
             let path = path_of(&held);
             let client = Docker::connect_with_unix(&path, ANSWER.as_secs(), API_DEFAULT_VERSION)?;
             let client = client.negotiate_version().await.map_err(Failure::of_no_container)?;
@@ -57,10 +50,13 @@ impl Engines {
     }
 }
 
-fn hold(socket: &Path) -> io::Result<(File, UnixCredentials)> {
+async fn hold(socket: PathBuf) -> io::Result<(File, UCred)> {
     let flags = (OFlag::O_PATH | OFlag::O_CLOEXEC).bits();
-    let held = OpenOptions::new().read(true).custom_flags(flags).open(socket)?;
-    let peer = getsockopt(&UnixStream::connect(path_of(&held))?, PeerCredentials)?;
+    let open = move || OpenOptions::new().read(true).custom_flags(flags).open(socket);
+    let held =
+        tokio::task::spawn_blocking(open).await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+    // Never a thread's: who listens may have no room for us, for ever.
+    let peer = UnixStream::connect(path_of(&held)).await?.peer_cred()?;
     Ok((held, peer))
 }
 
@@ -88,7 +84,8 @@ impl HeldEngine {
     ///
     /// When `/proc` does not show that process.
     pub(in crate::target) fn shares_processes(&self) -> io::Result<bool> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.peer.pid()))?;
+        let Some(peer) = self.peer.pid() else { return Ok(false) };
+        let status = fs::read_to_string(format!("/proc/{peer}/status"))?;
         // Its number in our PID namespace, and in each below that it is in (proc_pid_status(5); Linux 4.1).
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         Ok(numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1))
