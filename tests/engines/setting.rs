@@ -1,7 +1,5 @@
 //! An engine, a daemon that finds its containers, and a server outside of both.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
 use redirector_tests::{
     cli::Cli,
     client::{Conversation, Greeting, answer, visit},
@@ -14,21 +12,11 @@ use serde_json::Value;
 
 use crate::AT_ONCE;
 
-/// What most tests need. The daemon ends first, then the engine.
+/// What most tests need. The daemon ends first, the engine last.
 pub(crate) struct Setting {
     pub(crate) daemon: Daemon,
     pub(crate) proxy: Server,
     pub(crate) engine: Engine,
-    _turn: Turn,
-}
-
-/// Tests run beside others, but for those to which it matters who else makes namespaces.
-static TURN: RwLock<()> = RwLock::new(());
-
-#[expect(dead_code, reason = "held for its end")]
-enum Turn {
-    BesideOthers(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
 }
 
 /// The port that is steered.
@@ -36,18 +24,9 @@ pub(crate) const PORT: u16 = 8080;
 
 impl Setting {
     pub(crate) fn new(kind: &'static str) -> Self {
-        Self::with(kind, Turn::BesideOthers(TURN.read().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    /// Of a test beside which no other runs.
-    pub(crate) fn alone(kind: &'static str) -> Self {
-        Self::with(kind, Turn::Alone(TURN.write().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    fn with(kind: &'static str, turn: Turn) -> Self {
         let engine = Engine::start(kind);
         let daemon = Daemon::with(&[&engine.option()]);
-        Self { daemon, proxy: Server::here("proxy"), engine, _turn: turn }
+        Self { daemon, proxy: Server::here("proxy"), engine }
     }
 
     pub(crate) fn cli(&self) -> Cli {
