@@ -86,8 +86,13 @@ impl Engine {
 
     /// From now on these are all.
     fn has(&self, known: &[Known]) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known.to_vec();
+        self.has_in_silence(known);
         self.events.say("rename");
+    }
+
+    /// The same, and it tells nobody.
+    fn has_in_silence(&self, known: &[Known]) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known.to_vec();
     }
 
     /// From now on this is all that it says when it is asked for containers.
@@ -306,4 +311,26 @@ fn an_engine_that_takes_nobody_in_keeps_no_daemon_from_its_end() {
     assert!(said.contains(&*dir.join("docker").to_string_lossy()), "{said}");
     daemon.cli().json(&["apply", &file(&dir)]);
     daemon.stop();
+}
+
+#[test]
+fn an_end_that_the_engine_does_not_tell_of_is_seen_all_the_same() {
+    let dir = Dir::new();
+    let fake = Engine::start(&dir);
+    let pods = [Netns::of_process(), Netns::of_process()];
+    let one = |digit: char, name, pod: &Netns| Known { id: digit, name, pid: pod.pid() };
+    let stays = one('2', "b", &pods[1]);
+    fake.has(&[one('1', "a", &pods[0]), stays.clone()]);
+    let daemon = daemon(&dir);
+    daemon.cli().json(&["apply", &file(&dir)]);
+    assert_eq!(steered(&daemon).len(), 2);
+    fake.has_in_silence(&[stays]);
+    let [gone, _stays] = pods;
+    drop(gone);
+    eventually("it is gone, and nothing waits for it", SECOND, || {
+        let list = daemon.cli().json(&["list"]);
+        let is_gone = list["discover"][0]["containers"] == 1 && list["waiting"] == serde_json::json!([]);
+        if is_gone { Ok(()) } else { Err(list) }
+    });
+    assert_eq!(steered(&daemon).len(), 1);
 }

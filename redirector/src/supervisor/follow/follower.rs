@@ -182,6 +182,10 @@ impl Supervisor {
                 Ok(opened) => opened,
                 Err(error) => {
                     self.follows.wait_because(container, None, &chain(&error));
+                    if followed.discovered && error.is_not_found() {
+                        // Its engine may have told of the end before it knew, or not at all.
+                        self.discovery.look_after(container.engine, Some(&followed.id));
+                    }
                     return error.is_not_found();
                 }
             };
