@@ -11,6 +11,7 @@ mod part;
 mod places;
 mod plan;
 mod request;
+mod unnamed;
 mod waiting;
 
 use std::collections::HashMap;

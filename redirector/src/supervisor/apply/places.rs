@@ -22,7 +22,7 @@ pub(super) struct There {
     pub(super) entries: Vec<(usize, Option<ContainerId>)>,
 }
 
-/// An entry whose container is not running: its rules wait.
+/// An entry whose rules wait, all or one: its container is not running, or they cannot be in force.
 #[derive(Clone)]
 pub(super) struct Waits {
     pub(super) entry: usize,

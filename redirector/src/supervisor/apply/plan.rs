@@ -1,7 +1,6 @@
 //! What a file changes, compared with what is there.
 
 use std::{
-    cell::RefCell,
     collections::{HashMap, HashSet},
     os::fd::AsFd as _,
     sync::Arc,
@@ -15,7 +14,7 @@ use super::{
     refusal, refuse_if_any,
 };
 use crate::{
-    config::{Container, Diff, Have, Origin, Prune, RuleName, Target, Want, diff},
+    config::{Container, Diff, Have, Origin, RuleName, Target, Want, diff},
     control::{self, Change, Code, Error, Refusal},
     kernel::attached_programs,
     netns::NetnsCookie,
@@ -23,7 +22,6 @@ use crate::{
         Supervisor, Table,
         attach::{Found, foreign_programs, warnings},
         follow::Followed,
-        namespace::Namespace,
         rules::{RuleState, Whereabouts},
     },
 };
@@ -42,7 +40,7 @@ pub(super) struct Planner<'a> {
     outdated: Option<RuleName>,
     pub(super) plan: Plan,
     /// Rules that stay where they are although they wait.
-    pub(super) left: RefCell<HashSet<(NetnsCookie, RuleName)>>,
+    pub(super) left: HashSet<(NetnsCookie, RuleName)>,
 }
 
 pub(super) fn state(rule: crate::config::RuleSpec, follows: Option<&Container>) -> control::RuleState {
@@ -87,11 +85,11 @@ impl<'a> Planner<'a> {
             refused: Vec::new(),
             outdated: None,
             plan: Plan::default(),
-            left: RefCell::default(),
+            left: HashSet::new(),
         }
     }
 
-    fn owners(&self, at: NetnsCookie, name: &RuleName) -> &[Container] {
+    pub(super) fn owners(&self, at: NetnsCookie, name: &RuleName) -> &[Container] {
         self.owners.get(&(at, name.clone())).map_or(&[], Vec::as_slice)
     }
 
@@ -166,12 +164,9 @@ impl<'a> Planner<'a> {
         let current = netns.iter().flat_map(|netns| netns.published.load().current.rules().to_vec());
         let current: Vec<_> = current.collect();
         let (mut part_diff, cookie) = (self.diff(found.cookie, &current, wanted), found.cookie);
-        let stays = part_diff.remove.extract_if(.., |have| self.stays(cookie, &current[*have], waiting));
-        let stays: Vec<_> = stays.collect();
-        for have in &part_diff.leave {
-            self.stays(cookie, &current[*have], waiting);
-        }
-        part_diff.leave.extend(stays);
+        let stay = part_diff.remove.extract_if(.., |have| self.stays(cookie, &current[*have], waiting));
+        part_diff.leave.extend(stay.collect::<Vec<_>>());
+        self.note_left(cookie, part_diff.leave.iter().map(|have| &*current[*have]), waiting);
         for (have, want) in &part_diff.clash {
             self.refuse_clash(&target, &current[*have], &wanted[*want]);
         }
@@ -314,7 +309,7 @@ impl<'a> Planner<'a> {
         self.plan.changes.push(Change { target: target.clone(), cookie: cookie.0, rule, before, after });
     }
 
-    fn remove(&mut self, target: &Target, cookie: NetnsCookie, there: &RuleState) {
+    pub(super) fn remove(&mut self, target: &Target, cookie: NetnsCookie, there: &RuleState) {
         let owners = self.owners(cookie, &there.rule.name).to_vec();
         self.change(target, cookie, Some(state(there.rule.to_spec(), owners.first())), None);
         self.plan.unfollowed.extend(owners.into_iter().map(|one| (one, there.rule.name.clone())));
@@ -339,62 +334,6 @@ impl<'a> Planner<'a> {
             };
             self.plan.followed.push((container.clone(), name.clone(), followed));
         }
-    }
-
-    /// Whether a rule stays in a namespace until the one that waits for its container can come.
-    fn stays(&self, at: NetnsCookie, there: &RuleState, waiting: &[(Waits, Wanted)]) -> bool {
-        let owners = self.owners(at, &there.rule.name);
-        let stays = waiting.iter().any(|(waits, one)| {
-            // That of a container that was found is changed when it can be.
-            let may_stay = one.rule.is_like(&there.rule) || self.request.discovered(waits.entry).is_some();
-            one.rule.name == there.rule.name
-                && may_stay
-                && one.containers().any(|container| owners.contains(container))
-        });
-        if stays {
-            self.left.borrow_mut().insert((at, there.rule.name.clone()));
-        }
-        stays
-    }
-
-    /// A namespace that the file does not mean, unless its container is not running and it lives on.
-    fn compare_unnamed(&mut self, netns: &Arc<Namespace>, waiting: &[(Waits, Wanted)]) {
-        let current = netns.published.load().current.rules().to_vec();
-        let goes = |state: &RuleState| match state.origin() {
-            Origin::File => true,
-            Origin::Api => self.request.prune == Prune::Api,
-            Origin::Lease => false,
-        };
-        let (gone, rules): (Vec<_>, Vec<_>) =
-            current.into_iter().partition(|state| !self.stays(netns.cookie, state, waiting) && goes(state));
-        if gone.is_empty() {
-            return;
-        }
-        for state in &gone {
-            let owners = self.owners(netns.cookie, &state.rule.name);
-            let waits_otherwise = waiting.iter().any(|(_, one)| {
-                one.rule.name == state.rule.name
-                    && one.containers().any(|container| owners.contains(container))
-            });
-            // Else it is said where it waits.
-            if !waits_otherwise {
-                self.remove(&netns.target, netns.cookie, state);
-            }
-        }
-        self.plan.parts.push(Part {
-            target: netns.target.clone(),
-            entry: None,
-            blamed: None,
-            netns: Some(Arc::clone(netns)),
-            found: None,
-            foreign: None,
-            rules,
-            table: None,
-            is_other: true,
-            new: Vec::new(),
-            kept: Vec::new(),
-            reset: (Vec::new(), Vec::new()),
-        });
     }
 }
 

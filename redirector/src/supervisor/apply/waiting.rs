@@ -1,4 +1,4 @@
-//! Rules whose container is not running: nothing of them is in the kernel.
+//! Rules that wait: their container is not running, or they cannot be in force where it is.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Planner<'_> {
-    /// Rules whose container is not running, and rules that waited and shall not any more.
+    /// Rules that wait from now on, and rules that waited and shall not any more.
     pub(super) fn compare_waiting(
         &mut self,
         waiting: Vec<(Waits, Wanted)>,
@@ -40,7 +40,7 @@ impl Planner<'_> {
                     self.change(&Target::Container(container.clone()), nowhere, before, Some(after));
                 }
             }
-            let is_left = |at: &NetnsCookie| self.left.borrow().contains(&(*at, key.1.clone()));
+            let is_left = |at: &NetnsCookie| self.left.contains(&(*at, key.1.clone()));
             let at = before.and_then(|before| before.at).filter(is_left);
             let discovered = self.request.discovered(entry).is_some();
             // That a name has gone to another container is told when that runs.
