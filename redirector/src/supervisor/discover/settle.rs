@@ -46,7 +46,7 @@ impl Supervisor {
                 self.follows.look_at([container]);
             }
         }
-        self.leave_all(table, gone).await;
+        self.leave(table, gone).await;
         let mut state = self.discovery.state();
         found.iter_mut().for_each(|(id, one)| place(&self.follows, &state, id, one));
         state.found.insert(engine, found);

@@ -109,19 +109,14 @@ impl Supervisor {
             }
             if before.at != Some(netns.cookie) {
                 // Where it was may live on, by another container that shares it.
-                self.leave(table, before, &name).await;
+                self.leave(table, [(name, before.clone())]).await;
             }
         }
         before.is_none_or(|before| before.spec != followed.spec || before.host_netns != followed.host_netns)
     }
 
-    /// Takes a rule out of a namespace that its name does not mean any more, if no other name has it there.
-    async fn leave(&self, table: &mut Table, before: &Followed, name: &RuleName) {
-        self.leave_all(table, [(name.clone(), before.clone())]).await;
-    }
-
-    /// The same of several rules, which do not follow any more.
-    pub(super) async fn leave_all(
+    /// Takes rules that do not follow any more out of the namespaces where they were, if no other name has them there.
+    pub(super) async fn leave(
         &self,
         table: &mut Table,
         rules: impl IntoIterator<Item = (RuleName, Followed)>,

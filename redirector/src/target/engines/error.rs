@@ -20,9 +20,6 @@ pub struct EngineError {
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// A path that the client cannot take.
-    #[error("the path of the socket is not UTF-8")]
-    NotText,
     /// Nobody is there.
     #[error("{0}")]
     Unreachable(String),
