@@ -31,8 +31,11 @@ fn main() -> Result<()> {
     }
     let manifest = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
     let root_dir = format!("{manifest}/../redirector-ebpf");
-    // SAFETY: a build script has one thread here, nobody reads the environment meanwhile.
-    unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    // Each line of the cargo that builds the program becomes a warning: let it say what is wrong, and no more.
+    for (name, value) in [("RUSTC_BOOTSTRAP", "1"), ("CARGO_TERM_QUIET", "true")] {
+        // SAFETY: a build script has one thread here, nobody reads the environment meanwhile.
+        unsafe { env::set_var(name, value) };
+    }
     aya_build::build_ebpf(
         [Package {
             name: "redirector-ebpf",

@@ -25,14 +25,14 @@ use crate::{
     eventually::{at_intervals, eventually},
 };
 
-/// The binary under test: `$REDIRECTOR_BIN`, else the release build of this repository.
+/// The binary under test: `$REDIRECTOR_BIN`, else the development build of this repository.
 #[must_use]
 pub fn binary() -> PathBuf {
     let path = env::var_os("REDIRECTOR_BIN").map_or_else(
         || {
             let target = env::var_os("CARGO_TARGET_DIR")
                 .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-            target.join("release/redirector")
+            target.join("debug/redirector")
         },
         PathBuf::from,
     );

@@ -1,10 +1,13 @@
 //! `cargo xtask test`: every test there is. Those that make namespaces run as root, or where we cannot become root
 //! in virtual machines; all others run as the user.
 
+mod timing;
+
 use std::{ffi::OsString, process::Command};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
+use self::timing::Times;
 use crate::{
     build,
     cargo::{self, Executable, Needs},
@@ -28,7 +31,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.vm_self_test {
-        return vm::self_test::run();
+        return vm::self_test::run(vm::self_test::Extent::Whole);
     }
     if options.vm {
         return vm::run(&options.arguments);
@@ -48,6 +51,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let executables = cargo::matching(executables, &options.arguments)?;
     let has_root = privilege::can_become_root();
     let (mut failed, mut left_out) = (Vec::new(), Vec::new());
+    let mut times = Times::default();
     for executable in &executables {
         let Executable { path, package, target } = executable;
         tool::note(&format!("tests of {package} ({target})"));
@@ -79,11 +83,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // As cargo would run it. Ours is xtask's.
         let directory = tool::root().join(package);
         command.args(&options.arguments).env("CARGO_MANIFEST_DIR", &directory).current_dir(&directory);
-        let status = command.status().with_context(|| format!("start {}", tool::show(&command)))?;
+        let status = times.run(&mut command)?;
         if !status.success() {
             failed.push(format!("{package} ({target}): {status}"));
         }
     }
+    times.tell();
     if !failed.is_empty() {
         bail!("tests failed in {}", failed.join(", "));
     }

@@ -8,6 +8,7 @@ mod console;
 mod image;
 pub(crate) mod init;
 mod kernel;
+mod kernel_tests;
 mod machine;
 mod modules;
 mod protocol;
@@ -50,17 +51,17 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     on(&wanted, arguments)
 }
 
-/// Runs the tests on the default kernels, after having seen that what does not pass is told. Not on the machine's own, on
-/// which they have all run, and larger.
+/// Runs the tests that depend on the kernel on the default kernels, after having seen that what does not pass is told. Not on
+/// the machine's own, on which they have all run, and larger.
 pub(crate) fn ci() -> Result<()> {
-    self_test::run()?;
+    self_test::run(self_test::Extent::Quick)?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read which kernel this is")?;
     let (own, others): (Vec<_>, Vec<_>) =
         series::DEFAULT.into_iter().partition(|one| one.is_of(release.trim()));
     for own in own {
         tool::note(&format!("ci: not once more on Linux {own}, which this machine runs"));
     }
-    on(&others, &[])
+    on(&others, &kernel_tests::filters())
 }
 
 /// Runs the tests that `[FILTER…]` matches on the default kernels.

@@ -105,8 +105,9 @@ fn job() -> Result<Message> {
         words.split_inclusive(|byte| *byte == 0).map(|word| OsStr::from_bytes(&word[..word.len() - 1]));
     let program = words.next().with_context(|| format!("`{JOB}` is empty"))?;
     let mut command = Command::new(program);
-    command.args(words).env_clear().current_dir("/");
-    command.envs([("PATH", PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")]);
+    // With the time of each test: see `test::timing`.
+    command.args(words).args(["-Z", "unstable-options", "--report-time"]).env_clear().current_dir("/");
+    command.envs([("PATH", PATH), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("RUSTC_BOOTSTRAP", "1")]);
     command.envs([("REDIRECTOR_BIN", REDIRECTOR), ("ENVOY", ENVOY), ("REDIRECTOR_TEST_SCALE", "small")]);
     say(&Message::Testing)?;
     let status = run_to_end(&mut command)?;

@@ -85,7 +85,18 @@ const CHECKS: [Check; 9] = [
     ),
 ];
 
-pub(crate) fn run() -> Result<()> {
+/// How many of [`CHECKS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Whole,
+    /// Those that are over when the machine is: a verdict that takes patience is looked at by hand.
+    Quick,
+}
+
+/// Checks that take patience: nothing happens, until a limit ends them.
+const PATIENT: [&str; 3] = ["a test that hangs", "tests without an end", "a kernel that does not boot"];
+
+pub(crate) fn run(extent: Extent) -> Result<()> {
     without_qemu()?;
     prepare::ensure(Purpose::Machines)?;
     let kernels = kernel::fetch(&[Series::Numbered(6, 18)])?;
@@ -95,11 +106,14 @@ pub(crate) fn run() -> Result<()> {
     let folder = tempfile::tempdir().context("make a temporary directory")?;
     let bench = Bench { interrupt, accelerator, kernel, folder };
     for (name, run, is_right) in CHECKS {
+        if extent == Extent::Quick && PATIENT.contains(&name) {
+            continue;
+        }
         let verdict = run(&bench).with_context(|| name.to_owned())?;
         tool::note(&format!("{name}: {verdict}"));
         ensure!(is_right(&verdict), "{name}: another verdict was to be expected: {verdict:?}");
     }
-    tool::note("every verdict was right");
+    tool::note("each verdict was right");
     Ok(())
 }
 
