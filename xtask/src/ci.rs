@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -11,7 +11,8 @@ use crate::{cargo, dist, engine, run, setup, test, tool, vm};
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
+    ("first run", first_run),
     ("set-up", set_up),
     ("formatting", formatting),
     ("lints", lints),
@@ -42,6 +43,18 @@ pub(crate) fn run() -> Result<()> {
         tool::note(&format!("ci: {name:<26} {:>7.1} s", time.as_secs_f64()));
     }
     result
+}
+
+/// What somebody sees who has just cloned this. `.ci/run` says when it began to build xtask.
+fn first_run() -> Result<()> {
+    run::run(&run::Options::first())?;
+    let began = env::var("REDIRECTOR_CI_BEGAN").ok().and_then(|began| began.parse().ok());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+    if let (Some(began), Some(now)) = (began, now) {
+        let seconds = now.as_secs().saturating_sub(began);
+        tool::note(&format!("ci: `cargo xtask run --once`, with the build of xtask, took {seconds} s"));
+    }
+    Ok(())
 }
 
 fn set_up() -> Result<()> {

@@ -23,14 +23,14 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The demo, to its end.
+    pub(crate) fn first() -> Self {
+        Self { once: true, docker: false, podman: false, arguments: Vec::new() }
+    }
+
     /// The demo with containers, to its end.
     pub(crate) fn once(engine: Kind) -> Self {
-        Self {
-            once: true,
-            docker: engine == Kind::Docker,
-            podman: engine == Kind::Podman,
-            arguments: Vec::new(),
-        }
+        Self { docker: engine == Kind::Docker, podman: engine == Kind::Podman, ..Self::first() }
     }
 }
 

@@ -29,6 +29,16 @@ pub(crate) struct Options {
     arguments: Vec<OsString>,
 }
 
+/// Most of these tests wait for somebody: more of them run at once than there are processors. Engines are heavy.
+fn threads(needs: Needs, arguments: &[OsString]) -> Option<String> {
+    let said = |word: &OsString| word.to_string_lossy().starts_with("--test-threads");
+    if needs != Needs::Root || arguments.iter().any(said) {
+        return None;
+    }
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Some(format!("--test-threads={}", 2 * processors))
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     if options.vm_self_test {
         return vm::self_test::run(vm::self_test::Extent::Whole);
@@ -82,7 +92,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         };
         // As cargo would run it. Ours is xtask's.
         let directory = tool::root().join(package);
-        command.args(&options.arguments).env("CARGO_MANIFEST_DIR", &directory).current_dir(&directory);
+        command.args(&options.arguments).args(threads(executable.needs(), &options.arguments));
+        command.env("CARGO_MANIFEST_DIR", &directory).current_dir(&directory);
         let status = times.run(&mut command)?;
         if !status.success() {
             failed.push(format!("{package} ({target}): {status}"));
