@@ -18,8 +18,9 @@ pub(crate) fn redirector() -> Result<PathBuf> {
 fn build(profile: &[&str]) -> Result<PathBuf> {
     setup::for_build()?;
     // The features of dependencies are those of all that is selected: of the whole workspace, as for its tests.
-    let built =
-        cargo::executables(&[&["build", "--locked", "--workspace", "--bin", "redirector"], profile].concat())?;
+    let built = cargo::executables(
+        &[&["build", "--locked", "--workspace", "--bin", "redirector"], profile].concat(),
+    )?;
     let binary = built.into_iter().find(|executable| executable.target == "bin redirector");
     Ok(binary.context("cargo named no binary `redirector`")?.path)
 }
