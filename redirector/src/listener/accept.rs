@@ -4,6 +4,8 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::sys::socket;
+
 /// Why an accept loop ended.
 #[derive(Debug)]
 pub enum AcceptEnd {
@@ -24,6 +26,27 @@ fn share_port(stream: &TcpStream) {
     drop(socket2::SockRef::from(stream).set_reuse_address(true));
 }
 
+/// Whether a listener is in repair mode, as one is that is bound beside others.
+fn is_in_repair(listener: &TcpListener) -> bool {
+    socket::option::<i32>(listener, libc::IPPROTO_TCP, libc::TCP_REPAIR).is_ok_and(|mode| mode != 0)
+}
+
+/// Ends the repair mode that an accepted socket has from its listener: in it nothing can be read, and nothing is sent.
+fn end_repair(stream: &TcpStream) {
+    /// `TCP_REPAIR_OFF_NO_WP`, include/uapi/linux/tcp.h (Linux 4.19): without a window probe.
+    const OFF: i32 = -1;
+    // Who could begin it can end it. If not, the first read fails, and the connection is reset.
+    drop(socket::set_option(stream, libc::IPPROTO_TCP, libc::TCP_REPAIR, OFF));
+}
+
+/// Makes an accepted socket what it shall be.
+fn settle(stream: &TcpStream, is_in_repair: bool) {
+    if is_in_repair {
+        end_repair(stream);
+    }
+    share_port(stream);
+}
+
 /// Accepts until `stop` is ready or the listener is dead.
 pub async fn accept_until(
     listener: &TcpListener,
@@ -32,6 +55,7 @@ pub async fn accept_until(
     mut exhausted: impl FnMut(&io::Error),
 ) -> AcceptEnd {
     tokio::pin!(stop);
+    let is_in_repair = is_in_repair(listener);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -40,7 +64,7 @@ pub async fn accept_until(
         };
         match accepted {
             Ok((stream, peer)) => {
-                share_port(&stream);
+                settle(&stream, is_in_repair);
                 take(stream, peer);
             }
             Err(error) => match class(&error) {
@@ -65,10 +89,11 @@ const GRACE: Duration = Duration::from_millis(100);
 /// Accepts what a listener that gets no new connections still has, and what it finishes within a moment.
 pub async fn accept_all(listener: &TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) {
     let deadline = tokio::time::Instant::now() + GRACE;
+    let is_in_repair = is_in_repair(listener);
     loop {
         match tokio::time::timeout_at(deadline, listener.accept()).await {
             Ok(Ok((stream, peer))) => {
-                share_port(&stream);
+                settle(&stream, is_in_repair);
                 take(stream, peer);
             }
             Ok(Err(error)) if matches!(class(&error), Class::OneConnection) => {}

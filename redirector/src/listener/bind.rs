@@ -4,7 +4,7 @@ use std::{
     fmt,
     hash::{BuildHasher as _, RandomState},
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,8 +22,8 @@ pub(super) const BACKLOG: i32 = 4096;
 /// namespace meet our port: a server that binds the same port on the wildcard address would get EADDRINUSE.
 const FIRST_PORT: u16 = 61_000;
 
-/// Ports tried before giving up. With half of the range taken all are taken once in 2^64.
-const PORTS_TRIED: u64 = 64;
+/// Ports of that range that are tried before all others. With half of the range taken all are taken once in 2^64.
+const PORTS_TRIED: usize = 64;
 
 /// Which packets a listener can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +94,8 @@ pub enum BindError {
     /// The kernel has this family not at all (`ipv6.disable=1`): none of its packets can arrive either.
     #[error("the kernel has no {0}")]
     NoFamily(Reach),
-    /// No port from 61000 up is free.
-    #[error("no free port from {FIRST_PORT} up on the {0} loopback address")]
+    /// Others hold every port.
+    #[error("no free port on the {0} loopback address: sockets inside the namespace hold them all")]
     NoPort(Reach),
     /// Anything else.
     #[error("make the {0} listener")]
@@ -113,54 +113,123 @@ pub enum BindError {
 pub fn bind(reach: Reach) -> Result<Socket, BindError> {
     let listener = unbound(reach)?;
     for port in ports() {
-        if bind_to(&listener, reach, port)? {
+        if bind_to(&listener, reach, reach.loopback(port))? {
             return listening(listener, reach);
         }
     }
     Err(BindError::NoPort(reach))
 }
 
-/// One listener for each family that the kernel has, as [`bind`] makes them, on one port.
+/// One listener for each family that the kernel has, as [`bind`] makes them: on one port, unless those from
+/// 61000 up are scarce.
 ///
 /// # Errors
 ///
 /// [`BindError`].
 pub fn bind_pair() -> Result<Vec<(Family, Socket)>, BindError> {
-    for port in ports() {
+    for port in high_ports() {
         let mut pair = Vec::new();
         for family in [Family::Ipv4, Family::Ipv6] {
             let reach = Reach::only(family);
-            match unbound(reach) {
-                Ok(socket) => pair.push((family, reach, socket)),
-                // None of its packets can come either.
-                Err(BindError::NoFamily(_)) => {}
-                Err(error) => return Err(error),
+            if let Some(socket) = if_there_is_the_family(unbound(reach))? {
+                pair.push((family, reach, socket));
             }
         }
         let mut bound = true;
         for (_, reach, socket) in &pair {
-            bound = bound && bind_to(socket, *reach, port)?;
+            bound = bound && bind_to(socket, *reach, reach.loopback(port))?;
         }
         if bound {
             let listen = |(family, reach, socket)| Ok((family, listening(socket, reach)?));
             return pair.into_iter().map(listen).collect();
         }
     }
-    Err(BindError::NoPort(Reach::Ipv4))
+    one_each(bind)
 }
 
-/// Ports to try, from [`FIRST_PORT`] up, in no order.
+/// As [`bind_pair`], for listeners that stay with the daemon: it has them also where others hold every port.
+///
+/// # Errors
+///
+/// [`BindError`].
+pub fn bind_own_pair() -> Result<Vec<(Family, Socket)>, BindError> {
+    let shared = |reach| match bind(reach) {
+        Err(BindError::NoPort(_)) => bind_beside_others(reach),
+        result => result,
+    };
+    match bind_pair() {
+        Err(BindError::NoPort(_)) => one_each(shared),
+        result => result,
+    }
+}
+
+fn one_each(
+    make: impl Fn(Reach) -> Result<Socket, BindError>,
+) -> Result<Vec<(Family, Socket)>, BindError> {
+    let made = [Family::Ipv4, Family::Ipv6].into_iter().map(|family| {
+        let socket = if_there_is_the_family(make(Reach::only(family)))?;
+        Ok(socket.map(|socket| (family, socket)))
+    });
+    made.filter_map(Result::transpose).collect()
+}
+
+/// None of the packets of a family can come that the kernel has not.
+fn if_there_is_the_family(made: Result<Socket, BindError>) -> Result<Option<Socket>, BindError> {
+    match made {
+        Err(BindError::NoFamily(_)) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// A listener on a port that others hold: in repair mode a socket is bound beside any other (`SK_FORCE_REUSE`,
+/// `inet_csk_get_port`, net/ipv4/inet_connection_sock.c). Its address is one that nobody uses, so that it takes no
+/// connection from those others. What is accepted from it is in repair mode as well, until [`super::accept_until`] has
+/// ended that: a program that knows nothing of it cannot have such a listener.
+fn bind_beside_others(reach: Reach) -> Result<Socket, BindError> {
+    let listener = unbound(reach)?;
+    let repair = socket::set_option(&listener, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1);
+    named("setsockopt TCP_REPAIR", repair).map_err(|error| BindError::Syscall(reach, error))?;
+    for (port, random) in high_ports().zip(random_numbers()) {
+        let [a, b, c, d, ..] = random.to_ne_bytes();
+        let address: IpAddr = match reach {
+            // A loopback address, as there are 2^24.
+            Reach::Ipv4 => Ipv4Addr::new(127, a | 1, b, c).into(),
+            Reach::Both | Reach::MappedIpv4 => Ipv4Addr::new(127, a | 1, b, c).to_ipv6_mapped().into(),
+            // Of those that are nobody's: 100::/64, RFC 6666.
+            Reach::Ipv6 => {
+                Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
+                    .into()
+            }
+        };
+        if bind_to(&listener, reach, (address, port).into())? {
+            return listening(listener, reach);
+        }
+    }
+    Err(BindError::NoPort(reach))
+}
+
+/// Ports to try: some from [`FIRST_PORT`] up, then every one, from the highest down. Who holds the highest must not keep
+/// us from having one.
 fn ports() -> impl Iterator<Item = u16> {
-    let random = RandomState::new();
-    (0..PORTS_TRIED).map(move |attempt| {
+    high_ports().chain((1..=u16::MAX).rev())
+}
+
+/// Ports from [`FIRST_PORT`] up, in no order.
+fn high_ports() -> impl Iterator<Item = u16> {
+    random_numbers().take(PORTS_TRIED).map(|random| {
         let ports = u64::from(u16::MAX - FIRST_PORT) + 1;
-        FIRST_PORT + u16::try_from(random.hash_one(attempt) % ports).expect("less than 65536")
+        FIRST_PORT + u16::try_from(random % ports).expect("less than 65536")
     })
 }
 
-/// Whether the port was free.
-fn bind_to(socket: &Socket, reach: Reach, port: u16) -> Result<bool, BindError> {
-    match socket.bind(&reach.loopback(port).into()) {
+fn random_numbers() -> impl Iterator<Item = u64> {
+    let random = RandomState::new();
+    (0_u64..).map(move |attempt| random.hash_one(attempt))
+}
+
+/// Whether the address was free.
+fn bind_to(socket: &Socket, reach: Reach, address: SocketAddr) -> Result<bool, BindError> {
+    match socket.bind(&address.into()) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
         result => {
             named("bind", result).map_err(|error| BindError::Syscall(reach, error))?;
@@ -192,14 +261,12 @@ pub fn bind_mute_udp() -> Result<Vec<(Family, Socket)>, BindError> {
     let mut sockets = Vec::new();
     for family in [Family::Ipv4, Family::Ipv6] {
         let reach = Reach::only(family);
-        let socket = match free_to_bind(reach, Type::DGRAM, Protocol::UDP) {
-            Err(BindError::NoFamily(_)) => continue,
-            result => result?,
-        };
+        let socket = free_to_bind(reach, Type::DGRAM, Protocol::UDP);
+        let Some(socket) = if_there_is_the_family(socket)? else { continue };
         mute(&socket).map_err(|error| BindError::Syscall(reach, error))?;
         let mut bound = false;
         for port in ports() {
-            bound = bind_to(&socket, reach, port)?;
+            bound = bind_to(&socket, reach, reach.loopback(port))?;
             if bound {
                 break;
             }

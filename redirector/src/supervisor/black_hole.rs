@@ -8,12 +8,16 @@ use std::{
 use redirector_ebpf::{CONSUMER_BLACK_HOLE, PROTOCOL_TCP, slot};
 use socket2::Socket;
 
-use super::{attach::make_inside, failed, namespace::Namespace};
+use super::{
+    attach::{Bound, make_inside},
+    failed,
+    namespace::Namespace,
+};
 use crate::{
     config::Target,
     control::Error,
     kernel::Instance,
-    listener,
+    listener::{self, BindError},
     netns::{Family, NetnsCookie},
     sys,
 };
@@ -35,6 +39,14 @@ impl Hole {
     }
 }
 
+/// Without a port UDP packets are refused that should be dropped: that is the next best, and the rules are in force.
+fn udp_if_there_is_a_port() -> Result<Bound, BindError> {
+    match listener::bind_mute_udp() {
+        Err(BindError::NoPort(_)) => Ok(Bound::new()),
+        result => result,
+    }
+}
+
 impl BlackHole {
     /// Makes those of these protocols that are not there, in a namespace, and puts them into their slots. Blocks.
     pub(super) fn make(
@@ -48,10 +60,16 @@ impl BlackHole {
         for protocol in protocols.iter().filter(is_missing).copied() {
             let error = |source| failed("attach", target, &source);
             let sockets = if protocol == PROTOCOL_TCP {
-                make_inside(fd, cookie, target, listener::bind_pair)?
+                make_inside(fd, cookie, target, listener::bind_own_pair)?
             } else {
-                make_inside(fd, cookie, target, listener::bind_mute_udp)?
+                make_inside(fd, cookie, target, udp_if_there_is_a_port)?
             };
+            if sockets.is_empty() {
+                tracing::warn!(
+                    netns = %target,
+                    "sockets inside hold every UDP port: rules that `drop` UDP there refuse it instead"
+                );
+            }
             for (family, socket) in sockets {
                 if protocol == PROTOCOL_TCP {
                     listener::mute(&socket).map_err(error)?;

@@ -26,6 +26,7 @@ mod opening;
 mod outgoing;
 mod resolver;
 mod rules;
+mod sockets;
 mod source_ports;
 mod steered;
 mod steering;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use redirector_ebpf::{CONSUMER_RELAY, PROTOCOL_TCP, slot};
+use socket2::Socket;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -20,14 +20,13 @@ use super::{
     lease::Lease,
     onward::Dialer,
     rules::{Published, RuleState, RuleTable},
+    sockets::Relay,
 };
 use crate::{
     config::Target,
     kernel::{AttachedProgram, Instance, InstanceError, Prepared},
-    listener::Listener,
     netns::{NetnsCookie, NetnsFile},
     observe::{Connections, NotDelivered, RateLimit},
-    sys::SyscallError,
     target::ContainerId,
 };
 
@@ -89,7 +88,10 @@ pub(super) struct Namespace {
     pub(super) slots_restored: AtomicU64,
     /// One for each listener.
     pub(super) acceptors: TaskTracker,
-    listeners: Mutex<Vec<Arc<Listener>>>,
+    /// Where a rule can need the relay.
+    pub(super) relay: Mutex<Relay>,
+    /// Leads there, until steering ends.
+    pub(super) anchor: Mutex<Option<Socket>>,
     /// Where a rule can leave clients without an answer.
     pub(super) black_hole: Mutex<BlackHole>,
     life: watch::Sender<Life>,
@@ -115,8 +117,7 @@ pub(super) struct Parts {
     pub(super) instance: Instance,
     pub(super) dialer: Dialer,
     pub(super) table: Arc<RuleTable>,
-    pub(super) listeners: Vec<Arc<Listener>>,
-    pub(super) black_hole: BlackHole,
+    pub(super) anchor: Socket,
     pub(super) foreign_programs: Vec<AttachedProgram>,
     pub(super) went_down: mpsc::UnboundedSender<WentDown>,
 }
@@ -133,8 +134,7 @@ impl Namespace {
             instance,
             dialer,
             table,
-            listeners,
-            black_hole,
+            anchor,
             foreign_programs,
             went_down,
         } = parts;
@@ -155,26 +155,13 @@ impl Namespace {
             listeners_revived: AtomicU64::new(0),
             slots_restored: AtomicU64::new(0),
             acceptors: TaskTracker::new(),
-            listeners: Mutex::new(listeners),
-            black_hole: Mutex::new(black_hole),
+            relay: Mutex::default(),
+            anchor: Mutex::new(Some(anchor)),
+            black_hole: Mutex::default(),
             life: watch::Sender::new(Life::Steering),
             log_limits: Default::default(),
             went_down,
         })
-    }
-
-    /// Puts every listener into its slot. An empty slot of a family that the kernel has not stays empty.
-    pub(super) fn fill_slots(&self) -> Result<(), SyscallError> {
-        self.listeners().iter().try_for_each(|listener| self.fill_slot(listener))
-    }
-
-    pub(super) fn fill_slot(&self, listener: &Listener) -> Result<(), SyscallError> {
-        let slot = slot(CONSUMER_RELAY, PROTOCOL_TCP, listener.family().bit());
-        self.instance.set_listener(slot, (*listener.get()).as_fd())
-    }
-
-    pub(super) fn listeners(&self) -> Vec<Arc<Listener>> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// As they were found a moment ago.
@@ -206,19 +193,19 @@ impl Namespace {
     }
 
     /// Makes other rules those in force, in the kernel and here. Blocks for an RCU grace period.
-    pub(super) fn publish(&self, table: &Arc<RuleTable>) -> Result<(), InstanceError> {
+    pub(super) fn publish(self: &Arc<Self>, table: &Arc<RuleTable>) -> Result<(), InstanceError> {
         let before = self.published.load_full();
         self.publish_after(table, Some(Arc::clone(&before.current)), before)
     }
 
     /// Publishes the same rules with other marks: what was before them stays what was before.
-    pub(super) fn publish_marks(&self, table: &Arc<RuleTable>) -> Result<(), InstanceError> {
+    pub(super) fn publish_marks(self: &Arc<Self>, table: &Arc<RuleTable>) -> Result<(), InstanceError> {
         let before = self.published.load_full();
         self.publish_after(table, before.previous.clone(), before)
     }
 
     fn publish_after(
-        &self,
+        self: &Arc<Self>,
         table: &Arc<RuleTable>,
         previous: Option<Arc<RuleTable>>,
         before: Arc<Published>,
@@ -227,7 +214,7 @@ impl Namespace {
             let after = Arc::new(Published { current: Arc::clone(table), previous });
             self.switch(Switch { published: after, prepared }, before)
         });
-        self.let_go_of_black_hole();
+        self.settle_sockets();
         published.map(drop)
     }
 
@@ -239,7 +226,7 @@ impl Namespace {
     }
 
     /// Makes the rules those in force that were prepared last, in the kernel and here. Blocks for an RCU grace period. Gives
-    /// the way back. What no rule leads to any more stays until [`Self::let_go_of_black_hole`].
+    /// the way back. What no rule leads to any more stays until [`Self::settle_sockets`].
     pub(super) fn switch(
         &self,
         Switch { published, prepared }: Switch,
@@ -265,12 +252,6 @@ impl Namespace {
         self.switch(Switch { published, prepared }, left).map(drop)
     }
 
-    /// Takes away what no rule in force leads to.
-    pub(super) fn let_go_of_black_hole(&self) {
-        let wanted = self.published.load().current.can_drop();
-        self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).keep(&wanted, &self.instance);
-    }
-
     /// Stops steering at once. [`Self::stopped`] waits for what that entails.
     pub(super) fn stop_steering(&self, life: Life) {
         self.instance.detach();
@@ -286,8 +267,7 @@ impl Namespace {
     /// Lets go of the listeners when what is in their queues has been accepted.
     pub(super) async fn stopped(&self) {
         self.acceptors.wait().await;
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).keep(&[], &self.instance);
+        self.close_sockets();
     }
 
     /// Stops steering. Connections go on.
@@ -342,8 +322,8 @@ impl Namespace {
 
     /// An fd of the namespace, for as long as it is used: never kept.
     pub(super) fn open(&self) -> io::Result<std::os::fd::OwnedFd> {
-        let listeners = self.listeners();
-        let listener = listeners.first().ok_or_else(|| io::Error::other("not steered any more"))?;
-        crate::sys::namespace::netns_of((*listener.get()).as_fd())
+        let anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
+        let anchor = anchor.as_ref().ok_or_else(|| io::Error::other("not steered any more"))?;
+        crate::sys::namespace::netns_of(anchor.as_fd())
     }
 }

@@ -13,7 +13,7 @@ use redirector_ebpf::{
     image::interfaces,
 };
 
-use super::{elsewhere::Elsewhere, resolver::Resolver};
+use super::{elsewhere::Elsewhere, resolver::Resolver, sockets::Needs};
 use crate::{
     config::{Destination, DestinationPort, Interface, OnUnavailable, Origin, Rule, RuleName},
     kernel::{RuleSet, RuleSets, flow},
@@ -174,6 +174,17 @@ impl RuleState {
         self.rule.to == Destination::Handoff
     }
 
+    /// Whether what it steers is the relay's.
+    fn needs_relay(&self) -> bool {
+        match self.rule.to {
+            Destination::Original
+            | Destination::Unix(_)
+            | Destination::Host { .. }
+            | Destination::Inside { .. } => true,
+            Destination::Reject | Destination::Drop | Destination::Pass | Destination::Handoff => false,
+        }
+    }
+
     /// Whether it may leave packets of this protocol without an answer.
     fn can_drop(&self, protocol: u32) -> bool {
         (self.rule.to == Destination::Drop || self.rule.on_unavailable == OnUnavailable::Drop)
@@ -237,10 +248,13 @@ impl RuleTable {
         &self.rules
     }
 
-    /// The protocols for which the namespace has to have a black hole.
-    pub(super) fn can_drop(&self) -> Vec<u32> {
+    /// Which sockets of ours they need in their namespace.
+    pub(super) fn needs(&self) -> Needs {
         let can_drop = |protocol: &u32| self.rules.iter().any(|state| state.can_drop(*protocol));
-        [PROTOCOL_TCP, PROTOCOL_UDP].into_iter().filter(can_drop).collect()
+        Needs {
+            relay: self.rules.iter().any(|state| state.needs_relay()),
+            black_hole: [PROTOCOL_TCP, PROTOCOL_UDP].into_iter().filter(can_drop).collect(),
+        }
     }
 
     /// Whether interfaces are others now than those that it was compiled with.

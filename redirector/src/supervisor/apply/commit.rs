@@ -12,10 +12,11 @@ use crate::{
     control::{Code, Error},
     supervisor::{
         Supervisor, Table,
-        attach::{Ready, make_black_hole},
+        attach::Ready,
         blocking, failed,
         namespace::{Namespace, Switch},
         rules::RuleTable,
+        sockets::make_sockets,
     },
 };
 
@@ -61,7 +62,7 @@ impl Supervisor {
             settle(part, netns);
         }
         for (part, netns, _) in &done.other {
-            netns.let_go_of_black_hole();
+            netns.settle_sockets();
             part.foreign.clone().into_iter().for_each(|found| netns.set_foreign_programs(found));
             settle(part, netns);
         }
@@ -107,7 +108,7 @@ impl Supervisor {
         match (part.netns.clone(), part.found.take()) {
             (Some(netns), found) => {
                 let switch = prepare(&netns, &part, found.map(|found| found.fd), rules).await;
-                let switch = switch.inspect_err(|_| netns.let_go_of_black_hole());
+                let switch = switch.inspect_err(|_| netns.settle_sockets());
                 let switch = switch.map_err(|error| part.blame(error))?;
                 Ok(One::Other(part, netns, switch))
             }
@@ -135,7 +136,7 @@ impl Supervisor {
             match back {
                 Ok(back) => done.other.push((part, netns, back)),
                 Err(error) => {
-                    netns.let_go_of_black_hole();
+                    netns.settle_sockets();
                     failure = Some(worse(failure, part.blame(error)));
                 }
             }
@@ -184,7 +185,7 @@ async fn prepare(
         Some(fd) => fd,
         None => netns.open().map_err(|error| failed("open", &part.target, &error))?,
     };
-    make_black_hole(netns, fd, rules.can_drop()).await?;
+    make_sockets(netns, fd, rules.needs()).await?;
     let (netns, target) = (Arc::clone(netns), part.target.clone());
     blocking(move || netns.prepare(rules).map_err(|error| failed("apply", &target, &error))).await
 }
@@ -196,7 +197,7 @@ async fn undo(made: Made) {
     }
     for (_, netns, switch) in made.other {
         drop(switch);
-        netns.let_go_of_black_hole();
+        netns.settle_sockets();
     }
 }
 
@@ -219,7 +220,7 @@ async fn switch_back(netns: &Arc<Namespace>, back: Switch) -> Result<(), Error> 
     let netns = Arc::clone(netns);
     blocking(move || {
         let back = netns.switch_back(back).map_err(|error| Error::chain(Code::Failed, &error));
-        netns.let_go_of_black_hole();
+        netns.settle_sockets();
         back
     })
     .await

@@ -12,19 +12,18 @@ use crate::{
     config::Target,
     control::{Code, Error},
     kernel::{AttachedProgram, Ingress, Instance},
-    listener::{self, BindError, Listener},
+    listener::{self, BindError},
     netns::{self, Family, NetnsCookie, SocketFactory},
     supervisor::{
         Supervisor,
-        black_hole::BlackHole,
         blocking,
         dial::Itself,
         failed,
         namespace::{Namespace, Parts},
         onward::Dialer,
         rules::RuleTable,
+        sockets::{self, make_sockets},
         source_ports::SourcePorts,
-        steering,
     },
 };
 
@@ -69,9 +68,10 @@ impl Supervisor {
         let Found { fd, file, cookie, survey, container, host, .. } = found;
         let of_rules = Arc::clone(&rules);
         let (for_error, shared) = (target.clone(), Arc::clone(&self.kernel));
-        let (fd, sockets, instance, black_hole) = blocking(move || {
+        let (fd, for_sockets, anchor, instance) = blocking(move || {
             let error = |error: &(dyn std::error::Error + 'static)| failed("attach", &for_error, error);
-            let sockets = bind_both(&fd, cookie, &for_error)?;
+            let anchor = sockets::anchor(&fd, cookie, &for_error)?;
+            let for_sockets = fd.try_clone().map_err(|source| error(&source))?;
             let (rule_set, count) = (&of_rules.rule_set, of_rules.counters());
             let loaded = Instance::load_with(&shared, rule_set, count, Ingress::Read);
             let instance = loaded.map_err(|source| match source.raw_os_error() {
@@ -79,17 +79,9 @@ impl Supervisor {
                     .with_hint("the daemon needs CAP_BPF, CAP_NET_ADMIN and Linux 5.10 or newer; `redirector doctor` tries it"),
                 _ => error(&source),
             })?;
-            let mut black_hole = BlackHole::default();
-            black_hole.make(&of_rules.can_drop(), (&fd, cookie, &for_error), &instance)?;
-            Ok((fd, sockets, instance, black_hole))
+            Ok((fd, for_sockets, anchor, instance))
         })
         .await?;
-        let mut listeners = Vec::new();
-        for (family, socket) in sockets {
-            let listener =
-                Listener::new(family, socket).map_err(|source| failed("attach", target, &source))?;
-            listeners.push(Arc::new(listener));
-        }
         let inside = Arc::new(Itself {
             bypass: Arc::clone(&instance.bypass),
             ports: SourcePorts::outside(survey.local_ports),
@@ -112,16 +104,13 @@ impl Supervisor {
             limits: Arc::clone(&self.limits),
             instance,
             dialer,
-            table: rules,
-            listeners,
-            black_hole,
+            table: Arc::clone(&rules),
+            anchor,
             foreign_programs,
             went_down: self.went_down.clone(),
         });
-        netns.fill_slots().map_err(|source| failed("attach", target, &source))?;
-        for listener in netns.listeners() {
-            netns.acceptors.spawn(steering::accept(Arc::clone(&netns), listener));
-        }
+        make_sockets(&netns, for_sockets, rules.needs()).await?;
+        netns.settle_sockets();
         Ok(Ready { netns, fd, inside })
     }
 

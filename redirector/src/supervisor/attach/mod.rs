@@ -5,11 +5,7 @@ mod judge;
 mod plan;
 mod survey;
 
-use std::{
-    os::fd::OwnedFd,
-    path::PathBuf,
-    sync::{Arc, PoisonError},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use redirector_ebpf::{PROTOCOL_TCP, slot};
 
@@ -28,6 +24,7 @@ use super::{
     namespace::Namespace,
     opening::Missing,
     rules::{RuleState, RuleTable, Whereabouts},
+    sockets::make_sockets,
 };
 use crate::{
     config::{Origin, RuleSpec, Target},
@@ -215,9 +212,10 @@ impl Supervisor {
                 let listeners = own_listeners(&found, &target, how).await?;
                 let netns = match existing {
                     Some(netns) => {
-                        make_black_hole(&netns, found.fd, rules.can_drop()).await?;
+                        let made = make_sockets(&netns, found.fd, rules.needs()).await;
+                        made.inspect_err(|_| netns.settle_sockets())?;
                         let changed = change(&netns, rules, &state, &listeners, result).await;
-                        changed.inspect_err(|_| netns.let_go_of_black_hole())?;
+                        changed.inspect_err(|_| netns.settle_sockets())?;
                         netns.set_foreign_programs(foreign);
                         netns
                     }
@@ -278,20 +276,6 @@ async fn own_listeners(found: &Found, target: &Target, how: How) -> Result<Bound
     let fd = found.fd.try_clone().map_err(|error| failed("attach", target, &error))?;
     let (cookie, target) = (found.cookie, target.clone());
     blocking(move || bind_both(&fd, cookie, &target)).await
-}
-
-/// Makes what `drop` leads to, where it is not there yet.
-pub(super) async fn make_black_hole(
-    netns: &Arc<Namespace>,
-    fd: OwnedFd,
-    protocols: Vec<u32>,
-) -> Result<(), Error> {
-    let netns = Arc::clone(netns);
-    blocking(move || {
-        let mut black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
-        black_hole.make(&protocols, (&fd, netns.cookie, &netns.target), &netns.instance)
-    })
-    .await
 }
 
 /// Publishes other rules in a namespace that is steered already: `state` is new among them, or has changed.
