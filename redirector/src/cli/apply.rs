@@ -24,7 +24,7 @@ pub(super) async fn apply(socket: &Path, command: args::Apply) -> Result<(), Fai
         );
     }
     let (namespaces, discover) = (file.namespaces.clone(), file.discover.clone());
-    let request = ApplyRequest { namespaces, discover, dry_run, prune };
+    let request = ApplyRequest { namespaces, discover, dry_run, prune, lenient: false };
     let answer = control::call::<Applied>(socket, "/v1/apply", &request).await;
     let answer = answer.map_err(|error| match error {
         ClientError::Refused(error) => source.refused(&file, error),
@@ -43,7 +43,7 @@ pub(super) async fn apply(socket: &Path, command: args::Apply) -> Result<(), Fai
 }
 
 fn print(out: &mut impl io::Write, answer: &Applied) -> io::Result<()> {
-    let Applied { schema: _, dry_run, changes, discover, unchanged, warnings: _ } = answer;
+    let Applied { schema: _, dry_run, changes, discover, unchanged, warnings: _, set_aside: _ } = answer;
     for DiscoverChange { before, after } in discover {
         let both = [("-", before), ("+", after)];
         for (sign, spec) in both.into_iter().filter_map(|(sign, spec)| Some((sign, spec.as_ref()?))) {

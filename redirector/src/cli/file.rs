@@ -69,12 +69,16 @@ impl Source {
 
     /// What is wrong with it where it is to be applied.
     pub(super) fn problems(file: &ConfigFile, error: &Error) -> Vec<Problem> {
-        let problem = |refusal: &Refusal| Problem {
+        error.problems.iter().map(|refusal| Self::problem(file, refusal)).collect()
+    }
+
+    /// One of them.
+    pub(super) fn problem(file: &ConfigFile, refusal: &Refusal) -> Problem {
+        Problem {
             place: file.place(refusal.namespace, refusal.rule).unwrap_or_default(),
             message: refusal.message.clone(),
             hint: refusal.hint.clone(),
-        };
-        error.problems.iter().map(problem).collect()
+        }
     }
 
     /// Tells why it is not applied.

@@ -95,7 +95,8 @@ fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
 
 fn print_waiting(out: &mut impl io::Write, waiting: &WaitingView) -> io::Result<()> {
     let WaitingView { target, container, why, rules } = waiting;
-    writeln!(out, "\n{} (container {}): waiting: {}", shown(target), short(container), why.escape_debug())?;
+    let id = if container.is_empty() { String::new() } else { format!(" (container {})", short(container)) };
+    writeln!(out, "\n{}{id}: waiting: {}", shown(target), why.escape_debug())?;
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(["RULE", "MATCH", "TO"]);

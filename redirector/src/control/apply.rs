@@ -23,6 +23,9 @@ pub struct ApplyRequest {
     /// Take over the rules of `attach` as well.
     #[serde(default)]
     pub prune: bool,
+    /// Put the rest into force where namespaces are there and cannot be made, and try those again by and by.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lenient: bool,
 }
 
 /// Answer to `POST /v1/apply`.
@@ -41,6 +44,9 @@ pub struct Applied {
     pub unchanged: u64,
     /// What may surprise, a sentence each.
     pub warnings: Vec<String>,
+    /// Namespaces that could not be made, where the request was lenient.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<Refusal>,
 }
 
 /// What becomes of one rule.
@@ -102,6 +108,9 @@ pub struct Refusal {
     /// A known mend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// It is wrong with the file, whatever the namespace is like.
+    #[serde(skip)]
+    pub is_flaw: bool,
 }
 
 /// Answer to `GET /v1/export`.

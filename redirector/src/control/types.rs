@@ -109,7 +109,8 @@ pub struct Listing {
     pub schema: u32,
     /// Those that are steered, by target.
     pub namespaces: Vec<NamespaceView>,
-    /// Rules that follow a container and are not in force: mostly because it is not running.
+    /// Rules that are not in force: mostly because the container that they follow is not running. Those of the daemon's own
+    /// file also because their namespace could not be made.
     #[serde(default)]
     pub waiting: Vec<WaitingView>,
     /// Which containers have rules because of a label; not there where one target was asked for.
@@ -149,12 +150,12 @@ pub struct NamespaceView {
     pub drift: Drift,
 }
 
-/// A container whose rules wait for it.
+/// A container whose rules wait for it, or a namespace of the daemon's own file that could not be made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WaitingView {
     /// As it was named when it was attached.
     pub target: Target,
-    /// The id of the container that had that name last.
+    /// The id of the container that had that name last; empty where the namespace could not be made.
     pub container: String,
     /// What keeps them waiting, a sentence.
     pub why: String,

@@ -83,6 +83,11 @@ impl BlackHole {
         Ok(())
     }
 
+    /// Whether one of these protocols has none.
+    pub(super) fn lacks(&self, protocols: &[u32]) -> bool {
+        protocols.iter().any(|protocol| self.0.iter().all(|hole| hole.protocol != *protocol))
+    }
+
     /// Takes away those of other protocols.
     pub(super) fn keep(&mut self, protocols: &[u32], instance: &Instance) {
         for gone in self.0.extract_if(.., |hole| !protocols.contains(&hole.protocol)) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{Supervisor, Table, blocking, namespace::Namespace, opening::Sought, rules::RuleTable};
 use crate::{
-    config::{Container, RuleName},
+    config::{Container, RuleName, Target},
     control::{Caller, Code, DetachRequest, Detached, Error, SCHEMA},
 };
 
@@ -17,7 +17,13 @@ impl Supervisor {
         let sought = self.seek(&request.target, caller).await;
         let mut table = self.table.lock().await;
         let found = self.follows.discovered();
+        let set_aside = self.set_aside.forget(&request.target, request.rule.as_ref());
+        let target = request.target.clone();
         let detached = self.detach_sought(&mut table, sought, request).await;
+        let detached = match detached {
+            Err(error) if error.code == Code::NotFound && !set_aside.is_empty() => Ok(never_made(target, set_aside)),
+            result => result,
+        };
         // What was found stays away until the next file.
         let is_gone = |container: &Container, name: &RuleName| self.follows.get(container, name).is_none();
         let gone = found.into_iter().filter(|(container, name, _)| is_gone(container, name));
@@ -118,5 +124,18 @@ impl Supervisor {
         netns.detach().await;
         self.steered.remove(netns.cookie);
         self.draining.push(netns);
+    }
+}
+
+/// The answer where there were only rules that could not come into force.
+fn never_made(target: Target, rules: Vec<RuleName>) -> Detached {
+    Detached {
+        schema: SCHEMA,
+        result: "detached".into(),
+        target,
+        cookie: 0,
+        rules,
+        steered: false,
+        connections: 0,
     }
 }

@@ -57,6 +57,9 @@ impl Supervisor {
             let host_netns = followed.host_netns == HostNetns::Allowed;
             add(Target::Container(container), true, host_netns, followed.spec);
         }
+        // Those that could not be made, unless there are others in their place.
+        let mut aside: Vec<_> = self.set_aside.list().into_iter().map(|one| one.spec).collect();
+        aside.retain(|spec| namespaces.keys().all(|heading| heading.target != spec.target.to_string()));
         let namespaces = namespaces.into_iter().map(|(heading, (target, mut rules))| {
             rules.sort_by(|one, other| one.name.cmp(&other.name));
             let is_container = matches!(target, Target::Container(_));
@@ -64,7 +67,7 @@ impl Supervisor {
             let follow = (is_container && !heading.follows).then_some(false);
             NamespaceSpec { target, follow, host_netns: heading.host_netns, rules }
         });
-        Exported { schema: SCHEMA, namespaces: namespaces.collect(), discover: self.discovery.specs() }
+        Exported { schema: SCHEMA, namespaces: namespaces.chain(aside).collect(), discover: self.discovery.specs() }
     }
 
     /// Namespaces that are not any more what the target leads to by which they were named.

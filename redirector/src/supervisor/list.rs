@@ -35,7 +35,8 @@ impl Supervisor {
             None => None,
         };
         let table = self.table.lock().await;
-        let waiting = self.waiting(&table, target.as_ref());
+        let mut waiting = self.waiting(&table, target.as_ref());
+        waiting.extend(self.set_aside.view(target.as_ref()));
         let (wanted, draining) = match sought.map(|sought| sought.find(&table)) {
             None => (table.values().cloned().collect(), self.draining.view()),
             Some(Ok(netns)) => (vec![netns], Vec::new()),

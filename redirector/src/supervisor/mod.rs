@@ -46,6 +46,7 @@ pub use limits::{affordable_connections, raise_limits};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
 use self::{
+    apply::SetAside,
     discover::Discovery,
     draining::Draining,
     elsewhere::Remotes,
@@ -85,6 +86,7 @@ pub struct Supervisor {
     opener: Opener,
     follows: Follows,
     discovery: Discovery,
+    set_aside: SetAside,
     own_cookie: NetnsCookie,
     ending: AtomicBool,
     /// A lease has ended: somebody has to look who holds its listeners.
@@ -129,12 +131,14 @@ impl Supervisor {
             opener,
             follows: Follows::default(),
             discovery: Discovery::default(),
+            set_aside: SetAside::default(),
             own_cookie,
             ending: AtomicBool::new(false),
             leases_ended: Notify::new(),
             shadowing: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&supervisor).sweep_leases());
+        tokio::spawn(Arc::clone(&supervisor).retry_set_aside());
         for engine in Engine::ALL {
             tokio::spawn(Arc::clone(&supervisor).follow(engine));
             tokio::spawn(Arc::clone(&supervisor).discover(engine));

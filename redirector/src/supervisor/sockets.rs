@@ -119,6 +119,12 @@ impl Namespace {
         }
     }
 
+    /// Whether there was no port for what a rule in force needs.
+    pub(super) fn lacks_black_hole(&self) -> bool {
+        let needs = self.published.load().current.needs();
+        self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).lacks(&needs.black_hole)
+    }
+
     /// Lets go of all of them.
     pub(super) fn close_sockets(&self) {
         self.relay().listeners.clear();

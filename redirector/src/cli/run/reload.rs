@@ -10,7 +10,10 @@ use tokio::sync::Notify;
 
 use super::notify;
 use crate::{
-    cli::{exit::Failure, file::Source},
+    cli::{
+        exit::Failure,
+        file::{Source, counted},
+    },
     config::file::{ConfigFile, DaemonOptions, Problem},
     control::{Api as _, Applied, ApplyRequest, Caller, Code, Error},
     supervisor::Supervisor,
@@ -19,13 +22,13 @@ use crate::{
 async fn apply(supervisor: &Arc<Supervisor>, file: &ConfigFile) -> Result<Applied, Error> {
     let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: Some(0) };
     let (namespaces, discover) = (file.namespaces.clone(), file.discover.clone());
-    let request = ApplyRequest { namespaces, discover, ..ApplyRequest::default() };
+    let request = ApplyRequest { namespaces, discover, lenient: true, ..ApplyRequest::default() };
     // A task of its own: what has begun is done to its end, although a signal may have ended the waiting for it.
     let task = tokio::spawn(Arc::clone(supervisor).apply(caller, request));
     task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
 }
 
-/// Applies the file that the daemon starts with: a daemon without it is none.
+/// Applies the file that the daemon starts with: a daemon without it is none. Namespaces that cannot be made are set aside.
 pub(super) async fn first(
     supervisor: &Arc<Supervisor>,
     path: &Path,
@@ -33,7 +36,7 @@ pub(super) async fn first(
 ) -> Result<(), Failure> {
     match apply(supervisor, file).await {
         Ok(applied) => {
-            warn(&applied);
+            tell(path, file, &applied);
             Ok(())
         }
         Err(error) => {
@@ -83,8 +86,12 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
             }
             match apply(supervisor, &file).await {
                 Ok(applied) => {
-                    warn(&applied);
-                    tracing::info!(changes = applied.changes.len(), "SIGHUP: the file is applied");
+                    tell(path, &file, &applied);
+                    tracing::info!(
+                        changes = applied.changes.len(),
+                        set_aside = applied.set_aside.len(),
+                        "SIGHUP: the file is applied"
+                    );
                 }
                 Err(error) => {
                     log(path, &Source::problems(&file, &error));
@@ -96,10 +103,23 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
     notify(&[NotifyState::Ready]);
 }
 
-fn warn(applied: &Applied) {
+fn tell(path: &Path, file: &ConfigFile, applied: &Applied) {
     for warning in &applied.warnings {
         tracing::warn!(warning, "apply");
     }
+    for refusal in &applied.set_aside {
+        let Problem { place, message, hint } = Source::problem(file, refusal);
+        let target = file.namespaces.get(refusal.namespace).map(|spec| spec.target.to_string());
+        tracing::error!(
+            file = %path.display(), line = place.line, column = place.column, target, hint,
+            "set aside, and tried again by and by; the rest of the file is in force: {message}"
+        );
+    }
+    let status = match applied.set_aside.len() {
+        0 => String::new(),
+        count => format!("{} of the file could not be made", counted(count, "namespace")),
+    };
+    notify(&[NotifyState::Status(&status)]);
 }
 
 fn log(path: &Path, problems: &[Problem]) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Wanted, plan::Planner, refusal};
+use super::{Wanted, flaw, plan::Planner};
 use crate::{
     config::{Container, Origin, Prune, RuleName, Target},
     control::{Code, Error},
@@ -39,7 +39,7 @@ impl Planner<'_> {
                 if is_free { "the file has that rule there itself" } else { "has another rule of that name" };
             let message = format!("rule `{}`: `{target}` is the same namespace, and {has}", one.rule.name);
             let error = Error::new(Code::Failed, message).with_hint("give one of them another name");
-            self.refused.push(refusal(one.at.0, Some(one.at.1), error));
+            self.refused.push(flaw(one.at.0, Some(one.at.1), error));
         }
         kept
     }
@@ -53,7 +53,7 @@ impl Planner<'_> {
         } else {
             of_attach(target, name)
         };
-        self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
+        self.refused.push(flaw(wanted.at.0, Some(wanted.at.1), error));
     }
 
     /// A rule of `attach` that follows the same container and is not where this one will be, or which this one would wait
@@ -71,7 +71,7 @@ impl Planner<'_> {
             && let Some(container) = wanted.containers().find(is_in_the_way)
         {
             let error = of_attach(&Target::Container(container.clone()), name);
-            self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
+            self.refused.push(flaw(wanted.at.0, Some(wanted.at.1), error));
         }
     }
 }

@@ -52,7 +52,7 @@ struct Done {
 impl Supervisor {
     /// Does what the plan says, or nothing.
     pub(super) async fn commit(&self, table: &mut Table, plan: Plan) -> Result<(), Error> {
-        let Plan { parts, followed, unfollowed, .. } = plan;
+        let Plan { parts, followed, unfollowed, only_adds, .. } = plan;
         let made = self.make_all(parts).await?;
         let ending = made.ending.clone();
         let (done, same) = self.switch_all(made).await?;
@@ -72,7 +72,11 @@ impl Supervisor {
         }
         // Each waits for its handshakes.
         join_all(ending.iter().map(|netns| self.let_go(netns))).await;
-        self.follows.replace(followed, &unfollowed);
+        if only_adds {
+            self.follows.add(followed, &unfollowed);
+        } else {
+            self.follows.replace(followed, &unfollowed);
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! 3. Under the lock all is compared with what is there (`plan`), made, and switched to (`commit`). What fails before the last
 //!    switch is taken back.
 
+mod aside;
 mod clash;
 mod commit;
 mod part;
@@ -18,6 +19,7 @@ use std::collections::HashMap;
 
 use futures_util::{StreamExt as _, stream};
 
+pub(super) use self::aside::{Aside, SetAside};
 use self::{
     places::{Places, There, Waits},
     plan::Planner,
@@ -80,13 +82,16 @@ impl Wanted {
 
 impl Supervisor {
     pub(super) async fn apply_rules(&self, caller: Caller, request: ApplyRequest) -> Result<Applied, Error> {
-        let ApplyRequest { mut namespaces, mut discover, dry_run, prune } = request;
+        let ApplyRequest { mut namespaces, mut discover, dry_run, prune, lenient } = request;
         let prune = if prune { Prune::Api } else { Prune::No };
         check(&mut namespaces)?;
         check_discover(&mut discover)?;
         let _turn = self.discovery.turn(&discover).await;
         let (found, deaf) = self.gather_all(&discover).await;
         let mut request = Request::new(namespaces, (prune, dry_run), (found, &deaf));
+        if lenient {
+            request = request.lenient();
+        }
         let mut is_outdated = false;
         let mut applied = loop {
             match self.try_apply(caller, &request, &discover).await {
@@ -114,6 +119,7 @@ impl Supervisor {
     ) -> Result<Applied, Unplanned> {
         // What is wrong is collected, so that all of it is told.
         let (places, mut refused) = self.look_at_all(caller, request).await;
+        let left_out = places.left_out(request);
         let unknown = {
             let table = self.table.lock().await;
             let planner = Planner::new(self, &table, request);
@@ -124,6 +130,9 @@ impl Supervisor {
         if self.is_ending() {
             return Err(Error::new(Code::Failed, "the daemon is stopping").into());
         }
+        if request.is_outdated(&self.set_aside) {
+            return Err(Unplanned::Outdated(Error::new(Code::Failed, "another file was applied meanwhile")));
+        }
         let planner = Planner::new(self, &table, request);
         let plan = planner.plan(places, whereabouts, refused)?.compile(&self.kernel).await?;
         let applied = Applied {
@@ -133,9 +142,14 @@ impl Supervisor {
             discover: discover_changes(&self.discovery.specs(), discover),
             unchanged: plan.unchanged,
             warnings: plan.warnings.clone(),
+            set_aside: left_out.iter().map(|(entry, aside)| request.why_aside(*entry, aside)).collect(),
         };
         if !request.dry_run {
             self.commit(&mut table, plan).await?;
+            self.set_aside.replace(left_out.into_values().collect());
+            if request.is_again() {
+                return Ok(applied);
+            }
             self.discovery.replace(discover.to_vec(), request.own.clone(), request.found.clone());
             // Whoever listens to an engine may have to begin, or may stop.
             self.follows.look_at([]);
@@ -202,17 +216,22 @@ fn check(namespaces: &mut [NamespaceSpec]) -> Result<(), Error> {
     let mut refused = Vec::new();
     for (namespace, spec) in namespaces.iter().enumerate() {
         for (rule, message) in spec.flaws() {
-            refused.push(Refusal { namespace, rule, message, hint: None });
+            refused.push(Refusal { namespace, rule, message, hint: None, is_flaw: true });
         }
     }
     for (namespace, rule, message) in name_rules(namespaces) {
-        refused.push(Refusal { namespace, rule: Some(rule), message, hint: None });
+        refused.push(Refusal { namespace, rule: Some(rule), message, hint: None, is_flaw: true });
     }
     refuse_if_any(refused).map_err(|error| Error { code: Code::Usage, ..error })
 }
 
 fn refusal(namespace: usize, rule: Option<usize>, error: Error) -> Refusal {
-    Refusal { namespace, rule, message: error.message, hint: error.hint }
+    Refusal { namespace, rule, message: error.message, hint: error.hint, is_flaw: false }
+}
+
+/// What is wrong with the file, whatever the namespace is like.
+fn flaw(namespace: usize, rule: Option<usize>, error: Error) -> Refusal {
+    Refusal { is_flaw: true, ..refusal(namespace, rule, error) }
 }
 
 /// The error that says all of them, in the order of the file.

@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) followed: Vec<(Container, RuleName, Followed)>,
     /// Rules that do not follow any more, beside those of files.
     pub(super) unfollowed: HashSet<(Container, RuleName)>,
+    /// Rules that follow for the file stay that are not among those.
+    pub(super) only_adds: bool,
 }
 
 /// What becomes other in one namespace.
@@ -34,7 +36,7 @@ pub(super) struct Part {
     pub(super) target: Target,
     /// What is to blame where it cannot be: what has been found last, else the first that means it.
     pub(super) entry: Option<usize>,
-    /// What was found by a label there, and can be left out.
+    /// What can be left out there: what was found by a label, else an entry of the file, for a request that is lenient.
     pub(super) blamed: Option<usize>,
     /// `None` where it is not steered yet.
     pub(super) netns: Option<Arc<Namespace>>,

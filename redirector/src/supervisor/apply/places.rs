@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::{AT_ONCE, Request, Supervisor, refusal};
+use super::{AT_ONCE, Request, Supervisor, flaw, refusal};
 use crate::{
     config::{Container, Target},
-    control::{Caller, Error, Refusal},
+    control::{Caller, Refusal},
     netns::NetnsCookie,
     supervisor::attach::{Found, HostNetns, find_out, may_be_meant},
     target::{ContainerId, TargetError},
@@ -36,6 +36,8 @@ pub(super) struct Waits {
 pub(super) struct Places {
     pub(super) there: Vec<There>,
     pub(super) waits: Vec<Waits>,
+    /// Namespaces that stay as they are, because an entry that means them is set aside.
+    pub(super) aside: Vec<There>,
 }
 
 enum Led {
@@ -63,14 +65,19 @@ impl Supervisor {
                         places.there.push(There { target, found, entries });
                     }
                 },
-                Err(error) => refused.push(refusal(entry, None, error)),
+                Err(_) if request.aside().contains_key(&entry) => {}
+                Err(refusal) => refused.push(refusal),
             }
             entry += 1;
         }
+        let is_aside = |there: &mut There| {
+            there.entries.iter().any(|(entry, _)| request.aside().contains_key(entry))
+        };
+        places.aside = places.there.extract_if(.., is_aside).collect();
         (places, refused)
     }
 
-    async fn look_at(&self, caller: Caller, entry: usize, request: &Request) -> Result<Led, Error> {
+    async fn look_at(&self, caller: Caller, entry: usize, request: &Request) -> Result<Led, Refusal> {
         let spec = &request.namespaces[entry];
         let target = &spec.target;
         if let Some(waits) = request.waits(entry) {
@@ -80,7 +87,8 @@ impl Supervisor {
         let by_id = request.by_id(entry);
         let opened = match self.open_unless_steered(by_id.as_ref().unwrap_or(target), caller).await {
             Ok(Some(opened)) => opened,
-            Ok(None) => crate::supervisor::attach::open_again(&*self.table.lock().await, target)?,
+            Ok(None) => crate::supervisor::attach::open_again(&*self.table.lock().await, target)
+                .map_err(|error| flaw(entry, None, error))?,
             Err(error) => {
                 if let (Target::Container(container), TargetError::NotRunning { id, .. }) = (target, &error)
                     && spec.follows()
@@ -89,11 +97,13 @@ impl Supervisor {
                     let (container, why) = (container.clone(), error.to_string());
                     return Ok(Led::Waits(Waits { entry, container, id, why }));
                 }
-                return Err(error.into());
+                let refuse = if error.is_not_found() { flaw } else { refusal };
+                return Err(refuse(entry, None, error.into()));
             }
         };
         let host_netns = if spec.host_netns { HostNetns::Allowed } else { HostNetns::Refused };
-        may_be_meant(target, &opened, host_netns)?;
-        Ok(Led::There(find_out(opened, target, None).await?))
+        may_be_meant(target, &opened, host_netns).map_err(|error| flaw(entry, None, error))?;
+        let found = find_out(opened, target, None).await;
+        found.map(Led::There).map_err(|error| refusal(entry, None, error))
     }
 }

@@ -111,7 +111,7 @@ impl<'a> Planner<'a> {
     /// Compares everything.
     pub(super) fn plan(
         mut self,
-        Places { there, waits }: Places,
+        Places { there, waits, aside }: Places,
         mut whereabouts: HashMap<At, Whereabouts>,
         refused: Vec<Refusal>,
     ) -> Result<Plan, Unplanned> {
@@ -122,7 +122,8 @@ impl<'a> Planner<'a> {
         });
         let mut waiting: Vec<_> = of_entries.collect();
         waiting.extend(self.request.waiting_rules());
-        let mut looked_at = HashSet::new();
+        let mut looked_at: HashSet<_> = aside.iter().map(|there| there.found.cookie).collect();
+        let stay = self.set_aside(&aside);
         let mut places: HashSet<(Container, RuleName)> = HashSet::new();
         for there in there {
             looked_at.insert(there.found.cookie);
@@ -138,11 +139,12 @@ impl<'a> Planner<'a> {
         }
         let mut others: Vec<_> =
             self.table.values().filter(|netns| !looked_at.contains(&netns.cookie)).collect();
+        others.retain(|netns| !self.request.is_again() && !stay.contains(&netns.target));
         others.sort_by_key(|netns| (netns.target.to_string(), netns.cookie.0));
         for netns in others {
             self.compare_unnamed(netns, &waiting);
         }
-        self.compare_waiting(waiting, &mut places);
+        self.compare_waiting(waiting, (&mut places, &stay));
         refuse_if_any(self.refused)?;
         if let Some(name) = self.outdated {
             let message = format!("rule `{name}`: it was changed meanwhile by somebody else");
@@ -166,6 +168,9 @@ impl<'a> Planner<'a> {
         let (mut part_diff, cookie) = (self.diff(found.cookie, &current, wanted), found.cookie);
         let stay = part_diff.remove.extract_if(.., |have| self.stays(cookie, &current[*have], waiting));
         part_diff.leave.extend(stay.collect::<Vec<_>>());
+        if !self.request.replaces(cookie) {
+            part_diff.leave.append(&mut part_diff.remove);
+        }
         self.note_left(cookie, part_diff.leave.iter().map(|have| &*current[*have]), waiting);
         for (have, want) in &part_diff.clash {
             self.refuse_clash(&target, &current[*have], &wanted[*want]);
@@ -183,7 +188,7 @@ impl<'a> Planner<'a> {
             foreign: is_other.then(|| foreign_programs(netns.as_deref(), &found)),
             target,
             entry: last_found.or(entries.first().map(|(entry, _)| *entry)),
-            blamed: last_found,
+            blamed: last_found.or(entries.first().map(|(entry, _)| *entry)),
             is_other,
             rules: Vec::new(),
             table: None,

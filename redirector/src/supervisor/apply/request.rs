@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Follower, Refusal, Waits, Wanted, refuse_if_any};
+use super::{
+    Aside, Follower, Refusal, SetAside, Waits, Wanted, aside::Again, refusal, refuse_if_any,
+};
 use crate::{
     config::{Container, Engine, Prune, RuleSpec, Target, file::NamespaceSpec},
-    control::Error,
+    control::{Code, Error},
+    netns::NetnsCookie,
     supervisor::{
         attach::HostNetns,
         discover::{AllFound, Own},
@@ -31,6 +34,20 @@ pub(super) struct Request {
     set_aside: HashMap<(usize, Option<usize>), String>,
     /// Of those: rules that cannot even wait.
     dropped: HashSet<(usize, usize)>,
+    /// What is done with namespaces of the file that cannot be made.
+    mode: Mode,
+    /// Those, and why.
+    aside: BTreeMap<usize, Refusal>,
+}
+
+/// Whether namespaces that cannot be made keep the rest of a file from being in force.
+enum Mode {
+    /// All or nothing.
+    Strict,
+    /// They are set aside, unless the file itself is wrong.
+    Lenient,
+    /// These are what was set aside: nothing else becomes other.
+    Again(Again),
 }
 
 impl Request {
@@ -55,7 +72,47 @@ impl Request {
             namespaces.push(NamespaceSpec { target, follow: None, host_netns: false, rules });
             ids.push((engine, id.clone()));
         }
-        Self { namespaces, prune, dry_run, found, own, of_file, ids, set_aside, dropped: HashSet::new() }
+        let (dropped, mode, aside) = (HashSet::new(), Mode::Strict, BTreeMap::new());
+        Self { namespaces, prune, dry_run, found, own, of_file, ids, set_aside, dropped, mode, aside }
+    }
+
+    /// Namespaces that cannot be made are to be set aside.
+    pub(super) fn lenient(self) -> Self {
+        Self { mode: Mode::Lenient, ..self }
+    }
+
+    /// It is all that was set aside.
+    pub(super) fn again(self, again: Again) -> Self {
+        Self { mode: Mode::Again(again), ..self }
+    }
+
+    /// Whether it is only what was set aside.
+    pub(super) fn is_again(&self) -> bool {
+        matches!(self.mode, Mode::Again(_))
+    }
+
+    /// Whether it is not any more what was set aside.
+    pub(super) fn is_outdated(&self, set_aside: &SetAside) -> bool {
+        matches!(&self.mode, Mode::Again(again) if set_aside.is_outdated(again))
+    }
+
+    /// Whether rules of a file that are there may go, or only what is missing may come.
+    pub(super) fn replaces(&self, netns: NetnsCookie) -> bool {
+        match &self.mode {
+            Mode::Again(again) => again.replaces(netns),
+            Mode::Strict | Mode::Lenient => true,
+        }
+    }
+
+    /// The namespaces of the file that are set aside, by entry.
+    pub(super) fn aside(&self) -> &BTreeMap<usize, Refusal> {
+        &self.aside
+    }
+
+    /// Why an entry is left out; of one that means the same namespace as another, why that one is.
+    pub(super) fn why_aside(&self, entry: usize, aside: &Aside) -> Refusal {
+        let of_other = || refusal(entry, None, Error::new(Code::Failed, aside.why()));
+        self.aside.get(&entry).cloned().unwrap_or_else(of_other)
     }
 
     /// The container that an entry is about, where it was found by a label.
@@ -95,7 +152,8 @@ impl Request {
         rules.into_iter().filter_map(wanted).collect()
     }
 
-    /// Nothing that is wrong with a container that was found keeps others from having their rules.
+    /// Nothing that is wrong with a container that was found keeps others from having their rules. Nor does a namespace of
+    /// the file that cannot be made, where the request is lenient.
     ///
     /// # Errors
     ///
@@ -103,11 +161,19 @@ impl Request {
     pub(super) fn set_aside(&mut self, error: Error) -> Result<(), Error> {
         let (others, of_file): (Vec<Refusal>, Vec<Refusal>) =
             error.problems.iter().cloned().partition(|problem| problem.namespace >= self.of_file);
-        if others.is_empty() {
+        let (of_namespaces, of_file): (Vec<_>, Vec<_>) = of_file.into_iter().partition(|problem| match self.mode {
+            Mode::Strict => false,
+            Mode::Lenient => !problem.is_flaw,
+            Mode::Again(_) => true,
+        });
+        if others.is_empty() && of_namespaces.is_empty() {
             return Err(error);
         }
         refuse_if_any(of_file)?;
-        let before = (self.set_aside.len(), self.dropped.len());
+        let before = (self.set_aside.len(), self.dropped.len(), self.aside.len());
+        for problem in of_namespaces {
+            self.aside.entry(problem.namespace).or_insert(problem);
+        }
         let waited: HashSet<_> = self.set_aside.keys().copied().collect();
         for Refusal { namespace: entry, rule, message, .. } in others {
             match rule {
@@ -118,7 +184,8 @@ impl Request {
             }
         }
         // Each time there is less that can be wrong.
-        if before == (self.set_aside.len(), self.dropped.len()) { Err(error) } else { Ok(()) }
+        let after = (self.set_aside.len(), self.dropped.len(), self.aside.len());
+        if before == after { Err(error) } else { Ok(()) }
     }
 
     fn drop_rule(&mut self, entry: usize, rule: usize, why: String) {

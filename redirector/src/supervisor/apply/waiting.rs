@@ -17,7 +17,7 @@ impl Planner<'_> {
     pub(super) fn compare_waiting(
         &mut self,
         waiting: Vec<(Waits, Wanted)>,
-        places: &mut HashSet<(Container, RuleName)>,
+        (places, stay): (&mut HashSet<(Container, RuleName)>, &HashSet<Target>),
     ) {
         for (_, one) in &waiting {
             self.refuse_to_take_over(None, one);
@@ -52,7 +52,15 @@ impl Planner<'_> {
         }
         let mut gone: Vec<_> = known.into_iter().filter(|(key, _)| !places.contains(key)).collect();
         gone.sort_by(|(one, _), (other, _)| one.cmp(other));
+        if self.request.is_again() {
+            self.plan.only_adds = true;
+            return;
+        }
         for (key, followed) in gone {
+            if followed.origin == Origin::File && stay.contains(&Target::Container(key.0.clone())) {
+                self.plan.followed.push((key.0, key.1, followed));
+                continue;
+            }
             let is_in_force = followed.at.is_some_and(|at| {
                 let netns = self.table.get(&at);
                 netns.is_some_and(|netns| netns.published.load().current.get(&key.1).is_some())

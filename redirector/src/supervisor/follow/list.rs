@@ -204,6 +204,18 @@ impl Follows {
         self.look_at(containers);
     }
 
+    /// These rules follow for a file as well, and these of others do not any more.
+    pub(in crate::supervisor) fn add(
+        &self,
+        of_file: Vec<(Container, RuleName, Followed)>,
+        gone: &HashSet<(Container, RuleName)>,
+    ) {
+        self.list().retain(|key, _| !gone.contains(key));
+        for (container, name, followed) in of_file {
+            self.keep(&container, &name, followed);
+        }
+    }
+
     /// A namespace has died. The containers whose rules wait from now on.
     pub(in crate::supervisor) fn bury(&self, at: NetnsCookie) -> BTreeSet<Container> {
         let mut waiting = BTreeSet::new();
