@@ -18,6 +18,7 @@ use redirector_tests::{
     topology::{POD_V4, at},
     world::World,
 };
+use serde_json::json;
 use socket2::Socket;
 
 /// Whether a connection goes through redirector.
@@ -128,9 +129,11 @@ fn a_client_that_never_comes_back_for_the_end_of_an_answer_is_given_up_after_hal
         "/connections",
         |connections| connections["active"] == 0 && connections["lingering"] == 1,
     );
-    eventually("the daemon gives the client up", Duration::from_secs(30), || {
+    let pod = eventually("the daemon gives the client up", Duration::from_secs(30), || {
         let pod = world.pod();
-        if pod["connections"]["lingering"] == 0 { Ok(()) } else { Err(pod) }
+        if pod["connections"]["lingering"] == 0 { Ok(pod) } else { Err(pod) }
     });
+    assert_eq!(pod["connections"]["ended"], json!({ "client_unanswering": 1 }), "{pod:#}");
+    assert_eq!(pod["connections"]["bytes_lost_to_clients"], 10_000, "{pod:#}");
     world.daemon.eventually_has_fds(fds);
 }

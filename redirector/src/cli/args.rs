@@ -102,6 +102,10 @@ pub(super) struct Run {
     #[arg(long, value_name = "N")]
     pub(super) max_connections: Option<NonZeroU32>,
 
+    /// Connections that one client's address may have at once in one namespace [default: no limit of its own]
+    #[arg(long, value_name = "N")]
+    pub(super) max_connections_per_client: Option<NonZeroU32>,
+
     #[command(flatten)]
     pub(super) engines: EngineOptions,
 }

@@ -12,7 +12,7 @@ use comfy_table::{Table, presets};
 use super::{args, exit::Failure, file::counted, output};
 use crate::{
     config::{Interface, Match, Source, Span, Target},
-    control::{self, DiscoverView, Draining, Listing, NamespaceView, RefusedView, RuleView, WaitingView},
+    control::{self, ConnectionCounts, DiscoverView, Draining, Listing, NamespaceView, RefusedView, RuleView, WaitingView},
 };
 
 pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failure> {
@@ -213,14 +213,14 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
     let failed: u64 = connections.failed.values().sum();
     writeln!(
         out,
-        "  connections: {} active, {} accepted, {} relayed, {} failed; {} bytes in, {} bytes out, {} bytes lost",
+        "  connections: {} active, {} accepted, {} relayed, {} failed; {} bytes in, {} bytes out, {}",
         connections.active,
         connections.accepted,
         connections.relayed,
         with_reasons(failed, &connections.failed),
         connections.bytes_in,
         connections.bytes_out,
-        connections.bytes_lost,
+        bytes_lost(connections),
     )?;
     for listener in netns.listeners.iter().filter(|listener| !listener.healthy) {
         writeln!(out, "  listener {} {} is being revived", listener.family, listener.address)?;
@@ -241,6 +241,14 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
         )?;
     }
     Ok(())
+}
+
+/// `0 bytes lost`, or by direction.
+fn bytes_lost(connections: &ConnectionCounts) -> String {
+    match (connections.bytes_lost, connections.bytes_lost_to_clients) {
+        (lost, 0) => format!("{lost} bytes lost"),
+        (lost, to_clients) => format!("{lost} bytes lost, {to_clients} lost on the way to clients"),
+    }
 }
 
 fn joined(items: &[impl ToString]) -> String {

@@ -308,7 +308,7 @@ pub struct NetnsCounts {
 pub struct ConnectionCounts {
     /// Accepted and not yet ended.
     pub active: u64,
-    /// Ended, kept until the peer has acknowledged all.
+    /// Both sides have ended, and one has not acknowledged all yet. How it ends is counted when it has, or is given up.
     pub lingering: u64,
     /// Accepted.
     pub accepted: u64,
@@ -318,10 +318,13 @@ pub struct ConnectionCounts {
     pub bytes_in: u64,
     /// Bytes from destinations.
     pub bytes_out: u64,
-    /// Bytes that clients' TCP knows to have arrived, and that no destination's TCP has acknowledged: of connections
-    /// that failed, or ended otherwise than by FIN from both sides.
+    /// Bytes that clients' TCP knows to have arrived, and that no destination's TCP had acknowledged when the
+    /// connection was reset, or failed.
     #[serde(default)]
     pub bytes_lost: u64,
+    /// Bytes that destinations' TCP knows to have arrived, and that no client's TCP had acknowledged then.
+    #[serde(default)]
+    pub bytes_lost_to_clients: u64,
     /// accept(2) found no fd or no memory.
     pub accept_exhausted: u64,
     /// Did not reach their destination, by reason.

@@ -36,6 +36,8 @@ reasons! {
         Unattributed = "unattributed",
         /// As many connections as the limits allow.
         ConnectionLimit = "connection_limit",
+        /// As many connections as one client's address may have.
+        ClientLimit = "client_limit",
         /// `ECONNREFUSED`.
         ConnectRefused = "connect_refused",
         /// The rule's connect time-out, or `ETIMEDOUT`.
@@ -76,6 +78,18 @@ reasons! {
         Aborted = "aborted",
         /// The death of the namespace that its destination lies in.
         DestinationGone = "destination_namespace_gone",
+        /// It had been idle longest when a limit of connections was met.
+        IdleAtLimit = "idle_at_limit",
+        /// With FIN from both sides, but the client, though it answers, has not acknowledged a byte of the rest for ten minutes.
+        ClientStalled = "client_stalled",
+        /// With FIN from both sides, but the client has not answered for half a minute while it was sent the rest.
+        ClientUnanswering = "client_unanswering",
+        /// As `client_stalled`, of the destination.
+        DestinationStalled = "destination_stalled",
+        /// As `client_unanswering`, of the destination.
+        DestinationUnanswering = "destination_unanswering",
+        /// With FIN from both sides, but too many bytes waited for slow peers, and this one had stood still longest.
+        LingerLimit = "linger_limit",
     }
 }
 
@@ -84,7 +98,8 @@ reasons! {
 pub struct Connections {
     /// Accepted and not yet ended.
     pub active: AtomicU64,
-    /// Ended, but not yet acknowledged by the peer: kept so as not to make orphans.
+    /// Both sides have ended, but one has not yet acknowledged all: kept so as not to make orphans, and not counted as
+    /// ended until it is known how.
     pub lingering: AtomicU64,
     /// Accepted from the listeners.
     pub accepted: AtomicU64,
@@ -96,6 +111,8 @@ pub struct Connections {
     pub bytes_out: AtomicU64,
     /// Bytes that clients' TCP knows to have arrived, and that did not get to a destination.
     pub bytes_lost: AtomicU64,
+    /// Bytes that destinations' TCP knows to have arrived, and that did not get to a client.
+    pub bytes_lost_to_clients: AtomicU64,
     /// accept(2) found no fd or no memory.
     pub accept_exhausted: AtomicU64,
     not_delivered: [AtomicU64; NotDelivered::ALL.len()],

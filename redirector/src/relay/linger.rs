@@ -2,68 +2,141 @@
 //!
 //! A socket that is closed while data or its FIN is unacknowledged becomes an orphan of the kernel's, which
 //! keeps the namespace alive until its retransmissions end: minutes, for a client that has vanished. So such a
-//! socket is not closed but kept until all is acknowledged, and reset when that takes too long.
+//! socket is not closed but kept until all is acknowledged, and reset when its peer is lost.
 
-use std::{future::Future, os::fd::AsFd, time::Duration};
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use socket2::SockRef;
 
-use super::Stream;
-use crate::sys::socket;
-
-/// The longest that a socket is kept.
-pub const LINGER_LIMIT: Duration = Duration::from_secs(30);
+use super::{
+    Clock, Lost, Patience, Stream,
+    patience::Judge,
+};
+use crate::sys::socket::{self, TcpInfo};
 
 /// First and longest pause between two looks. An answer usually is there at the first look already.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
-/// Closes a stream whose both directions have ended, when all it sent has been acknowledged. Resets it after
-/// [`LINGER_LIMIT`], or when `give_up` is ready.
-pub async fn linger(stream: Stream, give_up: impl Future<Output = ()>) {
-    if !acknowledged(&stream, give_up).await {
-        reset(stream);
+/// Else the pause between two probes of a closed window grows to two minutes, and for so long nobody knows whether
+/// the peer is there.
+const LONGEST_PROBE_PAUSE: i32 = 15_000;
+
+/// `TCP_CLOSE`, include/net/tcp_states.h.
+const CLOSE: u8 = 7;
+
+/// How the wait for a peer's acknowledgement ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It has all.
+    Acknowledged,
+    /// It has reset the connection, or the kernel has given it up.
+    Failed,
+    /// It is not waited for any longer.
+    Lost(Lost),
+}
+
+/// What a look at a peer shows that has not acknowledged all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Bytes that it has not acknowledged, a FIN as one more.
+    pub bytes: u32,
+    /// It has acknowledged some since the last look.
+    pub progress: bool,
+}
+
+/// Waits until a peer has acknowledged all that it was sent.
+#[derive(Debug)]
+pub struct Linger<'a> {
+    stream: &'a Stream,
+    judge: Judge,
+    pause: Duration,
+}
+
+impl<'a> Linger<'a> {
+    /// Of a stream to which nothing more is written.
+    #[must_use]
+    pub fn new(stream: &'a Stream, patience: Patience) -> Self {
+        Self { stream, judge: Judge::new(patience, Instant::now()), pause: PAUSE.0 }
     }
-}
 
-/// Resets a stream, but not before its peer has what was sent to it: resetting throws away what is not
-/// acknowledged. Waits as [`linger()`] does.
-pub async fn reset_after_last_words(stream: Stream, give_up: impl Future<Output = ()>) {
-    acknowledged(&stream, give_up).await;
-    reset(stream);
-}
-
-/// Whether the peer has acknowledged all within the limits.
-async fn acknowledged(stream: &Stream, give_up: impl Future<Output = ()>) -> bool {
-    let all = async {
-        let mut pause = PAUSE.0;
-        while !is_acknowledged(stream) {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE.1);
+    /// Looks once.
+    ///
+    /// # Errors
+    ///
+    /// It is no error, but the end: how it came.
+    pub fn look(&mut self) -> Result<Outstanding, Settled> {
+        let bytes = self.stream.unacknowledged();
+        if bytes == 0 {
+            return Err(Settled::Acknowledged);
         }
-    };
-    tokio::select! {
-        biased;
-        () = all => true,
-        () = give_up => false,
-        () = tokio::time::sleep(LINGER_LIMIT) => false,
+        let progress = judged(&mut self.judge, self.stream)?;
+        Ok(Outstanding { bytes, progress })
+    }
+
+    /// Whether there was a pause already.
+    #[must_use]
+    pub fn has_waited(&self) -> bool {
+        self.pause > PAUSE.0
+    }
+
+    /// Waits until it is time to look again.
+    pub async fn pause(&mut self) {
+        if self.pause == PAUSE.0 {
+            probe_often(self.stream);
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE.1);
     }
 }
 
-/// Whether closing leaves no orphan behind.
-fn is_acknowledged(stream: &Stream) -> bool {
-    let Stream::Tcp(stream) = stream else { return true };
-    /// The first byte of `struct tcp_info` is the state; `TCP_CLOSE`, include/net/tcp_states.h.
-    const CLOSE: u8 = 7;
-    let state = socket::option::<u8>(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO);
-    state.is_ok_and(|state| state == CLOSE) || socket::unacknowledged(stream.as_fd()).unwrap_or(0) == 0
+fn judged(judge: &mut Judge, stream: &Stream) -> Result<bool, Settled> {
+    let info = match stream {
+        // Nothing is under way there.
+        Stream::Unix(_) => TcpInfo::default(),
+        Stream::Tcp(stream) => socket::tcp_info(stream.as_fd()).map_err(|_| Settled::Failed)?,
+    };
+    if info.state == CLOSE {
+        return Err(Settled::Failed);
+    }
+    judge.look(Instant::now(), info).map_err(Settled::Lost)
+}
+
+fn probe_often(stream: &Stream) {
+    if let Stream::Tcp(stream) = stream {
+        // Where the kernel has no such option it takes longer to see that a peer with a closed window is gone.
+        drop(socket::set_longest_retransmission_pause(stream.as_fd(), LONGEST_PROBE_PAUSE));
+    }
+}
+
+/// Ready when the peer of a stream that is still written to, at the pace that it takes, is lost.
+pub(super) async fn lost(stream: &Stream, patience: Patience, clock: &Clock) {
+    probe_often(stream);
+    let mut judge = Judge::new(patience, Instant::now());
+    loop {
+        judge.progressed(clock.last().into_std());
+        match judged(&mut judge, stream) {
+            Ok(true) => clock.touch(),
+            Ok(false) => {}
+            Err(_) => return,
+        }
+        tokio::time::sleep(PAUSE.1).await;
+    }
 }
 
 /// Closes a stream with RST, at once and without an orphan. A Unix stream is just closed.
 pub fn reset(stream: Stream) {
-    if let Stream::Tcp(_) = &stream
-        && let Err(error) = SockRef::from(&stream).set_linger(Some(Duration::ZERO))
+    reset_when_closed(&stream);
+    drop(stream);
+}
+
+/// Has the last close of a stream send RST, and leave no orphan.
+pub fn reset_when_closed(stream: &Stream) {
+    if let Stream::Tcp(_) = stream
+        && let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO))
     {
         tracing::error!(%error, "setsockopt SO_LINGER");
     }
-    drop(stream);
 }

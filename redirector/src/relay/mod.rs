@@ -4,10 +4,14 @@
 //! other's peer does: bytes for bytes, FIN for FIN, RST for RST.
 
 mod buffer;
+mod clock;
 mod linger;
+mod patience;
 mod session;
 mod stream;
 
-pub use linger::{LINGER_LIMIT, linger, reset, reset_after_last_words};
-pub use session::{End, Traffic, relay};
+pub use clock::Clock;
+pub use linger::{Linger, Outstanding, Settled, reset, reset_when_closed};
+pub use patience::{Lost, Patience};
+pub use session::{End, Left, LostBytes, Traffic, relay};
 pub use stream::Stream;

@@ -7,9 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-
-use super::{LINGER_LIMIT, Stream, buffer::Buffer};
+use super::{Clock, Patience, Stream, buffer::Buffer, linger::lost};
 
 /// How a relayed connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +29,49 @@ pub struct Traffic<'a> {
     pub from_client: AtomicU64,
     /// From the destination.
     pub from_destination: AtomicU64,
-    /// Those from the client that the destination's socket has taken.
-    to_destination: AtomicU64,
-    /// Whether the client's FIN was passed on: it counts as a byte until it is acknowledged.
-    fin_to_destination: AtomicBool,
+    /// What the destination's socket has taken.
+    to_destination: Written,
+    /// What the client's socket has taken.
+    to_client: Written,
+    /// Whether the last words of a side that failed were not all copied, because the other side was lost too.
+    cut: AtomicBool,
     /// Where the same bytes are counted too: from clients, from destinations.
     pub totals: Option<(&'a AtomicU64, &'a AtomicU64)>,
+}
+
+/// What was written to one side.
+#[derive(Debug, Default)]
+struct Written {
+    bytes: AtomicU64,
+    /// It counts as a byte until it is acknowledged.
+    fin: AtomicBool,
+}
+
+impl Written {
+    /// How many of `read` bytes the peer's TCP has not acknowledged.
+    fn missing(&self, read: &AtomicU64, left: Left) -> u64 {
+        let (read, written) = (read.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        let fin = u64::from(self.fin.load(Ordering::Relaxed));
+        (read - written) + u64::from(left.unacknowledged).saturating_sub(fin).min(written)
+    }
+}
+
+/// What a stream has left undone when it is closed or reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Bytes that its peer has not acknowledged, a FIN as one more.
+    pub unacknowledged: u32,
+    /// Bytes that its peer knows to have arrived, and that nobody has read.
+    pub unread: u32,
+}
+
+/// Bytes that one side's TCP knows to have arrived, and that the other side's TCP has not acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostBytes {
+    /// From the client.
+    pub to_destination: u64,
+    /// From the destination.
+    pub to_client: u64,
 }
 
 impl<'a> Traffic<'a> {
@@ -46,15 +81,20 @@ impl<'a> Traffic<'a> {
         Self { totals: Some(totals), ..Self::default() }
     }
 
-    /// Bytes that the client's TCP knows to have arrived, and that the destination's TCP has not acknowledged. Both
-    /// streams are as the relay has left them.
+    /// What is lost when the streams are closed that have left this undone.
     #[must_use]
-    pub fn lost(&self, client: &Stream, destination: &Stream) -> u64 {
-        let read = self.from_client.load(Ordering::Relaxed);
-        let taken = self.to_destination.load(Ordering::Relaxed);
-        let fin = u64::from(self.fin_to_destination.load(Ordering::Relaxed));
-        let missing = u64::from(destination.unacknowledged()).saturating_sub(fin);
-        (read - taken) + missing.min(taken) + u64::from(client.unread())
+    pub fn lost(&self, client: Left, destination: Left) -> LostBytes {
+        LostBytes {
+            to_destination: self.to_destination.missing(&self.from_client, destination)
+                + u64::from(client.unread),
+            to_client: self.to_client.missing(&self.from_destination, client) + u64::from(destination.unread),
+        }
+    }
+
+    /// Whether the last words of a side that failed were not all copied, because the other side was lost too.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     fn add_from_client(&self, bytes: u64) {
@@ -75,17 +115,18 @@ impl<'a> Traffic<'a> {
 /// Copies both ways. Bounded: one buffer for each direction, and only while it holds bytes that the other side
 /// does not take; then nothing is read from the first, whose peer feels it.
 ///
-/// When one side fails, what it had sent before is still copied to the other. `idle` of zero is no limit. Does
-/// not close the streams: see [`super::linger()`] and [`super::reset`].
-pub async fn relay(client: &Stream, destination: &Stream, idle: Duration, traffic: &Traffic<'_>) -> End {
-    let clock = Clock::start();
+/// When one side fails, what it had sent before is still copied to the other, for as long as that one is not lost
+/// (`patience`). `idle` of zero is no limit. Does not close the streams: see [`super::Linger`] and [`super::reset`].
+pub async fn relay(
+    client: &Stream,
+    destination: &Stream,
+    (idle, patience): (Duration, Patience),
+    clock: &Clock,
+    traffic: &Traffic<'_>,
+) -> End {
     let broken = AtomicBool::new(false);
-    let taken = |bytes| {
-        traffic.to_destination.fetch_add(bytes, Ordering::Relaxed);
-    };
-    let forth = pump(client, destination, &broken, &clock, (|bytes| traffic.add_from_client(bytes), taken));
-    let counted = (|bytes| traffic.add_from_destination(bytes), |_| {});
-    let back = pump(destination, client, &broken, &clock, counted);
+    let forth = pump(client, destination, &broken, clock, (|bytes| traffic.add_from_client(bytes), &traffic.to_destination));
+    let back = pump(destination, client, &broken, clock, (|bytes| traffic.add_from_destination(bytes), &traffic.to_client));
     let (mut forth, mut back) = (pin!(forth), pin!(back));
     let mut idle = pin!(clock.idle_for(idle, client, destination));
     let (mut forth_ended, mut back_ended) = (false, false);
@@ -94,7 +135,6 @@ pub async fn relay(client: &Stream, destination: &Stream, idle: Duration, traffi
             biased;
             result = &mut forth, if !forth_ended => {
                 forth_ended = true;
-                traffic.fin_to_destination.store(result.is_ok(), Ordering::Relaxed);
                 result.err().map(|side| side.end(End::ClientFailed, End::DestinationFailed))
             }
             result = &mut back, if !back_ended => {
@@ -127,49 +167,9 @@ pub async fn relay(client: &Stream, destination: &Stream, idle: Duration, traffi
         biased;
         () = last_words => {}
         () = survivor.failed() => {}
-        () = clock.idle_for(LINGER_LIMIT, client, destination) => {}
+        () = lost(survivor, patience, clock) => traffic.cut.store(true, Ordering::Relaxed),
     }
     failed
-}
-
-/// When a connection last made progress.
-struct Clock {
-    begin: Instant,
-    /// Milliseconds after `begin`.
-    last: AtomicU64,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self { begin: Instant::now(), last: AtomicU64::new(0) }
-    }
-
-    fn touch(&self) {
-        let now = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
-    }
-
-    /// Ready when there was no progress for `limit`: neither bytes that we moved, nor acknowledgements of those
-    /// that we moved before. One timer, set anew only when it fires.
-    async fn idle_for(&self, limit: Duration, one: &Stream, other: &Stream) {
-        if limit.is_zero() {
-            return std::future::pending().await;
-        }
-        let mut unacknowledged = 0;
-        loop {
-            let until = self.begin + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
-            if until > Instant::now() {
-                tokio::time::sleep_until(until).await;
-                continue;
-            }
-            let now = one.unacknowledged() + other.unacknowledged();
-            if now == unacknowledged {
-                return;
-            }
-            unacknowledged = now;
-            self.touch();
-        }
-    }
 }
 
 /// Which end of a copy failed.
@@ -194,7 +194,7 @@ async fn pump(
     to: &Stream,
     broken: &AtomicBool,
     clock: &Clock,
-    (read, written): (impl Fn(u64), impl Fn(u64)),
+    (read, written): (impl Fn(u64), &Written),
 ) -> Result<(), Side> {
     loop {
         from.readable().await.map_err(|_| Side::From)?;
@@ -205,7 +205,9 @@ async fn pump(
                 Ok(0) if broken.load(Ordering::Relaxed) => return Err(Side::From),
                 Ok(0) => {
                     drop(buffer);
-                    return to.shutdown_write().map_err(|_| Side::To);
+                    let sent = to.shutdown_write().map_err(|_| Side::To)?;
+                    written.fin.store(sent, Ordering::Relaxed);
+                    return Ok(());
                 }
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -213,20 +215,20 @@ async fn pump(
                 Err(_) => return Err(Side::From),
             };
             read(length as u64);
-            write_all(to, &buffer.bytes()[..length], clock, &written).await.map_err(|_| Side::To)?;
+            write_all(to, &buffer.bytes()[..length], clock, &written.bytes).await.map_err(|_| Side::To)?;
             // A fast sender must not keep this thread from the other connections.
             tokio::task::consume_budget().await;
         }
     }
 }
 
-async fn write_all(to: &Stream, mut bytes: &[u8], clock: &Clock, count: impl Fn(u64)) -> io::Result<()> {
+async fn write_all(to: &Stream, mut bytes: &[u8], clock: &Clock, count: &AtomicU64) -> io::Result<()> {
     clock.touch();
     while !bytes.is_empty() {
         match to.try_write(bytes) {
             Ok(written) => {
                 bytes = &bytes[written..];
-                count(written as u64);
+                count.fetch_add(written as u64, Ordering::Relaxed);
                 clock.touch();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,

@@ -12,6 +12,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use super::Left;
+
 /// A connected stream.
 #[derive(Debug)]
 pub enum Stream {
@@ -61,7 +63,8 @@ impl Stream {
     }
 
     /// Bytes that a TCP peer has not acknowledged.
-    pub(super) fn unacknowledged(&self) -> u32 {
+    #[must_use]
+    pub fn unacknowledged(&self) -> u32 {
         match self {
             Self::Tcp(stream) => crate::sys::socket::unacknowledged(stream.as_fd()).unwrap_or(0),
             Self::Unix(_) => 0,
@@ -73,11 +76,17 @@ impl Stream {
         crate::sys::socket::unread(self).unwrap_or(0)
     }
 
-    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+    /// What closing or resetting it now leaves undone.
+    #[must_use]
+    pub fn left(&self) -> Left {
+        Left { unacknowledged: self.unacknowledged(), unread: self.unread() }
+    }
+
+    /// Whether a FIN was sent: none is to a peer that has reset the connection meanwhile. Reading or writing says so too.
+    pub(super) fn shutdown_write(&self) -> io::Result<bool> {
         match SockRef::from(self).shutdown(Shutdown::Write) {
-            // The peer has reset the connection meanwhile; reading or writing says so too.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-            result => result,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            result => result.map(|()| true),
         }
     }
 }

@@ -3,25 +3,26 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
 };
 
-use tokio::{io::Interest, net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{
+    lingering::Waits,
     namespace::{Life, Namespace},
     onward::{DialError, Endpoint, Onward, Place},
+    places::Seat,
+    roster::Carried,
     rules::RuleState,
 };
 use crate::{
     listener::{Client, OriginalDst},
     observe::{Connections, Ended, NotDelivered},
-    relay::{self, End, Stream, Traffic},
+    relay::{self, End, Left, Linger, Lost, LostBytes, Settled, Stream, Traffic},
     sys,
 };
-
-/// Ended connections of one namespace that are kept until their peer has acknowledged all. One more is reset.
-const MAX_LINGERING: u64 = 1024;
 
 /// Takes an accepted connection: refuses it here and now, or gives it a task. On the accept path, so no wait.
 pub(super) fn take(
@@ -43,34 +44,27 @@ pub(super) fn take(
         refuse(netns, stream, client, original, NotDelivered::OwnListener);
         return;
     }
-    let permit = if connections.active.load(Ordering::Relaxed) < netns.limits.per_namespace {
-        Arc::clone(&netns.limits.total).try_acquire_owned().ok()
-    } else {
-        None
+    let seat = match netns.share.take(peer.ip()) {
+        Ok(seat) => seat,
+        Err(reason) => {
+            refuse(netns, stream, client, original, reason);
+            return;
+        }
     };
-    let Some(permit) = permit else {
-        refuse(netns, stream, client, original, NotDelivered::ConnectionLimit);
-        return;
-    };
-    let active = Active::new(Arc::clone(netns), permit);
+    let active = Active::new(Arc::clone(netns), seat);
     netns.tasks.spawn(serve(active, stream, client, original));
 }
 
 /// A connection that counts as active, and against the limits.
 struct Active {
     netns: Arc<Namespace>,
-    permit: Option<OwnedSemaphorePermit>,
+    seat: Option<Seat>,
 }
 
 impl Active {
-    fn new(netns: Arc<Namespace>, permit: OwnedSemaphorePermit) -> Self {
+    fn new(netns: Arc<Namespace>, seat: Seat) -> Self {
         netns.connections.active.fetch_add(1, Ordering::Relaxed);
-        Self { netns, permit: Some(permit) }
-    }
-
-    /// Not active any more, but still there: against the limit of all namespaces it goes on to count.
-    fn end(mut self) -> Option<OwnedSemaphorePermit> {
-        self.permit.take()
+        Self { netns, seat: Some(seat) }
     }
 }
 
@@ -159,7 +153,7 @@ fn not_dialled(
 }
 
 async fn carry(
-    active: Active,
+    mut active: Active,
     state: &RuleState,
     stream: TcpStream,
     onward: Onward,
@@ -170,12 +164,14 @@ async fn carry(
     let connections = &netns.connections;
     connections.relayed.fetch_add(1, Ordering::Relaxed);
     let Onward { stream: destination, endpoint, place, guards } = onward;
-    let first = Stream::Tcp(stream);
+    let (first, destination) = (Arc::new(Stream::Tcp(stream)), Arc::new(destination));
     let traffic = Traffic::of((&connections.bytes_in, &connections.bytes_out));
-    let ended = {
+    let carried = netns.share.roster.enter(active.seat.take(), &first, &destination);
+    let limits = (state.rule.idle_timeout.0, netns.limits.patience);
+    let relayed = {
         tokio::select! {
             biased;
-            end = relay::relay(&first, &destination, state.rule.idle_timeout.0, &traffic) => match end {
+            end = relay::relay(&first, &destination, limits, &carried.clock, &traffic) => match end {
                 End::Finished => Ended::Finished,
                 End::ClientFailed => Ended::ClientFailed,
                 End::DestinationFailed => Ended::DestinationFailed,
@@ -183,54 +179,147 @@ async fn carry(
             },
             () = aborted(&netns) => Ended::Aborted,
             () = place.gone() => Ended::DestinationGone,
+            () = carried.evicted() => Ended::IdleAtLimit,
         }
     };
+    let lingering = Lingering::begin(connections);
+    drop(active);
+    let client_leg = Leg { netns: &netns, carried: &carried, place: &Place::Inside };
+    let destination_leg = Leg { place: &place, ..client_leg };
+    let (of_client, of_destination) = match relayed {
+        Ended::Finished => tokio::join!(client_leg.close(first), destination_leg.close(destination)),
+        // A peer that could not be given the last words is not waited for once more.
+        Ended::ClientFailed if !traffic.is_cut() => {
+            (client_leg.reset(first), destination_leg.break_off(destination).await)
+        }
+        Ended::DestinationFailed if !traffic.is_cut() => {
+            let of_destination = destination_leg.reset(destination);
+            (client_leg.break_off(first).await, of_destination)
+        }
+        _ => (client_leg.reset(first), destination_leg.reset(destination)),
+    };
+    let lost = traffic.lost(of_client.left, of_destination.left);
+    let ended = match relayed {
+        Ended::Finished if lost.to_client > 0 => {
+            of_client.ended(Ended::ClientFailed, Ended::ClientStalled, Ended::ClientUnanswering)
+        }
+        Ended::Finished if lost.to_destination > 0 => of_destination.ended(
+            Ended::DestinationFailed,
+            Ended::DestinationStalled,
+            Ended::DestinationUnanswering,
+        ),
+        ended => ended,
+    };
+    connections.bytes_lost.fetch_add(lost.to_destination, Ordering::Relaxed);
+    connections.bytes_lost_to_clients.fetch_add(lost.to_client, Ordering::Relaxed);
     connections.count_ended(ended);
-    if ended != Ended::Finished {
-        connections.bytes_lost.fetch_add(traffic.lost(&first, &destination), Ordering::Relaxed);
-    }
-    log_access(&netns, state, client, original, &endpoint, &traffic, ended);
-    let _permit = active.end();
-    match ended {
-        Ended::Finished => {
-            tokio::join!(close(&netns, first, &Place::Inside), async {
-                match place {
-                    // The kernel may finish it alone.
-                    Place::Outside => drop(destination),
-                    Place::Inside | Place::Remote(_) => close(&netns, destination, &place).await,
-                }
-            });
-        }
-        Ended::ClientFailed => {
-            relay::reset(first);
-            break_off(&netns, destination, &place).await;
-        }
-        Ended::DestinationFailed => {
-            relay::reset(destination);
-            break_off(&netns, first, &Place::Inside).await;
-        }
-        Ended::Idle | Ended::Aborted | Ended::DestinationGone => {
-            relay::reset(first);
-            relay::reset(destination);
-        }
-    }
+    log_access(&netns, state, client, original, &endpoint, &traffic, (ended, lost));
+    drop(carried);
     drop(guards);
+    drop(lingering);
 }
 
-/// Closes a stream of somebody's namespace without leaving an orphan there.
-async fn close(netns: &Namespace, stream: Stream, place: &Place) {
-    match Lingering::begin(&netns.connections) {
-        Some(_lingering) => relay::linger(stream, given_up(netns, place)).await,
-        None => relay::reset(stream),
+/// One of a connection's two streams, at its end.
+#[derive(Clone, Copy)]
+struct Leg<'a> {
+    netns: &'a Namespace,
+    carried: &'a Carried,
+    place: &'a Place,
+}
+
+/// How a stream ended.
+struct LegEnd {
+    how: How,
+    left: Left,
+}
+
+/// Why a stream is not waited for any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Settled(Settled),
+    Because(Ended),
+}
+
+impl LegEnd {
+    /// What a connection ended by whose FIN both sides had been passed on: its peer had not acknowledged all.
+    fn ended(&self, failed: Ended, stalled: Ended, unanswering: Ended) -> Ended {
+        match self.how {
+            How::Settled(Settled::Acknowledged | Settled::Failed) => failed,
+            How::Settled(Settled::Lost(Lost::Stalled)) => stalled,
+            How::Settled(Settled::Lost(Lost::Unanswering)) => unanswering,
+            How::Because(ended) => ended,
+        }
     }
 }
 
-/// Resets a stream whose other side has failed, when its peer has what that side said last.
-async fn break_off(netns: &Namespace, stream: Stream, place: &Place) {
-    match Lingering::begin(&netns.connections) {
-        Some(_lingering) => relay::reset_after_last_words(stream, given_up(netns, place)).await,
-        None => relay::reset(stream),
+impl Leg<'_> {
+    /// Closes a stream whose both directions have ended, when its peer has acknowledged all: without leaving an orphan.
+    async fn close(self, stream: Arc<Stream>) -> LegEnd {
+        let how = self.settle(&stream).await;
+        let left = match (how, self.place) {
+            (How::Settled(Settled::Acknowledged), _) => Left::default(),
+            // The kernel may finish it alone: it is in the daemon's own namespace.
+            (How::Because(Ended::Aborted), Place::Outside) => Left::default(),
+            _ => reset(&stream),
+        };
+        LegEnd { how, left }
     }
+
+    /// Resets a stream whose other side has failed, when its peer has what that side said last.
+    async fn break_off(self, stream: Arc<Stream>) -> LegEnd {
+        let how = self.settle(&stream).await;
+        LegEnd { how, left: reset(&stream) }
+    }
+
+    fn reset(self, stream: Arc<Stream>) -> LegEnd {
+        LegEnd { how: How::Settled(Settled::Failed), left: reset(&stream) }
+    }
+
+    /// Waits until the peer has acknowledged all, or is lost, or must not be waited for any longer.
+    async fn settle(self, stream: &Stream) -> How {
+        let Self { netns, carried, place } = self;
+        let mut linger = Linger::new(stream, netns.limits.patience);
+        let mut waits: Option<Waits<'_>> = None;
+        let mut given_up = pin!(given_up(netns, place, carried));
+        loop {
+            let outstanding = match linger.look() {
+                Ok(outstanding) => outstanding,
+                Err(settled) => return How::Settled(settled),
+            };
+            let bytes = outstanding.bytes.into();
+            if outstanding.progress {
+                carried.clock.touch();
+            }
+            match &mut waits {
+                Some(waits) if outstanding.progress => waits.progressed(bytes),
+                Some(_) => {}
+                // What is acknowledged in no time takes no lock.
+                None if !linger.has_waited() => {}
+                None => {
+                    waits = Some(netns.limits.lingering.enter(netns.cookie, bytes, carried.clock.last()));
+                }
+            }
+            let crowded_out = async {
+                match &waits {
+                    Some(waits) => waits.crowded_out().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                ended = &mut given_up => return How::Because(ended),
+                () = crowded_out => return How::Because(Ended::LingerLimit),
+                () = linger.pause() => {}
+            }
+        }
+    }
+}
+
+/// Resets a stream when its last owner is gone, at once as a rule.
+fn reset(stream: &Stream) -> Left {
+    let left = stream.left();
+    relay::reset_when_closed(stream);
+    left
 }
 
 async fn aborted(netns: &Namespace) {
@@ -238,22 +327,22 @@ async fn aborted(netns: &Namespace) {
     drop(life.wait_for(|life| *life == Life::Aborted).await);
 }
 
-/// Ready when a stream must not be waited for any longer.
-async fn given_up(netns: &Namespace, place: &Place) {
+/// Ready when a stream must not be waited for any longer: why.
+async fn given_up(netns: &Namespace, place: &Place, carried: &Carried) -> Ended {
     tokio::select! {
-        () = aborted(netns) => {}
-        () = place.gone() => {}
+        () = aborted(netns) => Ended::Aborted,
+        () = place.gone() => Ended::DestinationGone,
+        () = carried.evicted() => Ended::IdleAtLimit,
     }
 }
 
-/// A place among those that wait for a last acknowledgement.
+/// A connection that waits for a last acknowledgement.
 struct Lingering<'a>(&'a Connections);
 
 impl<'a> Lingering<'a> {
-    /// `None`: there are [`MAX_LINGERING`] already.
-    fn begin(connections: &'a Connections) -> Option<Self> {
-        let place = Self(connections);
-        (connections.lingering.fetch_add(1, Ordering::Relaxed) < MAX_LINGERING).then_some(place)
+    fn begin(connections: &'a Connections) -> Self {
+        connections.lingering.fetch_add(1, Ordering::Relaxed);
+        Self(connections)
     }
 }
 
@@ -270,12 +359,22 @@ fn log_access(
     original: OriginalDst,
     endpoint: &Endpoint,
     traffic: &Traffic<'_>,
-    ended: Ended,
+    (ended, lost): (Ended, LostBytes),
 ) {
+    let LostBytes { to_destination, to_client } = lost;
     tracing::debug!(
         target: "redirector::access",
         netns = %netns.target, rule = %state.rule.name, %client, original_destination = %original,
         destination = %endpoint, bytes_in = traffic.from_client.load(Ordering::Relaxed),
         bytes_out = traffic.from_destination.load(Ordering::Relaxed), ended = ended.name(),
+        bytes_lost = to_destination, bytes_lost_to_client = to_client,
     );
+    let is_said = ended == Ended::IdleAtLimit || to_destination + to_client > 0;
+    if is_said && let Some(suppressed) = netns.log_limit_of_ends(ended).pass() {
+        tracing::warn!(
+            netns = %netns.target, rule = %state.rule.name, %client, original_destination = %original,
+            destination = %endpoint, ended = ended.name(), bytes_lost = to_destination,
+            bytes_lost_to_client = to_client, suppressed, "connection reset"
+        );
+    }
 }

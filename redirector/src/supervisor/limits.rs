@@ -1,6 +1,44 @@
 //! Limits of this process, and what they mean for the number of connections.
 
+use std::{num::NonZeroU32, sync::Arc};
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::{lingering::Lingering, places::Places};
+use crate::relay::Patience;
+
+/// How many connections there may be at once.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Of all namespaces.
+    pub total: usize,
+    /// Of one client's address in one namespace.
+    pub per_client: Option<NonZeroU32>,
+}
+
+/// What connections of all namespaces share.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) places: Arc<Places>,
+    /// Those that have ended and wait for their peers.
+    pub(super) lingering: Lingering,
+    pub(super) patience: Patience,
+}
+
+impl Limits {
+    pub(super) fn new(ConnectionLimits { total, per_client }: ConnectionLimits) -> Self {
+        Self {
+            places: Places::new(total, per_client),
+            lingering: Lingering::default(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Unused sockets that a namespace may have in stock: they are files too, and few where files are few.
+    pub(super) fn stock(&self) -> usize {
+        usize::try_from(self.places.per_namespace() / 8).unwrap_or(usize::MAX)
+    }
+}
 
 /// The part of the open files that is not for connections: a namespace has 9 fds for listeners, program, maps and
 /// link, and sockets in stock for `original`.
@@ -17,7 +55,7 @@ const FILES_PER_CONNECTION: u64 = 2;
 #[must_use]
 pub fn affordable_connections(files: u64) -> usize {
     let connections = files.saturating_sub(LEAST_RESERVED.max(files / RESERVED)) / FILES_PER_CONNECTION;
-    usize::try_from(connections).unwrap_or(usize::MAX).clamp(1, tokio::sync::Semaphore::MAX_PERMITS)
+    usize::try_from(connections).unwrap_or(usize::MAX).max(1)
 }
 
 /// Raises what can be raised, and gives the limit of open files. None of it is a reason not to start: before
@@ -52,6 +90,6 @@ mod tests {
         for (files, connections) in [(0, 1), (32, 1), (64, 16), (128, 48), (1024, 384), (20_000, 7_500)] {
             assert_eq!(affordable_connections(files), connections, "{files}");
         }
-        assert_eq!(affordable_connections(u64::MAX), tokio::sync::Semaphore::MAX_PERMITS);
+        assert_eq!(affordable_connections(u64::MAX), usize::try_from((u64::MAX - u64::MAX / 4) / 2).unwrap_or(usize::MAX));
     }
 }

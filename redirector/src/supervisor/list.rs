@@ -176,6 +176,7 @@ fn connections(netns: &Namespace) -> ConnectionCounts {
         bytes_in: read(&counters.bytes_in),
         bytes_out: read(&counters.bytes_out),
         bytes_lost: read(&counters.bytes_lost),
+        bytes_lost_to_clients: read(&counters.bytes_lost_to_clients),
         accept_exhausted: read(&counters.accept_exhausted),
         failed: counters.not_delivered(),
         ended: counters.ended(),

@@ -19,12 +19,15 @@ mod health;
 mod interfaces;
 mod lease;
 mod limits;
+mod lingering;
 mod list;
 mod namespace;
 mod onward;
 mod opening;
 mod outgoing;
+mod places;
 mod resolver;
+mod roster;
 mod rules;
 mod sockets;
 mod source_ports;
@@ -41,9 +44,9 @@ use std::{
     time::Duration,
 };
 
-pub use limits::{affordable_connections, raise_limits};
+pub use limits::{ConnectionLimits, affordable_connections, raise_limits};
 
-use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 
 use self::{
     apply::SetAside,
@@ -51,7 +54,8 @@ use self::{
     draining::Draining,
     elsewhere::Remotes,
     follow::Follows,
-    namespace::{Life, Limits, Namespace, WentDown},
+    limits::Limits,
+    namespace::{Life, Namespace, WentDown},
     outgoing::Outgoing,
     steered::Steered,
 };
@@ -103,19 +107,16 @@ struct Events {
 }
 
 impl Supervisor {
-    /// Begins with nothing steered. `max_connections` bounds what all namespaces together have at once; `opener`
-    /// finds containers.
+    /// Begins with nothing steered. `opener` finds containers.
     ///
     /// # Errors
     ///
     /// When the daemon's own namespace or the mount table cannot be read.
-    pub fn start(max_connections: usize, opener: Opener) -> io::Result<Arc<Self>> {
+    pub fn start(limits: ConnectionLimits, opener: Opener) -> io::Result<Arc<Self>> {
         let own_cookie = NetnsCookie::here().map_err(io::Error::other)?;
         let (watch, deaths) = Watch::new()?;
         let (went_down, went_down_events) = mpsc::unbounded_channel();
-        // One namespace must not take the last connection from all the others.
-        let per_namespace = (max_connections - max_connections / 4).max(1) as u64;
-        let limits = Arc::new(Limits { total: Arc::new(Semaphore::new(max_connections)), per_namespace });
+        let limits = Arc::new(Limits::new(limits));
         let watch = Arc::new(watch);
         let supervisor = Arc::new(Self {
             table: Mutex::default(),

@@ -11,14 +11,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 use socket2::Socket;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
     black_hole::BlackHole,
     elsewhere::Elsewhere,
     lease::Lease,
+    limits::Limits,
     onward::Dialer,
+    places::Share,
     rules::{Published, RuleState, RuleTable},
     sockets::Relay,
 };
@@ -26,7 +28,7 @@ use crate::{
     config::Target,
     kernel::{AttachedProgram, Instance, InstanceError, Prepared},
     netns::{NetnsCookie, NetnsFile},
-    observe::{Connections, NotDelivered, RateLimit},
+    observe::{Connections, Ended, NotDelivered, RateLimit},
     target::ContainerId,
 };
 
@@ -39,20 +41,6 @@ pub(super) enum Life {
     Detached,
     /// Ours are reset: the namespace died, or the drain deadline has come.
     Aborted,
-}
-
-/// Connections that the daemon carries at once.
-#[derive(Debug)]
-pub(super) struct Limits {
-    pub(super) total: Arc<Semaphore>,
-    pub(super) per_namespace: u64,
-}
-
-impl Limits {
-    /// Unused sockets that a namespace may have in stock: they are files too, and few where files are few.
-    pub(super) fn stock(&self) -> usize {
-        usize::try_from(self.per_namespace / 8).unwrap_or(usize::MAX)
-    }
 }
 
 /// A rule whose destination has stopped to answer.
@@ -74,6 +62,8 @@ pub(super) struct Namespace {
     /// It is the host's own.
     pub(super) host: bool,
     pub(super) limits: Arc<Limits>,
+    /// Its part of the places for connections.
+    pub(super) share: Arc<Share>,
     pub(super) instance: Instance,
     pub(super) dialer: Dialer,
     /// Read by every connection, without a lock.
@@ -96,6 +86,7 @@ pub(super) struct Namespace {
     pub(super) black_hole: Mutex<BlackHole>,
     life: watch::Sender<Life>,
     log_limits: [RateLimit; NotDelivered::ALL.len()],
+    log_limits_of_ends: [RateLimit; Ended::ALL.len()],
     went_down: mpsc::UnboundedSender<WentDown>,
 }
 
@@ -144,6 +135,7 @@ impl Namespace {
             file,
             container,
             host,
+            share: Share::new(&limits.places),
             limits,
             instance,
             dialer,
@@ -160,6 +152,7 @@ impl Namespace {
             black_hole: Mutex::default(),
             life: watch::Sender::new(Life::Steering),
             log_limits: Default::default(),
+            log_limits_of_ends: Default::default(),
             went_down,
         })
     }
@@ -190,6 +183,10 @@ impl Namespace {
 
     pub(super) fn log_limit(&self, reason: NotDelivered) -> &RateLimit {
         &self.log_limits[reason as usize]
+    }
+
+    pub(super) fn log_limit_of_ends(&self, how: Ended) -> &RateLimit {
+        &self.log_limits_of_ends[how as usize]
     }
 
     /// Makes other rules those in force, in the kernel and here. Blocks for an RCU grace period.
@@ -261,6 +258,7 @@ impl Namespace {
             forward
         });
         self.dialer.factory.clear();
+        self.share.release();
         self.acceptors.close();
     }
 

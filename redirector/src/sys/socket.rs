@@ -25,6 +25,57 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
     Ok(u32::try_from(count).unwrap_or(0))
 }
 
+/// What the kernel knows about a TCP connection: the part of `struct tcp_info` that is used here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// `TCP_CLOSE` and the others, include/net/tcp_states.h.
+    pub state: u8,
+    /// Retransmissions since the peer has last acknowledged a byte. Those that wait in a queue of this host count, and
+    /// are not among [`Self::segments`].
+    pub retransmits: u8,
+    /// Window probes since the peer has last answered anything.
+    pub probes: u8,
+    /// Segments that are sent and not acknowledged.
+    pub in_flight: u32,
+    /// Milliseconds since the peer's last acknowledgement, answers to window probes and to keep-alive included.
+    pub since_answer: u32,
+    /// Bytes that the peer has acknowledged. Minimum kernel 4.1.
+    pub acknowledged: u64,
+    /// Segments that were sent, window probes included. Minimum kernel 4.2.
+    pub segments: u32,
+}
+
+/// Reads `TCP_INFO`.
+///
+/// # Errors
+///
+/// As getsockopt(2).
+pub fn tcp_info(socket: impl AsFd) -> io::Result<TcpInfo> {
+    // `struct tcp_info` of include/uapi/linux/tcp.h up to `tcpi_segs_out`. What an older kernel does not write stays 0.
+    let words: [u32; 35] = option(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    let [state, _, retransmits, probes] = words[0].to_ne_bytes();
+    Ok(TcpInfo {
+        state,
+        retransmits,
+        probes,
+        in_flight: words[6],
+        since_answer: words[14],
+        acknowledged: bytemuck::pod_read_unaligned(bytemuck::cast_slice(&words[30..32])),
+        segments: words[34],
+    })
+}
+
+/// Lets the pause between two retransmissions, or two window probes, grow to this much instead of two minutes. Minimum kernel 6.15
+/// (`ENOPROTOOPT` before).
+///
+/// # Errors
+///
+/// As setsockopt(2) `TCP_RTO_MAX_MS`.
+pub fn set_longest_retransmission_pause(socket: impl AsFd, milliseconds: i32) -> io::Result<()> {
+    const TCP_RTO_MAX_MS: i32 = 44;
+    set_option(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, milliseconds)
+}
+
 /// Bytes that the peer has sent and nobody has read, a FIN not counted.
 ///
 /// # Errors

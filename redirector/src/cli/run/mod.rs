@@ -23,7 +23,7 @@ use crate::{
     config::file::ConfigFile,
     control::{self, DEFAULT_SOCKET, SocketFile, handoff_path},
     observe,
-    supervisor::{Supervisor, affordable_connections, raise_limits},
+    supervisor::{ConnectionLimits, Supervisor, affordable_connections, raise_limits},
     target::{self, Opener},
 };
 
@@ -31,7 +31,7 @@ use crate::{
 struct Setup {
     socket: PathBuf,
     opener: Opener,
-    max_connections: usize,
+    limits: ConnectionLimits,
     drain_timeout: Duration,
     /// The file, read.
     config: Option<(PathBuf, ConfigFile)>,
@@ -40,20 +40,24 @@ struct Setup {
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Failure> {
-    let args::Run { config, drain_timeout, max_connections, log_format, engines } = command;
+    let args::Run { config, drain_timeout, max_connections, max_connections_per_client, log_format, engines } =
+        command;
     let config = config.map(|path| Ok::<_, Failure>((Source::read_again(&path)?.parse_or_tell()?, path)));
     let config = config.transpose()?.map(|(file, path)| (path, file));
     let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
     observe::init(log_format.or(daemon.log_format).unwrap_or_default());
     let opener = engines.opener(&daemon);
-    let max_connections = connections(max_connections.or(daemon.max_connections));
+    let limits = ConnectionLimits {
+        total: connections(max_connections.or(daemon.max_connections)),
+        per_client: max_connections_per_client.or(daemon.max_connections_per_client),
+    };
     if let Err(why) = target::sees_host() {
         tracing::warn!(why, "cannot learn that namespaces die: detach them before they do");
     }
     let setup = Setup {
         socket: socket.or(daemon.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
         opener,
-        max_connections,
+        limits,
         drain_timeout: drain_timeout.or(daemon.drain_timeout).map_or(DRAIN_TIMEOUT, |span| span.0),
         config,
     };
@@ -81,13 +85,13 @@ fn connections(wanted: Option<NonZeroU32>) -> usize {
 }
 
 async fn serve(setup: Setup) -> Result<(), Failure> {
-    let Setup { socket, opener, max_connections, drain_timeout, config } = setup;
+    let Setup { socket, opener, limits, drain_timeout, config } = setup;
     let mut signals = Signals::new()?;
     let bind = |path: &Path, kind| SocketFile::bind(path, kind).map_err(|error| Failure::failed(&error));
     let (file, listener) = bind(&socket, Type::STREAM)?;
     let (handoff_file, handoff) = bind(&handoff_path(&socket), Type::SEQPACKET)?;
     let listener = UnixListener::from_std(listener.into())?;
-    let supervisor = Supervisor::start(max_connections, opener)?;
+    let supervisor = Supervisor::start(limits, opener)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = Arc::clone(&supervisor);
     let server = tokio::spawn(control::serve(listener, api, async {
@@ -98,7 +102,7 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
         if let Some((path, file)) = &config {
             reload::first(&supervisor, path, file).await?;
         }
-        tracing::info!(socket = %socket.display(), max_connections, "ready");
+        tracing::info!(socket = %socket.display(), max_connections = limits.total, "ready");
         notify(&[NotifyState::Ready]);
         Ok::<(), Failure>(())
     };

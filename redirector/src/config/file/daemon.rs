@@ -23,6 +23,9 @@ pub struct DaemonOptions {
     /// Connections that all namespaces together may have at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<NonZeroU32>,
+    /// Connections that one client's address may have at once in one namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections_per_client: Option<NonZeroU32>,
     /// How long relayed connections may go on after SIGTERM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<Span>,
