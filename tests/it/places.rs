@@ -86,7 +86,7 @@ fn a_connection_whose_client_does_not_read_the_end_keeps_its_place_of_its_namesp
     assert_eq!(count(&pod, "/connections/failed/connection_limit"), 1, "{pod:#}");
     drop(clients);
     world.eventually_at_rest();
-    assert_eq!(world.answer(at(POD_V4, 80)), "brief");
+    assert_eq!(world.open(at(POD_V4, 80)).1, "brief");
 }
 
 #[test]

@@ -190,13 +190,14 @@ async fn carry(
         Ended::Finished => tokio::join!(client_leg.close(first), destination_leg.close(destination)),
         // A peer that could not be given the last words is not waited for once more.
         Ended::ClientFailed if !traffic.is_cut() => {
-            (client_leg.reset(first), destination_leg.break_off(destination).await)
+            let of_client = reset(first).into();
+            (of_client, destination_leg.break_off(destination).await)
         }
         Ended::DestinationFailed if !traffic.is_cut() => {
-            let of_destination = destination_leg.reset(destination);
+            let of_destination = reset(destination).into();
             (client_leg.break_off(first).await, of_destination)
         }
-        _ => (client_leg.reset(first), destination_leg.reset(destination)),
+        _ => (reset(first).into(), reset(destination).into()),
     };
     let lost = traffic.lost(of_client.left, of_destination.left);
     let ended = match relayed {
@@ -260,7 +261,7 @@ impl Leg<'_> {
             (How::Settled(Settled::Acknowledged), _) => Left::default(),
             // The kernel may finish it alone: it is in the daemon's own namespace.
             (How::Because(Ended::Aborted), Place::Outside) => Left::default(),
-            _ => reset(&stream),
+            _ => return LegEnd { how, left: reset(stream) },
         };
         LegEnd { how, left }
     }
@@ -268,11 +269,7 @@ impl Leg<'_> {
     /// Resets a stream whose other side has failed, when its peer has what that side said last.
     async fn break_off(self, stream: Arc<Stream>) -> LegEnd {
         let how = self.settle(&stream).await;
-        LegEnd { how, left: reset(&stream) }
-    }
-
-    fn reset(self, stream: Arc<Stream>) -> LegEnd {
-        LegEnd { how: How::Settled(Settled::Failed), left: reset(&stream) }
+        LegEnd { how, left: reset(stream) }
     }
 
     /// Waits until the peer has acknowledged all, or is lost, or must not be waited for any longer.
@@ -315,11 +312,18 @@ impl Leg<'_> {
     }
 }
 
-/// Resets a stream when its last owner is gone, at once as a rule.
-fn reset(stream: &Stream) -> Left {
+/// Resets a stream: at once, unless somebody looks at it this moment.
+fn reset(stream: Arc<Stream>) -> Left {
     let left = stream.left();
-    relay::reset_when_closed(stream);
+    relay::reset_when_closed(&stream);
+    drop(stream);
     left
+}
+
+impl From<Left> for LegEnd {
+    fn from(left: Left) -> Self {
+        Self { how: How::Settled(Settled::Failed), left }
+    }
 }
 
 async fn aborted(netns: &Namespace) {

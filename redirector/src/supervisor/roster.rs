@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::places::Seat;
 use crate::relay::{Clock, Stream};
@@ -31,7 +32,7 @@ const SHARDS: usize = 16;
 pub(super) struct Carried {
     pub(super) clock: Clock,
     seat: Mutex<Option<Seat>>,
-    evicted: Notify,
+    evicted: CancellationToken,
     streams: [Weak<Stream>; 2],
 }
 
@@ -39,13 +40,13 @@ impl Carried {
     /// Frees its place, and has it reset.
     pub(super) fn evict(&self) {
         if self.leave() {
-            self.evicted.notify_one();
+            self.evicted.cancel();
         }
     }
 
     /// Ready when it has to make room.
     pub(super) async fn evicted(&self) {
-        self.evicted.notified().await;
+        self.evicted.cancelled().await;
     }
 
     fn leave(&self) -> bool {
@@ -96,7 +97,7 @@ impl Roster {
         let carried = Arc::new(Carried {
             clock: Clock::start(),
             seat: Mutex::new(seat),
-            evicted: Notify::new(),
+            evicted: CancellationToken::new(),
             streams: [client, destination].map(Arc::downgrade),
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
