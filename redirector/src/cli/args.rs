@@ -76,7 +76,7 @@ pub(super) enum Command {
 const TARGETS: &str = "\
 TARGET is one of
   netns:NAME  a name that `ip netns` knows
-  path:/ABS   an nsfs file, as /proc/PID/ns/net
+  path:/ABS   an nsfs file, as /run/netns/NAME
   pid:N       a process of the daemon's PID namespace
   self        the namespace of this command
   docker:NAME, podman:NAME
@@ -105,6 +105,11 @@ pub(super) struct Run {
     /// Connections that one client's address may have at once in one namespace [default: no limit of its own]
     #[arg(long, value_name = "N")]
     pub(super) max_connections_per_client: Option<NonZeroU32>,
+
+    /// How often the host names of destinations are looked up, and the namespaces that connections go to looked for; 0s is
+    /// only when a connection fails [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub(super) resolve_interval: Option<Span>,
 
     #[command(flatten)]
     pub(super) engines: EngineOptions,

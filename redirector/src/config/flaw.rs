@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::{Destination, Match, ParseError, Protocol, RuleSpec, Target};
+use super::{Destination, Match, ParseError, Protocol, RuleSpec};
 
 /// One thing that is wrong with a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl RuleSpec {
     #[must_use]
     pub fn cannot_follow(&self) -> Option<String> {
         match &self.to[..] {
-            [to @ Destination::Inside { target: Target::Pid(_), .. }] => Some(format!(
+            [to @ Destination::Inside { target, .. }] if target.is_process() => Some(format!(
                 "destination `{to}`: a process cannot be found again, and the rule is to follow"
             )),
             _ => None,

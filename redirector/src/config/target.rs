@@ -22,6 +22,19 @@ pub enum Target {
     Cookie(u64),
 }
 
+impl Target {
+    /// Whether it says by itself that it is a process, whose number means another one later: `pid:N`, or a path in
+    /// `/proc`.
+    #[must_use]
+    pub fn is_process(&self) -> bool {
+        match self {
+            Self::Pid(_) => true,
+            Self::Path(path) => path.starts_with("/proc"),
+            Self::Netns(_) | Self::Caller | Self::Container(_) | Self::Cookie(_) => false,
+        }
+    }
+}
+
 const FORMS: &str = "`netns:NAME`, `path:/ABS`, `pid:N`, `self`, `docker:NAME`, `podman:NAME` or `cookie:N`";
 
 /// Words that begin a target, now or in a later version, so that they are not taken for host names.

@@ -5,9 +5,10 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
+    sync::Arc,
 };
 
-use super::{NetnsCookie, NetnsFile, enter};
+use super::{NetnsCookie, NetnsFile, ProcessLink, enter};
 
 /// Where a namespace was found, and which one it was. Keeps nothing alive.
 #[derive(Clone, Debug)]
@@ -18,9 +19,17 @@ pub struct Location {
     pub file: NetnsFile,
     /// Of that namespace.
     pub cookie: NetnsCookie,
+    /// Links of processes that the path leads through: without one of them it leads elsewhere.
+    pub processes: Arc<[ProcessLink]>,
 }
 
 impl Location {
+    /// Whether both lead to the same namespace by the same path.
+    #[must_use]
+    pub fn is_as(&self, other: &Self) -> bool {
+        self.cookie == other.cookie && self.path == other.path
+    }
+
     /// Runs a closure inside, when it is still that namespace: a name and an inode number may be another's by now.
     /// As [`enter()`].
     ///
@@ -39,7 +48,16 @@ impl Location {
         // Whatever is at that path now must not hold us.
         let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.path)?;
         // Not setns(2) of something else: its error would say nothing.
-        if NetnsFile::of(&file)? == self.file { Ok(file) } else { Err(self.gone()) }
+        if NetnsFile::of(&file)? != self.file {
+            return Err(self.gone());
+        }
+        // Each was there before the path was opened, and is there now: the path led through these processes.
+        for process in &*self.processes {
+            if !process.is_there()? {
+                return Err(self.gone());
+            }
+        }
+        Ok(file)
     }
 
     fn gone(&self) -> io::Error {
@@ -57,11 +75,21 @@ mod tests {
         let path = PathBuf::from("/proc/self/ns/net");
         let file = NetnsFile::of(File::open(&path).unwrap()).unwrap();
         let cookie = NetnsCookie::here().unwrap();
-        let here = Location { path, file, cookie };
+        let here = Location { path, file, cookie, processes: Arc::default() };
         let is_gone =
             |location: &Location| location.enter(|| Ok(())).unwrap_err().kind() == io::ErrorKind::NotFound;
         assert!(is_gone(&Location { file: NetnsFile { inode: 1, ..file }, ..here.clone() }));
         assert!(is_gone(&Location { path: "/nonexistent".into(), ..here.clone() }));
-        assert!(is_gone(&Location { path: "/dev/null".into(), ..here }));
+        assert!(is_gone(&Location { path: "/dev/null".into(), ..here.clone() }));
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let directory = File::open(format!("/proc/{}/ns", child.id())).unwrap();
+        let of_child = Location { processes: [ProcessLink::new(directory.into(), "net")].into(), ..here };
+        of_child.enter(|| Ok(())).unwrap_or_else(|error| {
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The file and the cookie are what they were.
+        assert!(is_gone(&of_child));
     }
 }

@@ -10,6 +10,7 @@ mod family;
 mod interface;
 mod location;
 mod loopback;
+mod process_link;
 mod routes;
 mod survey;
 
@@ -25,6 +26,7 @@ pub use family::Family;
 pub use interface::{InterfaceIndex, interfaces};
 pub use location::Location;
 pub use loopback::raise_loopback;
+pub use process_link::ProcessLink;
 pub use survey::{Survey, established, survey};
 
 /// The nsfs file of a namespace. Means it only for as long as something keeps the namespace: inode numbers are

@@ -48,6 +48,8 @@ reasons! {
         Unresolved = "unresolved",
         /// The namespace of the destination is gone.
         NamespaceGone = "destination_namespace_gone",
+        /// The path of a `unix:` destination leads to a control socket of redirector.
+        OwnSocket = "own_socket",
         /// No port is free on the original destination's address.
         NoSourcePort = "no_source_port",
         /// As many local onward connections as the bypass map holds.

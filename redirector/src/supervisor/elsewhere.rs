@@ -4,11 +4,17 @@
 //! are there would keep it alive, so it is watched as a steered one is, and they are reset when it dies.
 
 use std::{
+    collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,9 +34,9 @@ pub(super) struct Remote {
 impl Remote {
     /// Goes into an open namespace to learn which one it is. Blocks.
     pub(super) fn location(opened: OpenNetns) -> io::Result<Location> {
-        let OpenNetns { fd, file, path, .. } = opened;
+        let OpenNetns { fd, file, path, processes, .. } = opened;
         let cookie = enter(&fd, NetnsCookie::here)?.map_err(io::Error::other)?;
-        Ok(Location { path, file, cookie })
+        Ok(Location { path, file, cookie, processes })
     }
 
     /// Ready when it has died.
@@ -44,13 +50,18 @@ impl Remote {
 pub(super) struct Remotes {
     watch: Arc<Watch>,
     list: Mutex<Vec<Weak<Remote>>>,
+    /// What rules' destinations name.
+    places: Mutex<HashMap<Target, Weak<Elsewhere>>>,
     /// Unused sockets that one may have in stock.
     stock: usize,
+    /// After so long a namespace to which connections go is looked for again: a name may mean another one by now. Never
+    /// where it is zero.
+    interval: Duration,
 }
 
 impl Remotes {
-    pub(super) fn new(watch: Arc<Watch>, stock: usize) -> Self {
-        Self { watch, list: Mutex::default(), stock }
+    pub(super) fn new(watch: Arc<Watch>, stock: usize, interval: Duration) -> Self {
+        Self { watch, list: Mutex::default(), places: Mutex::default(), stock, interval }
     }
 
     /// Registers one before it is watched: what is watched and not in the list is forgotten.
@@ -86,67 +97,198 @@ impl Remotes {
         remotes.into_iter().filter(|one| !one.gone.is_cancelled()).collect()
     }
 
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Remote>>> {
+    fn list(&self) -> MutexGuard<'_, Vec<Weak<Remote>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a rule's destination names.
+/// The namespace that destinations name by one target. All rules with that target share one, but where the target
+/// leads through a process: its number means another process later.
 #[derive(Debug)]
 pub(super) struct Elsewhere {
     target: Target,
     opener: Opener,
     remotes: Arc<Remotes>,
     current: ArcSwapOption<Remote>,
-    /// One look at a time.
-    looking: tokio::sync::Mutex<()>,
+    /// Whether `current` was found through a process: then it is never looked for again.
+    is_of_process: AtomicBool,
+    looks: Mutex<Looks>,
+    /// Counts the looks that have ended.
+    looked: watch::Sender<u64>,
+}
+
+/// Looks for a target's namespace: one at a time, and not at once after one.
+#[derive(Debug, Default)]
+struct Looks {
+    is_running: bool,
+    ended: Option<Instant>,
+    /// Since one has found it.
+    failures: u32,
+    /// Of the last failure.
+    why: String,
+}
+
+/// The least time between two looks.
+const SPACING: Duration = Duration::from_millis(900);
+
+/// How often a failure doubles the time until the next look at a container.
+const DOUBLED: u32 = 2;
+
+impl Remotes {
+    /// What a target names, with the namespace that it has just been found to be, or with none where it is not there now.
+    pub(super) fn elsewhere(
+        self: &Arc<Self>,
+        target: &Target,
+        opener: &Opener,
+        location: Option<Location>,
+    ) -> Arc<Elsewhere> {
+        let is_of_process = matches!(target, Target::Pid(_)) || Elsewhere::is_of_process(target, location.as_ref());
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|_, place| place.strong_count() > 0);
+        if let Some(place) = places.get(target).and_then(Weak::upgrade).filter(|_| !is_of_process) {
+            drop(places);
+            if let Some(location) = location {
+                place.take(location);
+            }
+            return place;
+        }
+        let place = Arc::new(Elsewhere {
+            target: target.clone(),
+            opener: opener.clone(),
+            remotes: Arc::clone(self),
+            is_of_process: AtomicBool::new(is_of_process),
+            looks: Mutex::new(Looks { ended: location.as_ref().map(|_| Instant::now()), ..Looks::default() }),
+            current: ArcSwapOption::new(location.map(|location| self.add(location))),
+            looked: watch::Sender::new(0),
+        });
+        if !is_of_process {
+            places.insert(target.clone(), Arc::downgrade(&place));
+        }
+        place
+    }
 }
 
 impl Elsewhere {
-    /// Of a namespace that has been found, or that is not there now.
-    pub(super) fn new(
-        target: Target,
-        opener: Opener,
-        remotes: &Arc<Remotes>,
-        location: Option<Location>,
-    ) -> Self {
-        let current = ArcSwapOption::new(location.map(|location| remotes.add(location)));
-        Self { target, opener, remotes: Arc::clone(remotes), current, looking: tokio::sync::Mutex::default() }
+    /// Which namespace it is now. Waits for a look only when none is known; where it has been known for a while, a look
+    /// begins for those who come later.
+    pub(super) async fn remote(self: &Arc<Self>) -> io::Result<Arc<Remote>> {
+        let mut looked = self.looked.subscribe();
+        if let Some(remote) = self.known() {
+            let interval = self.remotes.interval;
+            let is_due = || self.looks().ended.is_none_or(|ended| ended.elapsed() >= interval);
+            if !interval.is_zero() && is_due() {
+                self.begin();
+            }
+            return Ok(remote);
+        }
+        if self.begin() {
+            // The sender is in `self`.
+            drop(looked.changed().await);
+        }
+        self.known().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, self.why()))
     }
 
-    /// Which namespace it is now. Looks for it only when the one before is gone.
-    pub(super) async fn remote(&self) -> io::Result<Arc<Remote>> {
-        if let Some(remote) = self.known() {
-            return Ok(remote);
+    /// Looks again because a dial into a namespace has failed. Gives another one where the target names another one now.
+    /// All whose dials fail share one look. Nobody waits where the look before has failed.
+    pub(super) async fn again(self: &Arc<Self>, failed: &Arc<Remote>) -> Option<Arc<Remote>> {
+        let mut looked = self.looked.subscribe();
+        let other = || self.known().filter(|remote| !Arc::ptr_eq(remote, failed));
+        if let Some(remote) = other() {
+            return Some(remote);
         }
-        let _looking = self.looking.lock().await;
-        if let Some(remote) = self.known() {
-            return Ok(remote);
+        if !self.begin() || self.looks().failures > 0 {
+            return None;
         }
-        if let Target::Pid(pid) = self.target {
-            // The number may be another process's by now.
-            let why = format!("the namespace of process {pid} is gone");
-            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        looked.changed().await.ok()?;
+        other()
+    }
+
+    /// Has a look begin, in a task of its own: it goes on when whoever waits gives up. Whether one runs.
+    fn begin(self: &Arc<Self>) -> bool {
+        if self.is_of_process.load(Ordering::Relaxed) {
+            return false;
         }
+        let mut looks = self.looks();
+        if looks.is_running {
+            return true;
+        }
+        let doubled = match self.target {
+            // An engine is asked.
+            Target::Container(_) => looks.failures.saturating_sub(1).min(DOUBLED),
+            _ => 0,
+        };
+        if looks.ended.is_some_and(|ended| ended.elapsed() < SPACING * (1 << doubled)) {
+            return false;
+        }
+        looks.is_running = true;
+        drop(looks);
+        let place = Arc::clone(self);
+        tokio::spawn(async move {
+            let found = place.look().await;
+            place.end(found);
+        });
+        true
+    }
+
+    async fn look(&self) -> io::Result<Location> {
         // Only `pid:` and `self` ask for a caller.
         let opened = self.opener.open(self.target.clone(), Caller { pid: None, uid: 0 }).await;
         let not_found = |error| io::Error::new(io::ErrorKind::NotFound, crate::control::chain(&error));
         let opened = opened.map_err(not_found)?;
         let found = tokio::task::spawn_blocking(move || Remote::location(opened));
-        let remote = self.remotes.add(found.await.map_err(io::Error::other)??);
-        self.current.store(Some(Arc::clone(&remote)));
-        tracing::info!(target = %self.target, cookie = %remote.location.cookie, "found the namespace of a destination again");
-        Ok(remote)
+        let location = found.await.map_err(io::Error::other)??;
+        if Self::is_of_process(&self.target, Some(&location)) {
+            let why = format!(
+                "`{}` leads through a process, whose number may be another process's by now",
+                self.target
+            );
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
+        Ok(location)
+    }
+
+    fn end(&self, found: io::Result<Location>) {
+        let mut looks = self.looks();
+        looks.is_running = false;
+        looks.ended = Some(Instant::now());
+        match found {
+            Ok(location) => {
+                looks.failures = 0;
+                self.take(location);
+            }
+            Err(error) => {
+                looks.failures = looks.failures.saturating_add(1);
+                looks.why = error.to_string();
+                if looks.failures == 1 && self.known().is_some() {
+                    tracing::warn!(target = %self.target, %error, "a destination's namespace is not found again; connections go to the last one");
+                }
+            }
+        }
+        drop(looks);
+        self.looked.send_modify(|looked| *looked += 1);
+    }
+
+    /// A look has found this namespace: new connections go there.
+    fn take(&self, location: Location) {
+        let known = self.known();
+        if known.as_ref().is_some_and(|known| known.location.is_as(&location)) {
+            return;
+        }
+        let cookie = location.cookie;
+        let is_of_process = Self::is_of_process(&self.target, Some(&location));
+        self.is_of_process.store(is_of_process, Ordering::Relaxed);
+        self.current.store(Some(self.remotes.add(location)));
+        if known.is_some() {
+            tracing::info!(target = %self.target, %cookie, "a destination is in another namespace now");
+        } else {
+            tracing::info!(target = %self.target, %cookie, "found the namespace of a destination again");
+        }
     }
 
     /// Another look at the same target may have found another namespace: new connections go there.
     pub(super) fn adopt(&self, other: &Self) {
-        let cookie = |remote: &Arc<Remote>| remote.location.cookie;
-        if let Some(found) = other.known()
-            && self.known().as_ref().map(cookie) != Some(cookie(&found))
-        {
-            tracing::info!(target = %self.target, cookie = %found.location.cookie, "a destination is in another namespace now");
-            self.current.store(Some(found));
+        if let Some(found) = other.known() {
+            self.take(found.location.clone());
         }
     }
 
@@ -155,6 +297,10 @@ impl Elsewhere {
         let current = self.current.load();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, remote)) {
             self.current.compare_and_swap(&current, None);
+            let mut looks = self.looks();
+            if looks.failures == 0 {
+                looks.ended = None;
+            }
         }
     }
 
@@ -168,7 +314,26 @@ impl Elsewhere {
         self.known().is_none()
     }
 
+    /// Whether a target has led through a process. A container's may: its engine says which process that is, each time.
+    fn is_of_process(target: &Target, location: Option<&Location>) -> bool {
+        !matches!(target, Target::Container(_))
+            && location.is_some_and(|location| !location.processes.is_empty())
+    }
+
     fn known(&self) -> Option<Arc<Remote>> {
         self.current.load_full().filter(|remote| !remote.gone.is_cancelled())
+    }
+
+    /// Why it is not known.
+    fn why(&self) -> String {
+        if self.is_of_process.load(Ordering::Relaxed) {
+            return format!("the namespace of `{}` is gone, and a process's number is not looked up again", self.target);
+        }
+        let looks = self.looks();
+        if looks.why.is_empty() { "it is gone".into() } else { looks.why.clone() }
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

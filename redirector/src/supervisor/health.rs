@@ -83,6 +83,12 @@ impl Supervisor {
         for netns in table.values() {
             mend(netns);
         }
+        self.names.note_used(|note| {
+            for netns in table.values() {
+                let published = netns.published.load();
+                published.current.rules().iter().filter_map(|rule| rule.name.as_deref()).for_each(&mut *note);
+            }
+        });
         self.follow_interfaces(&table).await;
         self.draining.forget_done();
         let steered = table.values().map(|netns| netns.file);

@@ -10,6 +10,7 @@ mod connection;
 mod detach;
 mod dial;
 mod discover;
+mod door;
 mod draining;
 mod elsewhere;
 mod explain;
@@ -21,12 +22,12 @@ mod lease;
 mod limits;
 mod lingering;
 mod list;
+mod names;
 mod namespace;
 mod onward;
 mod opening;
 mod outgoing;
 mod places;
-mod resolver;
 mod roster;
 mod rules;
 mod sockets;
@@ -44,6 +45,7 @@ use std::{
     time::Duration,
 };
 
+pub use door::OwnSockets;
 pub use limits::{ConnectionLimits, affordable_connections, raise_limits};
 
 use tokio::sync::{Mutex, Notify, mpsc};
@@ -55,6 +57,7 @@ use self::{
     elsewhere::Remotes,
     follow::Follows,
     limits::Limits,
+    names::Names,
     namespace::{Life, Namespace, WentDown},
     outgoing::Outgoing,
     steered::Steered,
@@ -86,6 +89,8 @@ pub struct Supervisor {
     kernel: Arc<Shared>,
     steered: Arc<Steered>,
     remotes: Arc<Remotes>,
+    names: Arc<Names>,
+    own_sockets: Arc<OwnSockets>,
     outgoing: Arc<Outgoing>,
     opener: Opener,
     follows: Follows,
@@ -99,6 +104,20 @@ pub struct Supervisor {
     shadowing: Mutex<()>,
 }
 
+/// What the supervisor depends on, beside the kernel.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Finds containers.
+    pub opener: Opener,
+    /// Sockets of this daemon.
+    pub own_sockets: OwnSockets,
+    /// How often destinations are looked up that can move. Zero: only when a dial has failed.
+    pub resolve_interval: Duration,
+}
+
+/// [`Surroundings::resolve_interval`] where nobody has said another one.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Events that the supervisor acts on.
 #[derive(Debug)]
 struct Events {
@@ -107,12 +126,13 @@ struct Events {
 }
 
 impl Supervisor {
-    /// Begins with nothing steered. `opener` finds containers.
+    /// Begins with nothing steered.
     ///
     /// # Errors
     ///
     /// When the daemon's own namespace or the mount table cannot be read.
-    pub fn start(limits: ConnectionLimits, opener: Opener) -> io::Result<Arc<Self>> {
+    pub fn start(limits: ConnectionLimits, surroundings: Surroundings) -> io::Result<Arc<Self>> {
+        let Surroundings { opener, own_sockets, resolve_interval } = surroundings;
         let own_cookie = NetnsCookie::here().map_err(io::Error::other)?;
         let (watch, deaths) = Watch::new()?;
         let (went_down, went_down_events) = mpsc::unbounded_channel();
@@ -121,7 +141,9 @@ impl Supervisor {
         let supervisor = Arc::new(Self {
             table: Mutex::default(),
             draining: Draining::default(),
-            remotes: Arc::new(Remotes::new(Arc::clone(&watch), limits.stock())),
+            remotes: Arc::new(Remotes::new(Arc::clone(&watch), limits.stock(), resolve_interval)),
+            names: Names::new(resolve_interval),
+            own_sockets: Arc::new(own_sockets),
             limits,
             watch,
             watched: std::sync::Mutex::default(),

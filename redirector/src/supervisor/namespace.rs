@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     black_hole::BlackHole,
-    elsewhere::Elsewhere,
     lease::Lease,
     limits::Limits,
     onward::Dialer,
@@ -291,6 +290,7 @@ impl Namespace {
                 | NotDelivered::Unreachable
                 | NotDelivered::Unresolved
                 | NotDelivered::NamespaceGone
+                | NotDelivered::OwnSocket
                 | NotDelivered::ConnectError
         );
         if of_destination && rule.dial_failed() {
@@ -301,7 +301,7 @@ impl Namespace {
     /// Takes down the rules whose destination lies in a namespace that is gone.
     pub(super) fn take_down_gone(self: &Arc<Self>) {
         for rule in self.published.load().current.rules() {
-            if rule.elsewhere.as_ref().is_some_and(Elsewhere::is_gone) && rule.take_down() {
+            if rule.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.is_gone()) && rule.take_down() {
                 self.tell_down(rule);
             }
         }

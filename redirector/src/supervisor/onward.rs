@@ -12,8 +12,9 @@ use std::{
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    dial::{Failure, Guards, Itself, connect, connect_from_itself, connect_unix, is_to_itself, socket_for},
+    dial::{Failure, Guards, Itself, connect, connect_from_itself, is_to_itself, socket_for},
     elsewhere::{Elsewhere, Remote},
+    names::Name,
     outgoing::Outgoing,
     rules::RuleState,
     steered::Steered,
@@ -124,7 +125,8 @@ impl Dialer {
         match &state.rule.to {
             Destination::Unix(path) => {
                 let dial = async {
-                    let stream = connect_unix(path).await?;
+                    let door = state.door.as_ref().ok_or_else(|| io::Error::other("no socket"))?;
+                    let stream = door.connect().await?;
                     Ok((Stream::Unix(stream), Place::Outside, Guards::default()))
                 };
                 within(timeout, Endpoint::Unix(path.clone()), dial).await
@@ -134,12 +136,15 @@ impl Dialer {
                     DestinationPort::Fixed(port) => *port,
                     DestinationPort::Client => client_port,
                 };
-                let addresses = match (host, &state.resolver) {
-                    (Host::Address(address), _) => vec![*address],
-                    (Host::Name(_), Some(resolver)) => resolver.addresses().to_vec(),
-                    (Host::Name(_), None) => Vec::new(),
-                };
-                self.dial_addresses(&state.rule.to, &addresses, port, timeout).await
+                match (host, &state.name) {
+                    (Host::Name(_), Some(name)) => {
+                        self.dial_name(name, &state.rule.to, port, timeout).await
+                    }
+                    (Host::Name(_), None) => self.dial_addresses(&state.rule.to, &[], port, timeout).await,
+                    (Host::Address(address), _) => {
+                        self.dial_addresses(&state.rule.to, &[*address], port, timeout).await
+                    }
+                }
             }
             Destination::Inside { address, port, .. } => {
                 let port = match port {
@@ -151,7 +156,7 @@ impl Dialer {
                 let dial = async {
                     let elsewhere =
                         state.elsewhere.as_ref().ok_or_else(|| io::Error::other("no namespace"))?;
-                    self.dial_elsewhere(elsewhere, to).await
+                    self.dial_elsewhere(elsewhere, to, timeout).await
                 };
                 within(timeout, endpoint, dial).await
             }
@@ -174,6 +179,33 @@ impl Dialer {
         let socket = || self.factory.socket(Anchor::Socket(client.as_fd()), family);
         let (stream, bypass) = connect_from_itself(socket, original, &self.inside).await?;
         Ok((Stream::Tcp(stream), Place::Inside, Guards { bypass: Some(bypass), outgoing: None }))
+    }
+
+    /// Tries a name's addresses. When they fail, or are silent, the name is looked up again, and dialled where it leads now
+    /// if that is elsewhere.
+    async fn dial_name(
+        &self,
+        name: &Arc<Name>,
+        destination: &Destination,
+        port: u16,
+        timeout: Duration,
+    ) -> Result<Onward, DialError> {
+        let deadline = Instant::now() + timeout;
+        let tried = name.addresses();
+        let moved = while_silent(timeout, name.again(&tried));
+        let dialled = tokio::select! {
+            biased;
+            dialled = self.dial_addresses(destination, &tried, port, timeout) => dialled,
+            now = moved => return self.dial_addresses(destination, &now, port, left(deadline)).await,
+        };
+        let error = match dialled {
+            Ok(onward) => return Ok(onward),
+            Err(error) => error,
+        };
+        match tokio::time::timeout_at(deadline, name.again(&tried)).await {
+            Ok(Some(now)) => self.dial_addresses(destination, &now, port, left(deadline)).await,
+            _ => Err(error),
+        }
     }
 
     /// Tries the addresses one after the other; each has its share of what is left of the time.
@@ -227,7 +259,7 @@ impl Dialer {
                 elsewhere.remote().await.is_ok()
             }
             (Destination::Host { port: DestinationPort::Client, .. }, _) => {
-                state.resolver.as_ref().is_none_or(|resolver| !resolver.addresses().is_empty())
+                state.name.as_ref().is_none_or(|name| !name.is_unknown())
             }
             // Whatever a connection says by being opened and closed: it is there.
             _ => self.dial_outside(state, 0).await.is_ok(),
@@ -239,23 +271,44 @@ impl Dialer {
         (!to.ip().is_loopback()).then_some(&self.outgoing)
     }
 
-    async fn dial_elsewhere(&self, elsewhere: &Elsewhere, to: SocketAddr) -> Dialled {
+    async fn dial_elsewhere(
+        &self,
+        elsewhere: &Arc<Elsewhere>,
+        to: SocketAddr,
+        timeout: Duration,
+    ) -> Dialled {
         let gone = |error| Failure::Because(NotDelivered::NamespaceGone, error);
+        let mut remote = elsewhere.remote().await.map_err(gone)?;
         // Once more where the name has come to mean another namespace.
-        for _ in 0..2 {
-            let remote = elsewhere.remote().await.map_err(gone)?;
+        for is_last in [false, true] {
+            let moved = while_silent(timeout, elsewhere.again(&remote));
             let dialled = tokio::select! {
                 biased;
                 () = remote.gone() => Err(io::Error::from(io::ErrorKind::NotFound).into()),
                 dialled = self.dial_remote(&remote, to) => dialled,
+                now = moved, if !is_last => {
+                    remote = now;
+                    continue;
+                }
             };
-            match dialled {
+            remote = match dialled {
                 // Of no connect(2): the namespace could not be entered any more.
                 Err(Failure::Errno(error)) if error.kind() == io::ErrorKind::NotFound => {
                     elsewhere.lost(&remote);
+                    if is_last {
+                        break;
+                    }
+                    elsewhere.remote().await.map_err(gone)?
+                }
+                Err(failure) if !is_last => {
+                    // Why the dial has failed is told, not that an engine does not answer.
+                    match tokio::time::timeout(timeout / 2, elsewhere.again(&remote)).await {
+                        Ok(Some(now)) => now,
+                        _ => return Err(failure),
+                    }
                 }
                 dialled => return dialled,
-            }
+            };
         }
         Err(gone(io::Error::new(io::ErrorKind::NotFound, "it is gone")))
     }
@@ -278,6 +331,22 @@ impl Dialer {
         let (stream, outgoing) = connect(socket().await?, to, self.outgoing_to(to)).await?;
         Ok((Stream::Tcp(stream), place, Guards { bypass: None, outgoing }))
     }
+}
+
+/// How long a dial waits for an answer before it is asked whether the destination has moved.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Where a destination is now, when it has been silent for a while and is elsewhere; else never ready.
+async fn while_silent<T>(timeout: Duration, again: impl Future<Output = Option<T>>) -> T {
+    tokio::time::sleep(SILENT.min(timeout / 2)).await;
+    match again.await {
+        Some(now) => now,
+        None => std::future::pending().await,
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 type Dialled = Result<(Stream, Place, Guards), Failure>;

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Supervisor, Table, blocking,
-    elsewhere::{Elsewhere, Remote},
+    door::Door,
+    elsewhere::Remote,
     failed,
     namespace::Namespace,
     not_steered,
-    resolver::Resolver,
     rules::Whereabouts,
 };
 use crate::{
@@ -97,16 +97,31 @@ impl Supervisor {
         missing: Missing,
     ) -> Result<Whereabouts, Error> {
         match &spec.to[..] {
-            [destination @ Destination::Host { host: Host::Name(name), .. }] => {
-                let resolver = match (soon(missing, Resolver::new(name)).await, missing) {
-                    (Some(Ok(resolver)), _) => resolver,
-                    (Some(Err(source)), Missing::Refused) => {
-                        let message = format!("destination `{destination}`: resolve `{name}`: {source}");
-                        return Err(Error::new(Code::Failed, message));
+            [destination @ Destination::Host { host: Host::Name(text), .. }] => {
+                let name = self.names.get(text);
+                match missing {
+                    Missing::Refused => name.resolve().await.map_err(|source| {
+                        let message = format!("destination `{destination}`: resolve `{text}`: {source}");
+                        Error::new(Code::Failed, message)
+                    })?,
+                    Missing::Down => {
+                        name.resolve_later();
+                        drop(soon(missing, name.resolve()).await);
                     }
-                    _ => Resolver::unresolved(name),
+                }
+                Ok(Whereabouts { name: Some(name), ..Whereabouts::default() })
+            }
+            [destination @ Destination::Unix(path)] => {
+                let (own, opener) = (Arc::clone(&self.own_sockets), self.opener.clone());
+                let (to, message) = (path.clone(), format!("destination `{destination}`"));
+                let judge = move || {
+                    let hint = "name the socket of the service that is meant";
+                    let refused = |why| Error::new(Code::Failed, format!("{message}: {why}")).with_hint(hint);
+                    own.judge(&to, &opener).map_err(refused)
                 };
-                Ok(Whereabouts { resolver: Some(resolver), ..Whereabouts::default() })
+                let warning = blocking(judge).await?;
+                let door = Some(Arc::new(Door::new(path.clone(), Arc::clone(&self.own_sockets))));
+                Ok(Whereabouts { door, warning, ..Whereabouts::default() })
             }
             [destination @ Destination::Inside { target, .. }] => {
                 let located = soon(missing, self.locate(destination, target, caller)).await;
@@ -115,7 +130,7 @@ impl Supervisor {
                     (Some(Err(error)), Missing::Refused) => return Err(error),
                     _ => None,
                 };
-                let elsewhere = Elsewhere::new(target.clone(), self.opener.clone(), &self.remotes, location);
+                let elsewhere = self.remotes.elsewhere(target, &self.opener, location);
                 Ok(Whereabouts { elsewhere: Some(elsewhere), ..Whereabouts::default() })
             }
             _ => Ok(Whereabouts::default()),

@@ -13,7 +13,7 @@ use redirector_ebpf::{
     image::interfaces,
 };
 
-use super::{elsewhere::Elsewhere, resolver::Resolver, sockets::Needs};
+use super::{door::Door, elsewhere::Elsewhere, names::Name, sockets::Needs};
 use crate::{
     config::{Destination, DestinationPort, Interface, OnUnavailable, Origin, Rule, RuleName},
     kernel::{RuleSet, RuleSets, flow},
@@ -31,9 +31,11 @@ pub(super) struct RuleState {
     /// Whose listeners get what it steers: the relay's, or those of a hand-off.
     pub(super) consumer: u32,
     /// For a destination with a host name.
-    pub(super) resolver: Option<Resolver>,
+    pub(super) name: Option<Arc<Name>>,
     /// For a destination in another namespace.
-    pub(super) elsewhere: Option<Elsewhere>,
+    pub(super) elsewhere: Option<Arc<Elsewhere>>,
+    /// For a Unix socket.
+    pub(super) door: Option<Arc<Door>>,
     /// Of each that it names, where it is there.
     interfaces: Mutex<Vec<Option<InterfaceIndex>>>,
     down: AtomicBool,
@@ -46,8 +48,11 @@ pub(super) struct RuleState {
 /// What is known of where a rule's destination is.
 #[derive(Debug, Default)]
 pub(super) struct Whereabouts {
-    pub(super) resolver: Option<Resolver>,
-    pub(super) elsewhere: Option<Elsewhere>,
+    pub(super) name: Option<Arc<Name>>,
+    pub(super) elsewhere: Option<Arc<Elsewhere>>,
+    pub(super) door: Option<Arc<Door>>,
+    /// What may surprise.
+    pub(super) warning: Option<String>,
 }
 
 /// Dials in a row that fail before a rule is marked down.
@@ -56,7 +61,7 @@ const FAILURES_UNTIL_DOWN: u32 = 3;
 impl Whereabouts {
     /// Whether it can be said where the destination is.
     pub(super) fn is_known(&self) -> bool {
-        self.resolver.as_ref().is_none_or(|resolver| !resolver.addresses().is_empty())
+        self.name.as_ref().is_none_or(|name| !name.is_unknown())
             && self.elsewhere.as_ref().is_none_or(|elsewhere| !elsewhere.is_gone())
     }
 }
@@ -71,13 +76,14 @@ impl RuleState {
     ) -> Self {
         let (down, failures) = (AtomicBool::new(!whereabouts.is_known()), AtomicU32::new(0));
         let of_file = AtomicBool::new(origin == Origin::File);
-        let Whereabouts { resolver, elsewhere } = whereabouts;
+        let Whereabouts { name, elsewhere, door, warning: _ } = whereabouts;
         Self {
             rule,
             index,
             consumer,
-            resolver,
+            name,
             elsewhere,
+            door,
             interfaces: Mutex::default(),
             down,
             of_file,

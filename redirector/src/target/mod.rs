@@ -8,6 +8,7 @@ mod mounts;
 mod open;
 mod opener;
 mod processes;
+mod walk;
 mod watch;
 mod witness;
 

@@ -8,6 +8,7 @@ use std::{
         unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::{
@@ -15,10 +16,13 @@ use nix::{
     sys::statfs::{FsType, fstatfs},
 };
 
-use super::engines::{ContainerId, EngineError};
+use super::{
+    engines::{ContainerId, EngineError},
+    walk::open_along,
+};
 use crate::{
     config::Target,
-    netns::NetnsFile,
+    netns::{NetnsFile, ProcessLink},
     sys::namespace::{namespace_type, pidfd_open},
 };
 
@@ -46,6 +50,8 @@ pub struct OpenNetns {
     pub file: NetnsFile,
     /// By which path. It may lead to another namespace later, or nowhere.
     pub path: PathBuf,
+    /// Links of processes that the path leads through: it is no name then.
+    pub processes: Arc<[ProcessLink]>,
     /// Whether it is the daemon's own or PID 1's, or that of a container engine.
     pub host: bool,
     /// Which container it was found by.
@@ -144,7 +150,7 @@ impl TargetError {
                     .then(|| format!("`ip netns list` shows the names; some are {}", names.join(", ")))
             }
             Self::NotANetns { what: OTHER_FILE, .. } => {
-                Some("a network namespace is a file like /run/netns/NAME or /proc/PID/ns/net".into())
+                Some("a network namespace is a file like /run/netns/NAME; for that of a process use `pid:N`".into())
             }
             Self::Engine { source, .. } => source.hint(),
             Self::NotRunning { .. } => Some("start it".into()),
@@ -190,9 +196,7 @@ fn syscall(target: &Target, call: String) -> impl FnOnce(io::Error) -> TargetErr
 }
 
 pub(super) fn open_path(target: &Target, path: &Path) -> Result<OpenNetns, TargetError> {
-    // Without O_NONBLOCK a FIFO would hold the daemon for as long as nobody writes to it.
-    let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
-    let file = opened.map_err(|source| {
+    let (file, processes) = open_along(path).map_err(|source| {
         if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
             let what = format!("there is no `{}`", path.display());
             TargetError::NotFound { target: target.clone(), what }
@@ -200,7 +204,7 @@ pub(super) fn open_path(target: &Target, path: &Path) -> Result<OpenNetns, Targe
             syscall(target, format!("open `{}`", path.display()))(source)
         }
     })?;
-    check(target, path, file)
+    check(target, path, file, processes)
 }
 
 /// Opens a process's namespace: the pidfd before and after says that it was that process's.
@@ -214,7 +218,11 @@ pub(super) fn open_process(target: &Target, pid: i32) -> Result<OpenNetns, Targe
         _ => syscall(target, format!("pidfd_open {pid}"))(source),
     })?;
     let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-    let opened = File::open(&path);
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_PATH | nix::libc::O_DIRECTORY)
+        .open(format!("/proc/{pid}/ns"));
+    let opened = directory.and_then(|directory| Ok((File::open(&path)?, directory)));
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     let ended = poll(&mut fds, PollTimeout::ZERO);
     if ended.map_err(|errno| syscall(target, format!("poll pidfd {pid}"))(errno.into()))? > 0 {
@@ -222,7 +230,7 @@ pub(super) fn open_process(target: &Target, pid: i32) -> Result<OpenNetns, Targe
         let what = format!("process {pid} has ended");
         return Err(TargetError::NotFound { target: target.clone(), what });
     }
-    let file = opened.map_err(|source| match source.kind() {
+    let (file, directory) = opened.map_err(|source| match source.kind() {
         // Its first thread has ended and others have not.
         io::ErrorKind::NotFound => {
             let what = format!("process {pid} has no network namespace any more");
@@ -230,10 +238,15 @@ pub(super) fn open_process(target: &Target, pid: i32) -> Result<OpenNetns, Targe
         }
         _ => syscall(target, format!("open `{}`", path.display()))(source),
     })?;
-    check(target, &path, file)
+    check(target, &path, file, vec![ProcessLink::new(directory.into(), "net")])
 }
 
-fn check(target: &Target, path: &Path, file: File) -> Result<OpenNetns, TargetError> {
+fn check(
+    target: &Target,
+    path: &Path,
+    file: File,
+    processes: Vec<ProcessLink>,
+) -> Result<OpenNetns, TargetError> {
     let not = |what| TargetError::NotANetns { target: target.clone(), path: path.to_owned(), what };
     let filesystem = fstatfs(&file)
         .map_err(|errno| syscall(target, format!("fstatfs `{}`", path.display()))(errno.into()))?;
@@ -248,7 +261,8 @@ fn check(target: &Target, path: &Path, file: File) -> Result<OpenNetns, TargetEr
     let identity = NetnsFile::of(&file).map_err(syscall(target, format!("fstat `{}`", path.display())))?;
     let same = |path: &str| is_file(Path::new(path), identity);
     let host = same("/proc/self/ns/net") || same("/proc/1/ns/net");
-    Ok(OpenNetns { fd: file.into(), file: identity, path: path.to_owned(), host, container: None })
+    let (path, processes) = (path.to_owned(), processes.into());
+    Ok(OpenNetns { fd: file.into(), file: identity, path, processes, host, container: None })
 }
 
 /// Whether a path is this nsfs file; one that cannot be read is not.
@@ -285,7 +299,9 @@ mod tests {
         let own = open("self");
         assert!(own.host);
         for target in [format!("pid:{pid}"), format!("path:/proc/{pid}/ns/net")] {
-            assert_eq!(open(&target).file, own.file, "{target}");
+            let opened = open(&target);
+            assert_eq!(opened.file, own.file, "{target}");
+            assert!(!opened.processes.is_empty(), "{target}");
         }
     }
 

@@ -63,8 +63,12 @@ impl Opener {
             let asked = Arc::clone(&engine);
             let shares = move || asked.shares_processes().unwrap_or(false);
             match blocking(move || open_inspected(&named, &before, shares)).await {
-                // No two sandboxes have the same path.
-                Ok(opened) if seen.sandbox.as_ref() == Some(&opened.path) => return Ok(opened),
+                // No two sandboxes have the same path, but where it is that of a process.
+                Ok(opened)
+                    if seen.sandbox.as_ref() == Some(&opened.path) && opened.processes.is_empty() =>
+                {
+                    return Ok(opened);
+                }
                 opened => {
                     let again = inspect().await?;
                     if again == seen {

@@ -19,7 +19,7 @@ use super::{DIRECTORY_PREFIX, Failure, args};
 use crate::{
     config::file::DaemonOptions,
     control::{self, SocketFile, handoff_path},
-    supervisor::{ConnectionLimits, Supervisor},
+    supervisor::{ConnectionLimits, OwnSockets, RESOLVE_INTERVAL, Supervisor, Surroundings},
     sys::namespace::{pidfd_open, pidfd_send_signal},
 };
 
@@ -49,7 +49,12 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
     let control = directory.path().join("control.sock");
     let (_file, listener) = SocketFile::bind(&handoff_path(&control), Type::SEQPACKET)
         .map_err(|error| Failure::failed(&error))?;
-    let supervisor = Supervisor::start(ConnectionLimits { total: 1, per_client: None }, command.engines.opener(&DaemonOptions::default()))?;
+    let surroundings = Surroundings {
+        opener: command.engines.opener(&DaemonOptions::default()),
+        own_sockets: OwnSockets::at(&[&handoff_path(&control)])?,
+        resolve_interval: RESOLVE_INTERVAL,
+    };
+    let supervisor = Supervisor::start(ConnectionLimits { total: 1, per_client: None }, surroundings)?;
     let handoffs = tokio::spawn(control::serve_handoff(listener, Arc::clone(&supervisor)));
     // Before there is a child: a signal that ended only this process would leave it without a daemon.
     let signals = FORWARDED

@@ -23,7 +23,10 @@ use crate::{
     config::file::ConfigFile,
     control::{self, DEFAULT_SOCKET, SocketFile, handoff_path},
     observe,
-    supervisor::{ConnectionLimits, Supervisor, affordable_connections, raise_limits},
+    supervisor::{
+        ConnectionLimits, OwnSockets, RESOLVE_INTERVAL, Supervisor, Surroundings, affordable_connections,
+        raise_limits,
+    },
     target::{self, Opener},
 };
 
@@ -33,6 +36,7 @@ struct Setup {
     opener: Opener,
     limits: ConnectionLimits,
     drain_timeout: Duration,
+    resolve_interval: Duration,
     /// The file, read.
     config: Option<(PathBuf, ConfigFile)>,
 }
@@ -40,8 +44,15 @@ struct Setup {
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Failure> {
-    let args::Run { config, drain_timeout, max_connections, max_connections_per_client, log_format, engines } =
-        command;
+    let args::Run {
+        config,
+        drain_timeout,
+        max_connections,
+        max_connections_per_client,
+        resolve_interval,
+        log_format,
+        engines,
+    } = command;
     let config = config.map(|path| Ok::<_, Failure>((Source::read_again(&path)?.parse_or_tell()?, path)));
     let config = config.transpose()?.map(|(file, path)| (path, file));
     let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
@@ -59,6 +70,9 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
         opener,
         limits,
         drain_timeout: drain_timeout.or(daemon.drain_timeout).map_or(DRAIN_TIMEOUT, |span| span.0),
+        resolve_interval: resolve_interval
+            .or(daemon.resolve_interval)
+            .map_or(RESOLVE_INTERVAL, |span| span.0),
         config,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -85,13 +99,15 @@ fn connections(wanted: Option<NonZeroU32>) -> usize {
 }
 
 async fn serve(setup: Setup) -> Result<(), Failure> {
-    let Setup { socket, opener, limits, drain_timeout, config } = setup;
+    let Setup { socket, opener, limits, drain_timeout, resolve_interval, config } = setup;
     let mut signals = Signals::new()?;
     let bind = |path: &Path, kind| SocketFile::bind(path, kind).map_err(|error| Failure::failed(&error));
     let (file, listener) = bind(&socket, Type::STREAM)?;
     let (handoff_file, handoff) = bind(&handoff_path(&socket), Type::SEQPACKET)?;
     let listener = UnixListener::from_std(listener.into())?;
-    let supervisor = Supervisor::start(limits, opener)?;
+    let own_sockets = OwnSockets::at(&[&socket, &handoff_path(&socket)])?;
+    let supervisor =
+        Supervisor::start(limits, Surroundings { opener, own_sockets, resolve_interval })?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = Arc::clone(&supervisor);
     let server = tokio::spawn(control::serve(listener, api, async {

@@ -287,9 +287,9 @@ impl<'a> Planner<'a> {
             self.refused.push(refusal(wanted.at.0, Some(wanted.at.1), error));
             return None;
         }
-        let said = warnings(None, &wanted.rule, found);
+        let said = warnings(None, &wanted.rule, found).into_iter().chain(whereabouts.warning.clone());
         let said =
-            said.into_iter().map(|text| format!("{}: rule `{}`: {text}", part.target, wanted.rule.name));
+            said.map(|text| format!("{}: rule `{}`: {text}", part.target, wanted.rule.name));
         self.plan.warnings.extend(said);
         if !whereabouts.is_known() {
             let to = &wanted.rule.to;

@@ -174,7 +174,8 @@ impl Supervisor {
         }
         let followed = spec.clone();
         let Plan { result, rule, index, consumer } = plan(existing.as_deref(), spec, how)?;
-        let warnings = warnings(existing.as_deref(), &rule, &found);
+        let mut warnings = warnings(existing.as_deref(), &rule, &found);
+        warnings.extend(whereabouts.warning.clone());
         let foreign = foreign_programs(existing.as_deref(), &found);
         // What is there stays there.
         let in_its_way = if result == AttachResult::Unchanged { &[][..] } else { &foreign };
@@ -263,6 +264,7 @@ pub(super) fn open_again(table: &Table, target: &Target) -> Result<OpenNetns, Er
         fd,
         file: known.file,
         path: PathBuf::new(),
+        processes: Arc::default(),
         host: known.host,
         container: known.container.clone(),
     })

@@ -1,0 +1,52 @@
+//! Links of procfs that lead to what a process has.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use nix::{fcntl::AtFlags, sys::stat::fstatat};
+
+/// A link below a process's directory in procfs, as `net` in `/proc/PID/ns`. The directory is held, and means that
+/// process for ever, whoever has its number later. It keeps nothing of the process.
+#[derive(Debug)]
+pub struct ProcessLink {
+    directory: OwnedFd,
+    name: OsString,
+}
+
+impl ProcessLink {
+    /// A link in an open directory.
+    #[must_use]
+    pub fn new(directory: OwnedFd, name: impl Into<OsString>) -> Self {
+        Self { directory, name: name.into() }
+    }
+
+    /// Whether it is still there: the process has not ended, or is a zombie, and its number nobody else's.
+    pub(super) fn is_there(&self) -> io::Result<bool> {
+        match fstatat(self.directory.as_fd(), &*self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ESRCH) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn a_link_is_gone_with_its_process() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let directory = File::open(format!("/proc/{}/ns", child.id())).unwrap();
+        let link = ProcessLink::new(directory.into(), "net");
+        assert!(link.is_there().unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!link.is_there().unwrap());
+    }
+}
