@@ -8,6 +8,7 @@
 //! | [`exec`] | `redirector exec`, and programs for it to run |
 //! | [`dir`] | a directory of one's own, removed afterwards |
 //! | [`eventually`] | the only place that waits by looking again |
+//! | [`name_server`] | a name server that answers what a test wants, and a daemon that asks it |
 //! | [`netns`] | a network namespace, by name or held by a process |
 //! | [`kernel`] | what the running kernel is |
 //! | [`tcp`] | what the kernel says of connections |
@@ -38,6 +39,7 @@ pub mod holder;
 pub mod http;
 pub mod kernel;
 pub mod mixed_rules;
+pub mod name_server;
 pub mod netns;
 pub mod pattern;
 pub mod probe;

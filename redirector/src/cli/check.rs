@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     config::{
-        RuleName,
+        Destination, RuleName, RuleSpec,
         file::{ConfigFile, Place, Problem, schema},
     },
-    control::SCHEMA,
+    control::{DEFAULT_SOCKET, SCHEMA, handoff_path},
 };
 
 /// What `--json` prints.
@@ -92,9 +92,29 @@ fn look_at(file: &ConfigFile) -> Checked {
         };
         look_at_rules(&FileRules::of_found(spec), place, &mut checked);
     }
+    checked.problems.extend(own_sockets(file));
     let mut warnings = mem::take(&mut checked.warnings);
     warnings.sort_by_key(|warning| warning.place);
     Checked { warnings, ..checked }
+}
+
+/// Rules that lead to a control socket of the daemon whose file this is, as far as the paths say so. Where they lead is
+/// seen by the daemon.
+fn own_sockets(file: &ConfigFile) -> Vec<Problem> {
+    let control = file.daemon.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
+    let own = [handoff_path(&control), control];
+    let problem = |rule: &RuleSpec, place: Option<Place>| {
+        let to = rule.to.iter().find(|to| matches!(to, Destination::Unix(path) if own.contains(path)))?;
+        let message = format!("destination `{to}`: it is a control socket of redirector: clients would command it");
+        Some(Problem { place: place.unwrap_or_default(), message, hint: None })
+    };
+    let namespaces = file.namespaces.iter().enumerate().flat_map(|(namespace, spec)| {
+        spec.rules.iter().enumerate().map(move |(index, rule)| (rule, file.place(namespace, Some(index))))
+    });
+    let found = file.discover.iter().enumerate().flat_map(|(discover, spec)| {
+        spec.rules.iter().enumerate().map(move |(index, rule)| (rule, file.discover_place(discover, Some(index))))
+    });
+    namespaces.chain(found).filter_map(|(rule, place)| problem(rule, place)).collect()
 }
 
 fn look_at_target(file: &ConfigFile, index: usize, checked: &mut Checked) {

@@ -1,0 +1,166 @@
+//! Paths that lead through a process. Its number is another process's when it has ended, and that is never meant.
+
+use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
+
+use redirector_tests::{
+    cli::error,
+    daemon::Daemon,
+    dir::{Dir, unique},
+    eventually::eventually,
+    holder::Holder,
+    netns::Netns,
+    server::Server,
+    topology::{POD_V4, Topology, at},
+    world::World,
+};
+
+use crate::SECOND;
+
+/// A process in a network namespace of its own, whose fd 3 is that.
+fn process() -> Holder {
+    let script = "exec 3</proc/self/ns/net; exec cat";
+    Holder::start(Command::new("unshare").args(["--net", "--", "sh", "-c", script]))
+}
+
+/// A process like that with the number of one that has ended.
+fn process_with(pid: u32) -> Holder {
+    eventually(&format!("a process has the number {pid}"), SECOND, || {
+        // Somebody else's process may come between, and be gone a moment later.
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+        let holder = process();
+        if holder.pid() == pid { Ok(holder) } else { Err(holder.pid()) }
+    })
+}
+
+/// A link in /run/netns, as many make it for a container's first process.
+struct Name(PathBuf);
+
+impl Name {
+    fn of(pid: u32) -> Self {
+        let path = PathBuf::from(format!("/run/netns/rdt-{}", unique()));
+        symlink(format!("/proc/{pid}/ns/net"), &path).unwrap();
+        Self(path)
+    }
+
+    fn target(&self) -> String {
+        format!("netns:{}", self.0.file_name().unwrap().to_str().unwrap())
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// A server in the namespace of a process.
+fn server(process: &Holder, name: &str) -> Server {
+    let netns = Netns::at(&format!("/proc/{}/ns/net", process.pid()).into());
+    netns.ip("link set lo up");
+    Server::inside(&netns, name, 8080)
+}
+
+#[test]
+fn a_path_through_a_process_that_has_ended_never_leads_to_another_with_its_number() {
+    let world = World::new();
+    let tenant = process();
+    let pid = tenant.pid();
+    let (dir, name) = (Dir::new(), Name::of(pid));
+    let (by_link, by_folder) = (dir.join("link"), dir.join("folder"));
+    symlink(format!("/proc/{pid}/ns/net"), &by_link).unwrap();
+    symlink(format!("/proc/{pid}"), &by_folder).unwrap();
+    let targets = [
+        format!("pid:{pid}"),
+        format!("path:/proc/{pid}/ns/net"),
+        format!("path:/proc/{pid}/task/{pid}/ns/net"),
+        format!("path:/proc/{pid}/fd/3"),
+        format!("path:/proc/{pid}/root/proc/{pid}/ns/net"),
+        format!("path:{}", by_link.display()),
+        format!("path:{}/ns/net", by_folder.display()),
+        name.target(),
+    ];
+    let tenants = server(&tenant, "tenant");
+    let ports: Vec<u16> = (80..).take(targets.len()).collect();
+    for (port, target) in ports.iter().zip(&targets) {
+        // One with a port that is never given up, and one that is tried until it is there.
+        let there = format!("{target}/127.0.0.1:8080");
+        world.steer(&format!("r{port}"), &format!("tcp:{port}"), &there);
+        world.steer(&format!("s{port}"), &format!("tcp:{}", port + 1000), &there);
+        assert_eq!(world.answer(at(POD_V4, *port)), "tenant", "{target}");
+    }
+    // A destination that is found again by its name, beside them.
+    let named = Topology::new();
+    let text = named.pod.name();
+    let first = Server::inside(&named.pod, "first", 8080);
+    world.steer("named", "tcp:79", &format!("netns:{text}/127.0.0.1:8080"));
+    drop((tenants, first));
+    drop(tenant);
+    named.pod.delete();
+    let stranger = process_with(pid);
+    let strangers = server(&stranger, "stranger");
+    let never = || {
+        for (port, target) in ports.iter().zip(&targets) {
+            let answer = world.answer(at(POD_V4, *port));
+            assert!(["reset", "refused"].contains(&&*answer), "{target}: {answer}");
+        }
+    };
+    never();
+    let again = Topology::around(Netns::named(&text));
+    let _server = Server::inside(&again.pod, "again", 8080);
+    for rule in ports.iter().map(|port| format!("s{port}")) {
+        eventually("the rule is down", SECOND * 2, || {
+            let rule = world.rule(&rule);
+            if rule["state"] == "down" { Ok(()) } else { Err(rule) }
+        });
+    }
+    eventually("what has a name is found again", SECOND * 2, || match world.answer(at(POD_V4, 79)).as_str() {
+        "again" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    never();
+    for port in &ports {
+        assert_eq!(world.rule(&format!("s{port}"))["state"], "down");
+    }
+    assert_eq!(strangers.accepted(), 0);
+}
+
+#[test]
+fn a_name_that_comes_to_lead_through_a_process_is_not_followed_there() {
+    let world = World::new();
+    let other = Topology::new();
+    let (dir, first) = (Dir::new(), Server::inside(&other.pod, "first", 8080));
+    let link = dir.join("link");
+    symlink(other.pod.path(), &link).unwrap();
+    world.steer("there", "tcp:80", &format!("path:{}/127.0.0.1:8080", link.display()));
+    assert_eq!(world.answer(at(POD_V4, 80)), "first");
+    let process = process();
+    let servers = server(&process, "process");
+    fs::remove_file(&link).unwrap();
+    symlink(format!("/proc/{}/ns/net", process.pid()), &link).unwrap();
+    drop(first);
+    other.pod.delete();
+    eventually("the rule is down", SECOND * 2, || {
+        let rule = world.rule("there");
+        if rule["state"] == "down" { Ok(()) } else { Err(rule) }
+    });
+    assert_eq!(world.answer(at(POD_V4, 80)), "refused");
+    assert_eq!(servers.accepted(), 0);
+    // Who names it now means this process.
+    world.steer("again", "tcp:81", &format!("path:{}/127.0.0.1:8080", link.display()));
+    assert_eq!(world.answer(at(POD_V4, 81)), "process");
+}
+
+#[test]
+fn a_rule_that_follows_has_no_destination_that_is_a_process_and_no_help_recommends_such_a_path() {
+    let daemon = Daemon::start();
+    for to in ["pid:1/127.0.0.1:80", "path:/proc/1/ns/net/127.0.0.1:80", "path:/proc/self/ns/net/127.0.0.1:80"] {
+        let attach = ["attach", "docker:web", "--follow", "--match", "tcp:80", "--to", to];
+        let said = error(&daemon.cli().run(&attach), 2);
+        assert!(said.contains("cannot be found again"), "{said}");
+    }
+    let attach = ["attach", "path:/etc/passwd", "--match", "tcp:80", "--to", "pass"];
+    let outcome = daemon.cli().run(&attach);
+    assert!(outcome.stderr.contains("pid:N") && !outcome.stderr.contains("/proc/"), "{outcome}");
+    let help = daemon.cli().run(&["attach", "--help"]);
+    assert!(!help.stdout.contains("/proc/"), "{help}");
+}
