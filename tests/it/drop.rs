@@ -10,6 +10,7 @@ use redirector_tests::{
     server::Server,
     snapshot::Snapshot,
     topology::{POD_V4, POD_V6, at},
+    udp,
     world::{World, count},
 };
 use socket2::{Domain, Socket, Type};
@@ -119,6 +120,56 @@ fn nothing_of_it_is_left_and_it_is_mended() {
     world.detach();
     world.daemon.eventually_has_fds(fds);
     Snapshot::of(&world.net.pod).assert_same_as(&before);
+}
+
+#[test]
+fn what_it_leads_to_is_revived_as_soon_as_it_is_killed_however_often() {
+    let world = World::new();
+    world.steer("other", "tcp:81", "reject");
+    let usual = listening(&world.net.pod);
+    world.steer("silent", "tcp:80", "drop");
+    let of_it: Vec<_> = listening(&world.net.pod).into_iter().filter(|one| !usual.contains(one)).collect();
+    let port = format!("sport = :{}", of_it[0].rsplit_once(':').expect("a port").1);
+    for time in 1..=10 {
+        world.net.pod.must("ss", &["-HtlnK", &port]);
+        // Well before what is looked at every 2 s is looked at: twenty of them would take too long.
+        eventually("both are revived", SECOND / 10, || {
+            let pod = world.pod();
+            if pod["drift"]["listeners_revived"] == 2 * time { Ok(()) } else { Err(pod) }
+        });
+        for pod in [POD_V4, POD_V6] {
+            let client = begin(&world.net.client, at(pod, 80));
+            assert_eq!(world.answer(at(pod, 81)), "refused");
+            assert_waits(&client);
+        }
+    }
+    // One that a change has made is watched as the first.
+    world.steer("silent", "tcp:80", "reject");
+    world.steer("silent", "tcp:80", "drop");
+    world.net.pod.must("ss", &["-HtlnK"]);
+    world.eventually("all are revived", "/drift/listeners_revived", |revived| *revived == 2 * 10 + 4);
+    let client = begin(&world.net.client, at(POD_V4, 80));
+    assert_eq!(world.answer(at(POD_V4, 81)), "refused");
+    assert_waits(&client);
+}
+
+#[test]
+fn datagrams_vanish_as_before_when_the_socket_that_takes_them_is_killed() {
+    let world = World::new();
+    world.steer("silent", "udp:80", "drop");
+    world.steer("no", "udp:81", "reject");
+    for pod in [POD_V4, POD_V6] {
+        for _ in 0..3 {
+            world.net.pod.must("ss", &["-HuanK"]);
+            let silent = udp::client(&world.net.client, at(pod, 80));
+            silent.send(b"anybody?").expect("send");
+            let refused = udp::client(&world.net.client, at(pod, 81));
+            // An answer to the first one would have come before this one.
+            udp::assert_refused(&refused);
+            assert!(silent.take_error().expect("SO_ERROR").is_none(), "it was refused");
+        }
+    }
+    assert!(count(&world.rule("silent"), "/counters/dropped") >= 6);
 }
 
 /// Where somebody listens.

@@ -2,6 +2,7 @@
 
 mod api;
 mod attach;
+mod attackers;
 mod backlog;
 mod changes;
 mod cleanup;

@@ -16,6 +16,8 @@ use nix::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::sys;
+
 /// Where daemon and command line meet without `--socket` and `$REDIRECTOR_SOCKET`.
 pub const DEFAULT_SOCKET: &str = "/run/redirector/control.sock";
 
@@ -130,6 +132,10 @@ fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
 fn bind_private(path: &Path, kind: Type) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None)?;
     fchmod(socket.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR)?;
+    if kind == Type::STREAM {
+        // Nobody there receives any, and closing them could take as long as their sender likes. Older kernels cannot.
+        drop(sys::socket::refuse_fds(&socket));
+    }
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(128)?;
     Ok(socket.into())

@@ -3,28 +3,130 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
 };
 
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use redirector_ebpf::{CONSUMER_BLACK_HOLE, PROTOCOL_TCP, slot};
 use socket2::Socket;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     attach::{Bound, make_inside},
     failed,
-    namespace::Namespace,
+    namespace::{Life, Namespace},
 };
 use crate::{
     config::Target,
-    control::Error,
+    control::{self, Error},
     kernel::Instance,
     listener::{self, BindError},
     netns::{Family, NetnsCookie},
+    observe::RateLimit,
     sys,
 };
 
 /// The sockets of one namespace. They are there while a rule needs them.
 #[derive(Debug, Default)]
-pub(super) struct BlackHole(Vec<Hole>);
+pub(super) struct BlackHole {
+    holes: Vec<Hole>,
+    /// From the first of them on.
+    alarm: Option<Arc<Alarm>>,
+    is_watched: bool,
+}
+
+/// The pause before one is revived again that was killed a moment ago.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Tells that a socket was killed from inside. It holds none: one that is closed is gone from there.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    epoll: Epoll,
+    /// A duplicate of it, that the runtime waits for.
+    raised: AsyncFd<OwnedFd>,
+}
+
+impl Alarm {
+    fn new() -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let raised = sys::async_fd(epoll.0.try_clone()?, Interest::READABLE)?;
+        Ok(Self { epoll, raised })
+    }
+
+    fn add(&self, socket: &Socket) -> io::Result<()> {
+        // Errors and the end are told always, and each only once.
+        self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLET, 0)).map_err(io::Error::from)
+    }
+
+    async fn raised(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.raised.readable().await?;
+            let mut events = [EpollEvent::empty(); 8];
+            if self.epoll.wait(&mut events, EpollTimeout::ZERO)? > 0 {
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+/// Revives what is killed, until the namespace is left.
+async fn watch(netns: Arc<Namespace>, alarm: Arc<Alarm>) {
+    let said = RateLimit::default();
+    let mut life = netns.life();
+    let left = async {
+        drop(life.wait_for(|life| *life != Life::Steering).await);
+    };
+    let revive = async {
+        let mut revived: Option<Instant> = None;
+        while alarm.raised().await.is_ok() {
+            if revived.is_some_and(|last| last.elapsed() < PAUSE) {
+                tokio::time::sleep(PAUSE).await;
+            }
+            netns.mend_black_hole(&said);
+            revived = Some(Instant::now());
+        }
+    };
+    tokio::select! {
+        () = left => {}
+        // Without it they are mended less often.
+        () = revive => tracing::error!(netns = %netns.target, "wait for the death of what `drop` leads to"),
+    }
+}
+
+impl Namespace {
+    /// Has what `drop` leads to revived as soon as it is killed.
+    pub(super) fn watch_black_hole(self: &Arc<Self>) {
+        let mut black_hole = self.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(alarm) = black_hole.alarm.clone()
+            && !std::mem::replace(&mut black_hole.is_watched, true)
+        {
+            self.acceptors.spawn(watch(Arc::clone(self), alarm));
+        }
+    }
+
+    /// Puts back what `drop` leads to, where it was killed or pushed out of its slot.
+    pub(super) fn mend_black_hole(&self, said: &RateLimit) {
+        let mended = self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).mend(self);
+        match mended {
+            Ok((0, 0)) => {}
+            Ok((revived, restored)) => {
+                Self::count_mended(&self.listeners_revived, revived);
+                Self::count_mended(&self.slots_restored, restored);
+                if let Some(suppressed) = said.pass() {
+                    tracing::warn!(netns = %self.target, revived, restored, suppressed, "mended what `drop` leads to");
+                }
+            }
+            Err(error) => {
+                if let Some(suppressed) = said.pass() {
+                    let error = control::chain(&error);
+                    tracing::error!(netns = %self.target, error, suppressed, "mend what `drop` leads to");
+                }
+            }
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Hole {
@@ -55,9 +157,13 @@ impl BlackHole {
         (fd, cookie, target): (&OwnedFd, NetnsCookie, &Target),
         instance: &Instance,
     ) -> Result<(), Error> {
-        let is_missing = |protocol: &&u32| self.0.iter().all(|hole| hole.protocol != **protocol);
+        let is_missing = |protocol: &&u32| self.holes.iter().all(|hole| hole.protocol != **protocol);
         let mut made = Vec::new();
         for protocol in protocols.iter().filter(is_missing).copied() {
+            let alarm = match &self.alarm {
+                Some(alarm) => alarm,
+                None => self.alarm.insert(Arc::new(Alarm::new().map_err(|source| failed("attach", target, &source))?)),
+            };
             let error = |source| failed("attach", target, &source);
             let sockets = if protocol == PROTOCOL_TCP {
                 make_inside(fd, cookie, target, listener::bind_own_pair)?
@@ -76,28 +182,29 @@ impl BlackHole {
                 }
                 let hole = Hole { protocol, family, socket };
                 instance.set_listener(hole.slot(), hole.socket.as_fd()).map_err(error)?;
+                alarm.add(&hole.socket).map_err(|source| failed("attach", target, &source))?;
                 made.push(hole);
             }
         }
-        self.0.extend(made);
+        self.holes.extend(made);
         Ok(())
     }
 
     /// Whether one of these protocols has none.
     pub(super) fn lacks(&self, protocols: &[u32]) -> bool {
-        protocols.iter().any(|protocol| self.0.iter().all(|hole| hole.protocol != *protocol))
+        protocols.iter().any(|protocol| self.holes.iter().all(|hole| hole.protocol != *protocol))
     }
 
     /// Takes away those of other protocols.
     pub(super) fn keep(&mut self, protocols: &[u32], instance: &Instance) {
-        for gone in self.0.extract_if(.., |hole| !protocols.contains(&hole.protocol)) {
+        for gone in self.holes.extract_if(.., |hole| !protocols.contains(&hole.protocol)) {
             instance.clear_listener(gone.slot());
         }
     }
 
     /// Whether a socket of it, known by its cookie, takes what comes and answers nothing; `None` for another socket.
     pub(super) fn health_of(&self, cookie: u64) -> Option<bool> {
-        let hole = self.0.iter().find(|hole| hole.socket.cookie().is_ok_and(|own| own == cookie))?;
+        let hole = self.holes.iter().find(|hole| hole.socket.cookie().is_ok_and(|own| own == cookie))?;
         let is_listening = || sys::socket::is_listening(&hole.socket).unwrap_or(false);
         Some(hole.protocol != PROTOCOL_TCP || is_listening())
     }
@@ -105,8 +212,10 @@ impl BlackHole {
     /// Puts back what was killed from inside, or pushed out of its slot. How many listeners were put back, and how many slots.
     pub(super) fn mend(&self, netns: &Namespace) -> io::Result<(u64, u64)> {
         let (mut revived, mut restored) = (0, 0);
-        for hole in &self.0 {
+        for hole in &self.holes {
             let socket = &hole.socket;
+            // A UDP socket that was killed takes packets as before, and only has an error to tell.
+            drop(socket.take_error());
             if hole.protocol == PROTOCOL_TCP && !sys::socket::is_listening(socket)? {
                 sys::socket::listen(socket, 1)?;
                 revived += 1;

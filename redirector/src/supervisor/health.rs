@@ -14,6 +14,7 @@ use super::{
 use crate::{
     control::{Code, Error},
     netns::NetnsFile,
+    observe::RateLimit,
     target,
 };
 
@@ -67,9 +68,12 @@ impl Supervisor {
         for netns in dead {
             let connections = netns.connections.active.load(Ordering::Relaxed);
             let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for lease in leases {
-                lease.revoke().await;
-            }
+            // Beside all else: it takes as long as there are processes and files.
+            tokio::spawn(async move {
+                for lease in leases {
+                    lease.revoke().await;
+                }
+            });
             netns.abort().await;
             tracing::info!(
                 netns = %netns.target, cookie = %netns.cookie, connections,
@@ -169,17 +173,5 @@ fn mend(netns: &Namespace) {
             }
         }
     }
-    let black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
-    match black_hole.mend(netns) {
-        Ok((0, 0)) => {}
-        Ok((revived, restored)) => {
-            Namespace::count_mended(&netns.listeners_revived, revived);
-            Namespace::count_mended(&netns.slots_restored, restored);
-            tracing::warn!(netns = %netns.target, revived, restored, "mended what `drop` leads to");
-        }
-        Err(error) => {
-            let error = crate::control::chain(&error);
-            tracing::error!(netns = %netns.target, error, "mend what `drop` leads to");
-        }
-    }
+    netns.mend_black_hole(&RateLimit::default());
 }

@@ -63,15 +63,17 @@ pub(super) fn anchor(fd: &OwnedFd, netns: NetnsCookie, target: &Target) -> Resul
 ///
 /// When it cannot be made there.
 pub(super) async fn make_sockets(netns: &Arc<Namespace>, fd: OwnedFd, needs: Needs) -> Result<(), Error> {
-    let netns = Arc::clone(netns);
+    let made = Arc::clone(netns);
     blocking(move || {
         if needs.relay {
-            netns.make_listeners(&fd)?;
+            made.make_listeners(&fd)?;
         }
-        let mut black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
-        black_hole.make(&needs.black_hole, (&fd, netns.cookie, &netns.target), &netns.instance)
+        let mut black_hole = made.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
+        black_hole.make(&needs.black_hole, (&fd, made.cookie, &made.target), &made.instance)
     })
-    .await
+    .await?;
+    netns.watch_black_hole();
+    Ok(())
 }
 
 impl Namespace {

@@ -1,5 +1,6 @@
 //! The only `unsafe` of this crate: system calls that no crate wraps, each as a typed safe function.
 
+pub mod aside;
 pub mod bpf;
 pub mod namespace;
 pub mod seccomp;

@@ -81,3 +81,67 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, no_info, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// Types of kcmp(2), include/uapi/linux/kcmp.h.
+mod kind {
+    pub(super) const FILE: i32 = 0;
+    pub(super) const FILES: i32 = 2;
+    pub(super) const EPOLL_TARGET: i32 = 7;
+}
+
+/// `struct kcmp_epoll_slot`.
+#[repr(C)]
+struct EpollSlot {
+    epoll: u32,
+    target: u32,
+    offset: u32,
+}
+
+/// An fd of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileOf {
+    /// The thread, by its number in this PID namespace.
+    pub thread: i32,
+    /// Its fd.
+    pub fd: i32,
+}
+
+/// Whether two fds are the same open file: one is a duplicate of the other. Takes neither. Needs the right to trace
+/// both threads.
+///
+/// # Errors
+///
+/// As kcmp(2): `ENOSYS` on a kernel without `CONFIG_KCMP`, `EBADF`, `ESRCH`.
+pub fn is_same_file(one: FileOf, other: FileOf) -> io::Result<bool> {
+    let index = |fd| u64::try_from(fd).map_err(io::Error::other);
+    compare((one.thread, other.thread), kind::FILE, index(one.fd)?, index(other.fd)?)
+}
+
+/// Whether two threads have the same table of fds.
+///
+/// # Errors
+///
+/// As [`is_same_file`].
+pub fn is_same_table(thread: i32, other: i32) -> io::Result<bool> {
+    compare((thread, other), kind::FILES, 0, 0)
+}
+
+/// Whether an epoll file waits for an fd of the same thread, registered under its number. `offset` counts the files
+/// that were registered under that number. Minimum kernel 4.13.
+///
+/// # Errors
+///
+/// As [`is_same_file`]; `ENOENT` when there are no more registrations of that number.
+pub fn is_polled(file: FileOf, epoll: i32, offset: u32) -> io::Result<bool> {
+    let number = |fd| u32::try_from(fd).map_err(io::Error::other);
+    let slot = EpollSlot { epoll: number(epoll)?, target: number(file.fd)?, offset };
+    let index = u64::from(slot.target);
+    compare((file.thread, file.thread), kind::EPOLL_TARGET, index, std::ptr::from_ref(&slot).addr() as u64)
+}
+
+fn compare((one, other): (i32, i32), kind: i32, index: u64, other_index: u64) -> io::Result<bool> {
+    // SAFETY: takes integers, and for `EPOLL_TARGET` the address of an `EpollSlot`, which its caller has until the
+    // call has returned.
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, one, other, kind, index, other_index) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result == 0) }
+}

@@ -7,6 +7,8 @@ use std::{
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
+use super::aside::Foreign;
+
 /// `SIOCOUTQ` and `SIOCINQ`, include/uapi/linux/sockios.h; the same numbers as `TIOCOUTQ` and `FIONREAD`.
 mod request {
     nix::ioctl_read_bad!(output_queue, nix::libc::TIOCOUTQ, nix::libc::c_int);
@@ -220,12 +222,23 @@ pub fn exact_peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
     option::<i32>(socket, libc::SOL_SOCKET, SO_PEERPIDFD).map(|fd| super::owned(fd.into()))
 }
 
+/// Refuses fds that somebody sends to a Unix socket: the sender gets `EPERM`. Who accepts from it inherits that. Minimum
+/// kernel 6.16 (`ENOPROTOOPT` before).
+///
+/// # Errors
+///
+/// As setsockopt(2) `SO_PASSRIGHTS`.
+pub fn refuse_fds(socket: impl AsFd) -> io::Result<()> {
+    const SO_PASSRIGHTS: i32 = 83;
+    set_option(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, 0)
+}
+
 /// Receives one message and the fds that came with it, close-on-exec. No message is 0 bytes.
 ///
 /// # Errors
 ///
 /// As recvmsg(2); `EMSGSIZE` when `buffer` is too small for the message.
-pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Foreign)> {
     /// `SCM_MAX_FD`, include/net/scm.h: as many as a message can have. With room for fewer, those that fit would be
     /// open already and nobody's.
     const MOST: usize = 253;
@@ -237,10 +250,10 @@ pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usi
         Some(&mut control),
         MsgFlags::MSG_CMSG_CLOEXEC,
     )?;
-    let mut fds = Vec::new();
+    let mut fds = Foreign::default();
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = part {
-            fds.extend(received.into_iter().map(|fd| super::owned(fd.into())));
+            fds.0.extend(received.into_iter().map(|fd| super::owned(fd.into())));
         }
     }
     if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {

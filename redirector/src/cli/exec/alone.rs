@@ -15,7 +15,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{DIRECTORY_PREFIX, Failure, args};
+use super::{super::run::LAST_WORK, DIRECTORY_PREFIX, Failure, args};
 use crate::{
     config::file::DaemonOptions,
     control::{self, SocketFile, handoff_path},
@@ -38,7 +38,9 @@ const FORWARDED: [Signal; 7] = [
 pub(super) fn run(command: &args::Exec) -> Result<ExitCode, Failure> {
     let work = || -> Result<ExitCode, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(serve(command))
+        let served = runtime.block_on(serve(command));
+        runtime.shutdown_timeout(LAST_WORK);
+        served
     };
     work().map_err(Failure::of_exec)
 }

@@ -43,6 +43,9 @@ struct Setup {
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is still being worked on when all is done has this long: it may wait for somebody else.
+pub(super) const LAST_WORK: Duration = Duration::from_secs(1);
+
 pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Failure> {
     let args::Run {
         config,
@@ -76,7 +79,9 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
         config,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(setup))
+    let served = runtime.block_on(serve(setup));
+    runtime.shutdown_timeout(LAST_WORK);
+    served
 }
 
 /// As many as are wanted, and as the limit of open files allows.

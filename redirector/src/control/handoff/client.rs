@@ -87,19 +87,19 @@ impl Handoff {
             serde_json::to_vec(request).map_err(|error| broken("write the request")(error.into()))?;
         send_with_fds(&socket, &request, enclosed).map_err(broken("sendmsg"))?;
         let mut answer = vec![0; MAX_MESSAGE];
-        let (length, fds) = sys::socket::receive_with_fds(&socket, &mut answer).map_err(broken("recvmsg"))?;
+        let (length, mut fds) = sys::socket::receive_with_fds(&socket, &mut answer).map_err(broken("recvmsg"))?;
         let answer = &answer[..length];
         if let Ok(ErrorBody { schema: _, error }) = serde_json::from_slice(answer) {
             return Err(HandoffError::Refused(error.into()));
         }
         let leased: Leased =
             serde_json::from_slice(answer).map_err(|error| broken("read the answer")(error.into()))?;
-        if fds.len() != leased.listeners.len() {
+        if fds.0.len() != leased.listeners.len() {
             return Err(broken("read the answer")(io::Error::other("not as many fds as listeners")));
         }
         // The daemon ends the connection when it has closed its own copies: from then on they are ours alone.
         recv(socket.as_raw_fd(), &mut [0], MsgFlags::empty())
             .map_err(|errno| broken("wait for the end")(errno.into()))?;
-        Ok((leased, fds))
+        Ok((leased, std::mem::take(&mut fds.0)))
     }
 }

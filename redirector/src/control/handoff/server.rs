@@ -20,7 +20,10 @@ use tokio::{
 use super::{LeaseRequest, Leased, MAX_MESSAGE, send_with_fds};
 use crate::{
     control::{Caller, Code, Error, ErrorBody},
-    sys,
+    sys::{
+        self,
+        aside::{Foreign, let_go},
+    },
 };
 
 /// The process that gets listeners.
@@ -31,7 +34,7 @@ pub struct Receiver {
     /// Readable when it has ended.
     pub pidfd: OwnedFd,
     /// What came with the request.
-    pub enclosed: Vec<OwnedFd>,
+    pub enclosed: Foreign,
 }
 
 /// Keeps a lease that has been delivered; dropped before that, the lease is undone.
@@ -103,11 +106,22 @@ async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
 }
 
 async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>, places: &Semaphore) -> io::Result<()> {
-    let credentials = getsockopt(&connection, PeerCredentials)?;
-    // Before Linux 6.5 there is none of a process in another PID namespace.
-    let pidfd = sys::socket::peer_pidfd(&connection);
     let connection = sys::async_fd(connection, Interest::READABLE | Interest::WRITABLE)?;
-    let Ok(message) = tokio::time::timeout(PATIENCE, receive(&connection)).await else {
+    let served = answer_one(&connection, leases, places).await;
+    // There may be messages with fds in it that nobody has received.
+    let_go(vec![connection.into_inner()]);
+    served
+}
+
+async fn answer_one<L: Leases>(
+    connection: &AsyncFd<OwnedFd>,
+    leases: Arc<L>,
+    places: &Semaphore,
+) -> io::Result<()> {
+    let credentials = getsockopt(connection.get_ref(), PeerCredentials)?;
+    // Before Linux 6.5 there is none of a process in another PID namespace.
+    let pidfd = sys::socket::peer_pidfd(connection.get_ref());
+    let Ok(message) = tokio::time::timeout(PATIENCE, receive(connection)).await else {
         return Ok(());
     };
     let (message, enclosed) = message?;
@@ -135,17 +149,17 @@ async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>, places: &Sema
     match answer {
         Ok((leased, fds, keeper)) => {
             let document = serde_json::to_vec(&leased)?;
-            send(&connection, &document, &fds).await?;
+            send(connection, &document, &fds).await?;
             // Before the connection, whose end tells the receiver that nobody else has them.
             drop(fds);
             keeper.delivered();
             Ok(())
         }
-        Err(error) => send(&connection, &serde_json::to_vec(&ErrorBody::from(error))?, &[]).await,
+        Err(error) => send(connection, &serde_json::to_vec(&ErrorBody::from(error))?, &[]).await,
     }
 }
 
-async fn receive(connection: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+async fn receive(connection: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Foreign)> {
     let mut message = vec![0; MAX_MESSAGE];
     loop {
         let mut ready = connection.readable().await?;
@@ -158,7 +172,7 @@ async fn receive(connection: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Vec<Owne
             }
             // Nothing as long as this is a request; what is parsed says so.
             Ok(Err(error)) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                return Ok((b"longer than a request can be".to_vec(), Vec::new()));
+                return Ok((b"longer than a request can be".to_vec(), Foreign::default()));
             }
             Ok(Err(error)) => return Err(error),
             Err(_would_block) => {}

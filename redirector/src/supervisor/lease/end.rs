@@ -13,7 +13,8 @@ use tokio::io::Interest;
 
 use super::{
     Lease, LeasedSocket,
-    holders::{Holder, held, holders},
+    holders::{Seen, held, shut_down},
+    looks::Looks,
 };
 use crate::{
     config::Span,
@@ -25,6 +26,9 @@ use crate::{
 /// Between two looks at who holds the listeners of a dead namespace, the first and the longest. Nothing tells when a
 /// file is closed elsewhere.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// When a pause between two such looks would be as long as this, the holders that were not found are left alone.
+const GIVE_UP: Duration = Duration::from_secs(600);
 
 /// Between two looks at who still holds listeners of leases that have ended.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -73,8 +77,10 @@ impl Supervisor {
     /// Forgets leases that have ended, when nobody holds their listeners any more. Those that somebody holds keep
     /// the namespace, so they are wanted when it dies. Runs for as long as the daemon.
     pub(in crate::supervisor) async fn sweep_leases(self: Arc<Self>) {
+        let looks = Looks::default();
         loop {
-            let left = self.sweep_once().await;
+            looks.turn().await;
+            let left = self.sweep_once(&looks).await;
             let ended = self.leases_ended.notified();
             if left {
                 drop(tokio::time::timeout(SWEEP, ended).await);
@@ -84,16 +90,28 @@ impl Supervisor {
         }
     }
 
-    /// Whether some are left. One look for all of them, and not under the lock.
-    async fn sweep_once(&self) -> bool {
+    /// Whether some are left. One look for all of them, and not under the lock. Those that it did not see are left.
+    async fn sweep_once(&self, looks: &Looks) -> bool {
         let mut namespaces: Vec<_> = self.table.lock().await.values().cloned().collect();
         namespaces.extend(self.draining.all());
         let ended: Vec<_> = namespaces.iter().flat_map(|netns| netns.ended_leases()).collect();
         let sockets: Vec<LeasedSocket> = ended.iter().flat_map(|lease| lease.listeners()).collect();
-        let held = tokio::task::spawn_blocking(move || held(&sockets)).await.unwrap_or_default();
+        if sockets.is_empty() {
+            ended.iter().for_each(|lease| namespaces.iter().for_each(|netns| netns.forget_lease(lease)));
+            return false;
+        }
+        let (held, seen) = match looks.look(&[], move |aside, _| held(aside, &sockets)).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "look for holders of listeners whose lease has ended");
+                return true;
+            }
+        };
         let mut left = false;
         for lease in ended {
-            if lease.listeners().iter().any(|one| held.contains(&one.cookie)) {
+            let listeners = lease.listeners();
+            let is_held = |one: &LeasedSocket| seen == Seen::Part || held.contains(&one.cookie);
+            if listeners.iter().any(is_held) {
                 left = true;
             } else {
                 namespaces.iter().for_each(|netns| netns.forget_lease(&lease));
@@ -129,32 +147,30 @@ impl Lease {
         netns.published.load().current.rules().iter().any(|one| Arc::ptr_eq(one, &self.rule))
     }
 
-    async fn holders(&self) -> Vec<Holder> {
-        let listeners = self.listeners();
-        let found = tokio::task::spawn_blocking(move || holders(&listeners).collect()).await;
-        found.unwrap_or_else(|error| {
-            tracing::error!(%error, "look for the holders of listeners");
-            Vec::new()
-        })
-    }
-
     /// The namespace has died: what holds its listeners must not keep it. They are shut down, and what `exec`
-    /// started is ended, workers that outlive it included.
+    /// started is ended, workers that outlive it included. Goes on by itself after the first look, which may have
+    /// seen a part.
     pub(in crate::supervisor) async fn revoke(self: &Arc<Self>) {
-        let holders = self.holders().await;
-        if self.kill_after.is_some() {
-            // Before its listeners fail, which a program may take for a reason to end by itself.
-            self.signal(&holders, Signal::SIGTERM);
-        }
-        holders.iter().for_each(Holder::shut_down);
-        // Or this process would be one for as long.
-        drop(holders);
+        let signal = self.kill_after.map(|_| Signal::SIGTERM);
+        // Before its listeners fail, which a program may take for a reason to end by itself.
+        self.signal(signal);
+        let mut seen = self.shut_down(signal).await;
+        let lease = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut pause = LOOK_AGAIN.1;
+            while seen == Seen::Part && pause < GIVE_UP {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                seen = lease.shut_down(None).await;
+            }
+        });
         let Some(Span(kill_after)) = self.kill_after else { return };
         let lease = Arc::clone(self);
         tokio::spawn(async move {
             if tokio::time::timeout(kill_after, lease.released()).await.is_err() {
                 tracing::warn!("holders of a dead namespace's listeners do not end; SIGKILL");
-                lease.signal(&lease.holders().await, Signal::SIGKILL);
+                lease.signal(Some(Signal::SIGKILL));
+                lease.shut_down(Some(Signal::SIGKILL)).await;
             }
         });
     }
@@ -163,15 +179,33 @@ impl Lease {
     async fn released(&self) {
         wait_for_end(self.pidfd.try_clone()).await;
         let mut pause = LOOK_AGAIN.0;
-        while !self.holders().await.is_empty() {
+        loop {
+            let sockets = self.listeners();
+            let found = self.looks.look(&[], move |aside, _| held(aside, &sockets)).await;
+            if found.is_ok_and(|(held, seen)| held.is_empty() && seen == Seen::All) {
+                return;
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_AGAIN.1);
+            self.looks.turn().await;
         }
     }
 
-    fn signal(&self, holders: &[Holder], signal: Signal) {
-        // It has ended when this fails.
-        drop(pidfd_send_signal(&self.pidfd, signal as i32));
-        holders.iter().for_each(|holder| holder.signal(self.user, signal));
+    /// To the process itself.
+    fn signal(&self, signal: Option<Signal>) {
+        if let Some(signal) = signal {
+            // It has ended when this fails.
+            drop(pidfd_send_signal(&self.pidfd, signal as i32));
+        }
+    }
+
+    /// Signals other holders of its listeners, and shuts these down.
+    async fn shut_down(&self, signal: Option<Signal>) -> Seen {
+        let (sockets, signal) = (self.listeners(), signal.map(|signal| (signal, self.user)));
+        let looked = self.looks.look(&[], move |aside, _| shut_down(aside, &sockets, signal)).await;
+        looked.unwrap_or_else(|error| {
+            tracing::error!(%error, "look for the holders of listeners");
+            Seen::Part
+        })
     }
 }

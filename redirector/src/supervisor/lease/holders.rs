@@ -1,92 +1,290 @@
 //! Which processes have a listener that was given away, as `/proc` shows them.
+//!
+//! A look takes one duplicate of each socket, however many there are, and compares the others with that one where
+//! they are. What it costs is bounded ([`Budget`]), so it may see a part only: then nothing is known of what it has
+//! not found.
 
 use std::{
-    collections::HashSet,
-    fs, io,
-    os::fd::{AsFd as _, OwnedFd},
+    collections::{HashMap, HashSet},
+    fs,
+    hash::{BuildHasher as _, RandomState},
+    io,
+    ops::ControlFlow,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 
-use super::{LeasedSocket, task::Task};
-use crate::sys::namespace::{pidfd_open, pidfd_send_signal};
+use super::{
+    LeasedSocket,
+    budget::Budget,
+    task::{File, Task},
+};
+use crate::sys::{
+    aside::{Aside, Taken},
+    namespace::{FileOf, is_same_file, is_same_table, pidfd_open, pidfd_send_signal},
+    socket::is_listening,
+};
+
+/// How far a look got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Who was not found is not there.
+    All,
+    /// Who was not found may be there.
+    Part,
+}
+
+/// Where somebody has a socket. It says nothing about a moment later: what is taken from there must be looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) task: Task,
+    pub(super) fd: i32,
+    pub(super) inode: u64,
+    pub(super) cookie: u64,
+}
+
+impl Place {
+    /// A duplicate of the socket.
+    pub(super) fn take<'a>(&self, aside: &'a Aside) -> io::Result<Taken<'a>> {
+        let socket = self.task.take(aside, self.fd, self.inode)?;
+        // Cookies are never used again; inode numbers are.
+        let is_it = SockRef::from(&socket).cookie()? == self.cookie;
+        if is_it { Ok(socket) } else { Err(io::Error::other("another socket was got")) }
+    }
+}
 
 /// A process that has one of the listeners.
 #[derive(Debug)]
 pub(super) struct Holder {
     pid: i32,
     process: OwnedFd,
-    /// A duplicate of it. It must not be kept: it would take connections that nobody accepts.
-    pub(super) socket: OwnedFd,
+    pub(super) place: Place,
 }
 
-/// Everybody who has one of these sockets, this process apart; several times who has several. Who got them is looked
-/// at first, and the others only as far as the iterator is asked. Blocks: it may look at every fd of every process.
-pub(super) fn holders(sockets: &[LeasedSocket]) -> impl Iterator<Item = Holder> {
-    let first: Vec<i32> = sockets.iter().filter_map(|one| one.receiver).collect();
-    let known = first.clone();
-    let others = others(sockets.is_empty()).filter(move |pid| !known.contains(pid));
-    let mut seen = HashSet::new();
-    let pids = first.into_iter().filter(move |pid| seen.insert(*pid)).chain(others);
-    pids.flat_map(|pid| of_process(pid, sockets))
+/// What is taken in one look at most: sockets come and go under the same inode number.
+const TAKEN: u32 = 256;
+
+/// Threads of one process with tables of fds of their own that are looked at.
+const TABLES: usize = 64;
+
+/// What came of a look.
+pub(super) struct Outcome<'a> {
+    pub(super) seen: Seen,
+    /// A duplicate of each socket that was found, by cookie.
+    pub(super) taken: HashMap<u64, Taken<'a>>,
 }
 
-/// The processes there are, this one apart. The directory is read when the first is asked for.
-fn others(none: bool) -> impl Iterator<Item = i32> {
+/// Goes through everybody who has one of these sockets, this process apart: once for each process and socket. Who got
+/// them comes first. Blocks.
+pub(super) fn search<'a>(
+    aside: &'a Aside,
+    sockets: &'a [LeasedSocket],
+    found: impl FnMut(&Holder) -> ControlFlow<()>,
+) -> Outcome<'a> {
+    let mut look = Look {
+        aside,
+        sockets,
+        found,
+        budget: Budget::new(),
+        different: sockets.iter().map(|one| one.cookie).collect::<HashSet<_>>().len(),
+        takes: TAKEN,
+        outcome: Outcome { seen: Seen::All, taken: HashMap::new() },
+    };
+    // Whoever wants no more has broken off.
+    let _end: ControlFlow<()> = look.all();
+    look.outcome
+}
+
+/// The processes there are, this one apart. They begin anywhere: a look that sees a part must not always see the same.
+fn others() -> io::Result<Vec<i32>> {
     let own = i32::try_from(std::process::id()).ok();
-    let read = move || if none { None } else { fs::read_dir("/proc").ok() };
-    let entries = std::iter::once_with(read).flatten().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(move |pid| Some(*pid) != own)
-}
-
-fn of_process(pid: i32, sockets: &[LeasedSocket]) -> Vec<Holder> {
-    let mut found = of_task(pid, Task(pid), sockets);
-    // Its first thread has ended, or has a table of its own.
-    if found.is_none() {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let tasks = tasks.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        found = tasks.filter(|task| *task != pid).find_map(|task| of_task(pid, Task(task), sockets));
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
-    found.unwrap_or_default()
+    pids.retain(|pid| Some(*pid) != own);
+    let start = RandomState::new().hash_one(0) as usize % pids.len().max(1);
+    pids.rotate_left(start);
+    Ok(pids)
 }
 
-/// `None`: the task has no file at all.
-fn of_task(pid: i32, task: Task, sockets: &[LeasedSocket]) -> Option<Vec<Holder>> {
-    fs::read_dir(format!("/proc/{}/fd", task.0)).ok()?.next()?.ok()?;
-    let theirs = task.sockets().filter(|(_, inode)| sockets.iter().any(|one| one.inode == *inode));
-    let taken = theirs.filter_map(|(fd, inode)| take(pid, task, fd, inode).ok());
-    // A number may be another file's by now.
-    Some(taken.filter(|holder| is_one_of(&holder.socket, sockets)).collect())
+struct Look<'a, F> {
+    aside: &'a Aside,
+    sockets: &'a [LeasedSocket],
+    found: F,
+    budget: Budget,
+    /// One that is for both families is there twice.
+    different: usize,
+    takes: u32,
+    outcome: Outcome<'a>,
 }
 
-fn take(pid: i32, task: Task, fd: i32, inode: u64) -> io::Result<Holder> {
-    let process = pidfd_open(pid)?;
-    Ok(Holder { pid, process, socket: task.take(fd, inode)? })
+impl<F: FnMut(&Holder) -> ControlFlow<()>> Look<'_, F> {
+    fn all(&mut self) -> ControlFlow<()> {
+        let first: HashSet<i32> = self.sockets.iter().filter_map(|one| one.receiver).collect();
+        first.iter().try_for_each(|pid| self.process(*pid))?;
+        let others = if self.sockets.is_empty() { Ok(Vec::new()) } else { others() };
+        let Ok(others) = others else { return self.is_partial() };
+        for pid in others.into_iter().filter(|pid| !first.contains(pid)) {
+            if self.budget.is_spent() {
+                return self.is_partial();
+            }
+            self.process(pid)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Notes that something is not seen.
+    fn is_partial(&mut self) -> ControlFlow<()> {
+        self.outcome.seen = Seen::Part;
+        ControlFlow::Continue(())
+    }
+
+    /// Whether a thread has files, as far as that can be seen.
+    fn has_files(&mut self, task: Task) -> bool {
+        task.has_files().unwrap_or_else(|_| {
+            self.outcome.seen = Seen::Part;
+            false
+        })
+    }
+
+    fn process(&mut self, pid: i32) -> ControlFlow<()> {
+        self.budget.begin_process();
+        let mut tables = Vec::new();
+        let mut here = HashSet::new();
+        // Its first thread comes first. It may have ended, and others may have tables of their own.
+        if self.has_files(Task(pid)) {
+            tables.push(pid);
+            self.table(pid, Task(pid), &mut here)?;
+        }
+        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            // It has ended.
+            return ControlFlow::Continue(());
+        };
+        let tasks = tasks.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        for task in tasks.filter(|task| *task != pid) {
+            if !self.budget.spend() {
+                return self.is_partial();
+            }
+            // Without kcmp(2) each is taken for having the first one's.
+            let is_known = |table: &i32| is_same_table(*table, task).unwrap_or(true);
+            if tables.iter().any(is_known) || !self.has_files(Task(task)) {
+                continue;
+            }
+            if tables.len() == TABLES {
+                return self.is_partial();
+            }
+            tables.push(task);
+            self.table(pid, Task(task), &mut here)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Looks at one table of fds. `here`: the cookies that were found in this process.
+    fn table(&mut self, pid: i32, task: Task, here: &mut HashSet<u64>) -> ControlFlow<()> {
+        for (fd, file) in task.files() {
+            if here.len() == self.different {
+                break;
+            }
+            if !self.budget.spend() {
+                return self.is_partial();
+            }
+            let File::Socket(inode) = file else { continue };
+            let Some(socket) = self.sockets.iter().find(|one| one.inode == inode) else { continue };
+            if here.contains(&socket.cookie) {
+                continue;
+            }
+            let place = Place { task, fd, inode, cookie: socket.cookie };
+            // Before it is made sure that it has the socket: then it is the one that has.
+            let Ok(process) = pidfd_open(pid) else { continue };
+            if self.is_there(&place) {
+                here.insert(place.cookie);
+                let holder = Holder { pid, process, place };
+                (self.found)(&holder)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Whether it is the socket, and not another one with its inode number.
+    fn is_there(&mut self, place: &Place) -> bool {
+        if let Some(taken) = self.outcome.taken.get(&place.cookie) {
+            let own = FileOf { thread: self.aside.thread(), fd: taken.as_fd().as_raw_fd() };
+            match is_same_file(own, FileOf { thread: place.task.0, fd: place.fd }) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+                same => return same.unwrap_or(false),
+            }
+        }
+        let Some(left) = self.takes.checked_sub(1) else {
+            self.outcome.seen = Seen::Part;
+            return false;
+        };
+        self.takes = left;
+        match place.take(self.aside) {
+            Ok(taken) => {
+                self.outcome.taken.entry(place.cookie).or_insert(taken);
+                true
+            }
+            Err(error) => {
+                // Files that come and go are not to be had; that says nothing about those that stay.
+                if !matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EBADF)) {
+                    self.outcome.seen = Seen::Part;
+                }
+                false
+            }
+        }
+    }
 }
 
-/// Cookies are never used again; inode numbers are.
-fn is_one_of(socket: &OwnedFd, sockets: &[LeasedSocket]) -> bool {
-    let cookie = SockRef::from(socket).cookie().ok();
-    sockets.iter().any(|one| Some(one.cookie) == cookie)
+/// A place where one of these is that still listens.
+pub(super) fn find(aside: &Aside, sockets: &[LeasedSocket]) -> (Option<Place>, Seen) {
+    let mut place = None;
+    let Outcome { seen, taken } = search(aside, sockets, |holder| {
+        place = Some(holder.place);
+        ControlFlow::Break(())
+    });
+    match place {
+        // All who have it have the same one.
+        Some(place) => (taken.get(&place.cookie).is_some_and(listens).then_some(place), Seen::All),
+        None => (None, seen),
+    }
+}
+
+pub(super) fn listens(socket: &Taken<'_>) -> bool {
+    is_listening(socket).unwrap_or(false)
 }
 
 /// The cookies of those of these sockets that somebody holds. One look for all of them.
-pub(super) fn held(sockets: &[LeasedSocket]) -> HashSet<u64> {
-    holders(sockets).filter_map(|holder| SockRef::from(&holder.socket).cookie().ok()).collect()
+pub(super) fn held(aside: &Aside, sockets: &[LeasedSocket]) -> (HashSet<u64>, Seen) {
+    let mut missing: HashSet<u64> = sockets.iter().map(|one| one.cookie).collect();
+    let Outcome { seen, taken } = search(aside, sockets, |holder| {
+        missing.remove(&holder.place.cookie);
+        if missing.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    (taken.into_keys().collect(), seen)
+}
+
+/// Signals who holds them, as far as it is this user's, and then shuts them down: who accepts from one is woken.
+pub(super) fn shut_down(aside: &Aside, sockets: &[LeasedSocket], signal: Option<(Signal, u32)>) -> Seen {
+    let Outcome { seen, taken } = search(aside, sockets, |holder| {
+        if let Some((signal, user)) = signal {
+            holder.signal(user, signal);
+        }
+        ControlFlow::Continue(())
+    });
+    for socket in taken.values() {
+        // It was shut down before when this fails.
+        drop(SockRef::from(socket).shutdown(std::net::Shutdown::Both));
+    }
+    seen
 }
 
 impl Holder {
-    /// Shuts the listener down: who accepts from it is woken.
-    pub(super) fn shut_down(&self) {
-        // It was shut down through another holder when this fails.
-        drop(SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both));
-    }
-
     /// Signals the process when it is this user's. One that has ended needs none, and one of somebody else must get
     /// none: anybody can be sent a listener.
-    pub(super) fn signal(&self, user: u32, signal: Signal) {
+    fn signal(&self, user: u32, signal: Signal) {
         if Task(self.pid).user().is_ok_and(|theirs| theirs == user) {
             drop(pidfd_send_signal(self.process.as_fd(), signal as i32));
         }

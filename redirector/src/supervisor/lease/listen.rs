@@ -9,7 +9,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, PoisonError, Weak},
 };
 
@@ -19,18 +19,21 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Lease, LeasedSocket,
-    holders::{held, holders},
+    budget::Budget,
+    holders::{Place, Seen, find, held, listens},
     leased_socket,
+    looks::Looks,
     task::{File, Task},
 };
 use crate::{
     control::chain,
     listener::{self, Reach},
-    netns::{self, NetnsFile},
+    netns::{self, Family, NetnsFile},
     observe::RateLimit,
     supervisor::{Supervisor, namespace::Namespace},
     sys::{
         self,
+        aside::{Aside, let_go},
         namespace::netns_of,
         seccomp::{self, Answer, Call, CloseOnExec, Next},
         socket::is_listening,
@@ -77,10 +80,19 @@ enum Nonblocking {
 /// As when the address that it has bound is not there any more.
 const REFUSED: Answer = Answer::Fail(libc::EADDRNOTAVAIL);
 
-/// Sockets that are remembered of one lease, before those that nobody holds are looked for.
+/// Sockets that are remembered of one lease, before those that nobody holds are looked for. As many that somebody
+/// holds, and there are no more.
 const REMEMBERED: usize = 32;
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is logged of one program, each at most every few seconds.
+#[derive(Default)]
+struct Said {
+    errors: RateLimit,
+    others: RateLimit,
+    shared: RateLimit,
+}
 
 impl Answers {
     /// Answers until nobody is left who could call.
@@ -92,15 +104,17 @@ impl Answers {
 
     async fn answer_all(self, asked: OwnedFd) -> io::Result<()> {
         let asked = Arc::new(sys::async_fd(asked, Interest::READABLE)?);
-        let (errors, others) = (RateLimit::default(), RateLimit::default());
+        let (said, looks) = (Said::default(), Looks::default());
         loop {
+            // A program that calls all the time waits for its share of the daemon's.
+            looks.turn().await;
             let mut ready = asked.readable().await?;
             let from = Arc::clone(&asked);
             // It would wait where somebody else has taken the call meanwhile.
             match tokio::task::spawn_blocking(move || seccomp::next(from.get_ref())).await?? {
                 Next::Call(call) => {
-                    let answer = self.answer(&asked, call, &others).await.unwrap_or_else(|error| {
-                        if let Some(suppressed) = errors.pass() {
+                    let answer = self.answer(&asked, call, (&looks, &said)).await.unwrap_or_else(|error| {
+                        if let Some(suppressed) = said.errors.pass() {
                             let error = chain(&*error);
                             tracing::error!(port = self.port, %error, suppressed, "listen(2) of a program with --listen-as fails");
                         }
@@ -119,15 +133,15 @@ impl Answers {
 
     async fn answer(
         &self,
-        asked: &Arc<AsyncFd<OwnedFd>>,
+        asked: &AsyncFd<OwnedFd>,
         call: Call,
-        others: &RateLimit,
+        (looks, said): (&Looks, &Said),
     ) -> Result<Answer, BoxedError> {
         if !call.is_listen {
             return Ok(Answer::Continue);
         }
         let (port, home) = (self.port, self.home);
-        let looked = tokio::task::spawn_blocking(move || look(call, port, home)).await?;
+        let looked = looks.look(&[], move |aside, _| look(aside, call, port, home)).await?;
         if !call.is_waiting(asked.get_ref()) {
             // What was seen may be of another thread with its number. The answer reaches nobody.
             return Ok(REFUSED);
@@ -135,51 +149,111 @@ impl Answers {
         match looked? {
             Looked::Other => Ok(Answer::Continue),
             Looked::OtherPort(address) => {
-                if let Some(suppressed) = others.pass() {
+                if let Some(suppressed) = said.others.pass() {
                     tracing::info!(%address, port, suppressed, "a program with --listen-as listens on another port, as without redirector");
                 }
                 Ok(Answer::Continue)
             }
-            Looked::Wish(wish) => self.put(asked, call, wish).await,
+            Looked::Wish(wish) => {
+                let put = Put { asked: asked.get_ref(), call, wish, looks };
+                self.put(put, said).await.map(|()| Answer::Done)
+            }
         }
     }
 
     /// Puts a listener in the place of the socket: one that the program has for this already, as servers make one
     /// for each worker, or a new one.
-    async fn put(&self, asked: &Arc<AsyncFd<OwnedFd>>, call: Call, wish: Wish) -> Result<Answer, BoxedError> {
+    async fn put(&self, put: Put<'_>, said: &Said) -> Result<(), BoxedError> {
+        let Put { wish, looks, .. } = put;
         let gone = || BoxedError::from("its rule is gone");
         let (supervisor, netns, lease) =
             (self.supervisor.upgrade(), self.netns.upgrade(), self.lease.upgrade());
         let (supervisor, netns, lease) =
             (supervisor.ok_or_else(gone)?, netns.ok_or_else(gone)?, lease.ok_or_else(gone)?);
-        let had = lease.current(wish.reach);
-        let shared = tokio::task::spawn_blocking(move || {
-            holders(&had).map(|holder| holder.socket).find(|socket| is_listening(socket).unwrap_or(false))
-        });
-        let shared = shared.await?;
-        // In turn with what ends leases and namespaces, and gives their places away.
-        let _table = supervisor.table.lock().await;
-        if lease.has_ended() || !netns.is_steering() || !lease.is_in_force(&netns) {
+        let is_over = || lease.has_ended() || !netns.is_steering() || !lease.is_in_force(&netns);
+        if is_over() {
             return Err(gone());
         }
-        let asked = Arc::clone(asked);
-        tokio::task::spawn_blocking(move || {
-            let replace = |socket: &Socket| {
-                socket.set_nonblocking(wish.nonblocking == Nonblocking::Yes)?;
-                call.replace(asked.get_ref(), socket.as_fd(), wish.close_on_exec)
-            };
-            if let Some(shared) = shared {
-                replace(&Socket::from(shared))?;
-            } else {
-                let socket = make(&netns, wish.reach)?;
-                replace(&socket)?;
-                steer_to(&netns, &lease, &socket, wish)?;
+        let (rule, reach, address) = (&lease.rule.rule.name, wish.reach, wish.address);
+        // A socket that nobody has any more is in no slot.
+        let had = lease.current(reach);
+        if had.iter().all(|one| lease.is_in_slot(&netns, one))
+            && let Some(place) = listening(looks, had).await?
+            && put.share(place).await?
+        {
+            if let Some(suppressed) = said.shared.pass() {
+                tracing::info!(netns = %netns.target, %rule, %reach, %address, suppressed, "a program shares its listener");
             }
-            let (rule, address) = (&lease.rule.rule.name, wish.address);
-            tracing::info!(netns = %netns.target, %rule, reach = %wish.reach, %address, "a program listens there");
-            Ok(Answer::Done)
-        })
-        .await?
+            return Ok(());
+        }
+        lease.make_room(&netns, looks).await?;
+        let made = Arc::clone(&netns);
+        let socket = tokio::task::spawn_blocking(move || make(&made, reach)).await??;
+        let put = async {
+            // Before the program has it: what somebody holds is known.
+            lease.remember(&socket, wish)?;
+            put.replace(&socket).await?;
+            // In turn with what ends leases and namespaces, and gives their places away.
+            let _table = supervisor.table.lock().await;
+            if is_over() {
+                return Err(gone());
+            }
+            reach.families().iter().try_for_each(|family| {
+                netns.instance.set_listener(lease.slot(*family), socket.as_fd()).map_err(BoxedError::from)
+            })
+        };
+        let put = put.await;
+        // The program may have made of it what it likes.
+        let_go(vec![socket.into()]);
+        put?;
+        tracing::info!(netns = %netns.target, %rule, %reach, %address, "a program listens there");
+        Ok(())
+    }
+}
+
+/// Where one of these is that listens. Nowhere is known only when everybody has been looked at.
+async fn listening(looks: &Looks, sockets: Vec<LeasedSocket>) -> Result<Option<Place>, BoxedError> {
+    if sockets.is_empty() {
+        return Ok(None);
+    }
+    match looks.look(&[], move |aside, _| find(aside, &sockets)).await? {
+        (None, Seen::Part) => Err("who has its listener was not found: there are too many processes and files".into()),
+        (place, _) => Ok(place),
+    }
+}
+
+/// A call, and what is to be put in the place of its socket.
+struct Put<'a> {
+    asked: &'a OwnedFd,
+    call: Call,
+    wish: Wish,
+    looks: &'a Looks,
+}
+
+impl Put<'_> {
+    /// Puts a listener there that a process has. `false`: it has it no longer.
+    async fn share(&self, place: Place) -> Result<bool, BoxedError> {
+        let Self { call, wish, .. } = *self;
+        let shared = move |aside: &Aside, files: &[OwnedFd]| match place.take(aside) {
+            Ok(socket) if listens(&socket) => wish.put(call, &files[0], &socket).map(|()| true),
+            _ => Ok(false),
+        };
+        Ok(self.looks.look(&[self.asked.as_fd()], shared).await??)
+    }
+
+    /// Puts a new one there. Closing what was there before may take the program as long as it likes.
+    async fn replace(&self, socket: &Socket) -> Result<(), BoxedError> {
+        let Self { call, wish, .. } = *self;
+        let put = move |_: &Aside, files: &[OwnedFd]| wish.put(call, &files[0], &files[1]);
+        Ok(self.looks.look(&[self.asked.as_fd(), socket.as_fd()], put).await??)
+    }
+}
+
+impl Wish {
+    fn put(self, call: Call, asked: &OwnedFd, socket: impl AsFd) -> io::Result<()> {
+        let socket = socket.as_fd();
+        SockRef::from(&socket).set_nonblocking(self.nonblocking == Nonblocking::Yes)?;
+        call.replace(asked, socket, self.close_on_exec)
     }
 }
 
@@ -190,6 +264,48 @@ impl Lease {
         let of = |family| in_slots.iter().find(|one| one.family == family).cloned();
         let current: Option<Vec<_>> = reach.families().iter().map(|family| of(*family)).collect();
         current.filter(|current| current.iter().all(|one| one.reach == reach)).unwrap_or_default()
+    }
+
+    fn slot(&self, family: Family) -> u32 {
+        slot(self.rule.consumer, PROTOCOL_TCP, family.bit())
+    }
+
+    fn is_in_slot(&self, netns: &Namespace, socket: &LeasedSocket) -> bool {
+        netns.instance.listener_cookie(self.slot(socket.family)).ok().flatten() == Some(socket.cookie)
+    }
+
+    /// Forgets sockets that nobody holds, when many are remembered.
+    ///
+    /// # Errors
+    ///
+    /// When there are as many that somebody holds.
+    async fn make_room(&self, netns: &Namespace, looks: &Looks) -> Result<(), BoxedError> {
+        let current = self.in_slots();
+        let left = current.iter().filter(|one| !self.is_in_slot(netns, one));
+        let left: Vec<u64> = left.map(|one| one.cookie).collect();
+        let remembered = {
+            let mut remembered = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            remembered.iter_mut().for_each(|one| one.left |= left.contains(&one.cookie));
+            remembered.clone()
+        };
+        if remembered.len() < REMEMBERED {
+            return Ok(());
+        }
+        let (held, seen) = looks.look(&[], move |aside, _| held(aside, &remembered)).await?;
+        let mut remembered = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.retain(|one| held.contains(&one.cookie) || seen == Seen::Part && !one.left);
+        if remembered.len() < REMEMBERED { Ok(()) } else { Err("it has too many listeners already".into()) }
+    }
+
+    /// Remembers a new one.
+    fn remember(&self, socket: &Socket, wish: Wish) -> Result<(), BoxedError> {
+        let made = wish.reach.families().iter().map(|family| {
+            let receiver = Some(wish.process);
+            leased_socket(*family, wish.reach, socket).map(|made| LeasedSocket { receiver, ..made })
+        });
+        let made: Vec<LeasedSocket> = made.collect::<Result<_, _>>()?;
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).extend(made);
+        Ok(())
     }
 }
 
@@ -203,38 +319,16 @@ fn make(netns: &Namespace, reach: Reach) -> Result<Socket, BoxedError> {
     Ok(socket)
 }
 
-/// Puts a listener into the slots of what it reaches, and remembers it.
-fn steer_to(netns: &Namespace, lease: &Lease, socket: &Socket, wish: Wish) -> Result<(), BoxedError> {
-    let families = wish.reach.families();
-    let made = families.iter().map(|family| {
-        let receiver = Some(wish.process);
-        leased_socket(*family, wish.reach, socket).map(|made| LeasedSocket { receiver, ..made })
-    });
-    let made: Vec<LeasedSocket> = made.collect::<Result<_, _>>()?;
-    let mut remembered = lease.listeners();
-    if remembered.len() >= REMEMBERED {
-        let held = held(&remembered);
-        remembered.retain(|one| held.contains(&one.cookie));
-    }
-    remembered.extend(made);
-    // Before the slots: what is in them is known.
-    *lease.listeners.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
-    for family in families {
-        netns.instance.set_listener(slot(lease.rule.consumer, PROTOCOL_TCP, family.bit()), socket.as_fd())?;
-    }
-    Ok(())
-}
-
 /// Looks at the socket that a call is about.
 ///
 /// # Errors
 ///
 /// When it cannot be seen, or must not be replaced.
-fn look(call: Call, port: NonZeroU16, home: NetnsFile) -> Result<Looked, BoxedError> {
+fn look(aside: &Aside, call: Call, port: NonZeroU16, home: NetnsFile) -> Result<Looked, BoxedError> {
     let task = i32::try_from(call.thread).ok().filter(|thread| *thread > 0);
     let task = Task(task.ok_or("the program is in a PID namespace that the daemon does not see")?);
     let File::Socket(inode) = task.file(call.fd)? else { return Ok(Looked::Other) };
-    let socket = task.take(call.fd, inode)?;
+    let socket = task.take(aside, call.fd, inode)?;
     let Some((reach, address)) = reach(&socket)? else { return Ok(Looked::Other) };
     if address.port() != port.get() {
         return Ok(Looked::OtherPort(address));
@@ -242,11 +336,11 @@ fn look(call: Call, port: NonZeroU16, home: NetnsFile) -> Result<Looked, BoxedEr
     if NetnsFile::of(netns_of(&socket)?)? != home {
         return Ok(Looked::Other);
     }
-    if is_listening(&socket)? {
-        // It listens already, and sets the length of its queue.
+    if is_listening(&socket)? || SockRef::from(&socket).peer_addr().is_ok() {
+        // It listens already, and sets the length of its queue; or it is connected, and cannot listen.
         return Ok(Looked::Other);
     }
-    if task.polls(call.fd)? {
+    if task.polls(call.fd, &mut Budget::new())? {
         return Err(
             "it waits for the socket with epoll before it listens, and would never see a connection".into()
         );
@@ -263,7 +357,7 @@ fn look(call: Call, port: NonZeroU16, home: NetnsFile) -> Result<Looked, BoxedEr
 }
 
 /// What connections a TCP socket would take, and where it is bound.
-fn reach(socket: &OwnedFd) -> io::Result<Option<(Reach, SocketAddr)>> {
+fn reach(socket: &impl AsFd) -> io::Result<Option<(Reach, SocketAddr)>> {
     let socket = SockRef::from(socket);
     let domain = socket.domain()?;
     if ![Domain::IPV4, Domain::IPV6].contains(&domain) || socket.r#type()? != Type::STREAM {

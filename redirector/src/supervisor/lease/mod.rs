@@ -4,9 +4,11 @@
 //! that nobody accepts. When the receiver and all who share its listeners are gone, the slots are empty and the
 //! rule's `on_unavailable` decides, until the rule is gone a moment later.
 
+mod budget;
 mod end;
 mod holders;
 mod listen;
+mod looks;
 mod task;
 
 use std::{
@@ -22,6 +24,7 @@ use std::{
 use nix::sys::stat::fstat;
 use tokio::sync::oneshot;
 
+use self::looks::Looks;
 use super::{
     Supervisor,
     attach::{Bound, Delivery, HostNetns, How, Put, Wanted},
@@ -37,7 +40,7 @@ use crate::{
     },
     listener::{self, Reach},
     netns::{Family, NetnsFile},
-    sys,
+    sys::{self, aside::Foreign},
 };
 
 /// A lease.
@@ -55,6 +58,8 @@ pub(super) struct Lease {
     user: u32,
     /// The process has ended. Others may still hold its listeners.
     ended: AtomicBool,
+    /// Of its files, and for its listeners.
+    looks: Looks,
 }
 
 /// What is remembered of a listener that was given away.
@@ -70,6 +75,8 @@ pub(super) struct LeasedSocket {
     inode: u64,
     /// The process that got it, which may have given it on since.
     receiver: Option<i32>,
+    /// Its slots were empty when another one came: it seems to be closed.
+    left: bool,
 }
 
 /// Ends the lease when it is dropped before [`LeaseKeeper::delivered`].
@@ -148,6 +155,7 @@ impl Leases for Supervisor {
             kill_after,
             user: user.or(caller.uid).unwrap_or(u32::MAX),
             ended: AtomicBool::new(false),
+            looks: Looks::default(),
         });
         if let Some(error) = failure {
             self.end_lease(&netns, &lease).await;
@@ -199,16 +207,15 @@ struct Asked {
 /// Takes what a request with `listen_as` needs; finds out before anything is made whether it can work.
 fn asked(
     port: Option<NonZeroU16>,
-    enclosed: Vec<OwnedFd>,
+    mut enclosed: Foreign,
     caller: Caller,
     receiver: &OwnedFd,
 ) -> Result<Option<Asked>, Error> {
-    let mut enclosed = enclosed.into_iter();
-    let (port, fd) = match (port, enclosed.next(), enclosed.next()) {
-        (None, None, None) => return Ok(None),
-        (Some(port), Some(fd), None) if sys::seccomp::is_asked(&fd) => (port, fd),
-        (None, ..) => return Err(Error::new(Code::Usage, "request: there are fds, and no `listen_as`")),
-        (Some(_), ..) => {
+    let port = match (port, &enclosed.0[..]) {
+        (None, []) => return Ok(None),
+        (Some(port), [fd]) if sys::seccomp::is_asked(fd) => port,
+        (None, _) => return Err(Error::new(Code::Usage, "request: there are fds, and no `listen_as`")),
+        (Some(_), _) => {
             return Err(Error::new(Code::Usage, "request: `listen_as` needs one fd, a seccomp listener"));
         }
     };
@@ -218,13 +225,13 @@ fn asked(
     };
     let home = File::open(format!("/proc/{pid}/ns/net")).and_then(NetnsFile::of);
     let home = home.map_err(|error| failed(&format!("open `/proc/{pid}/ns/net`: {error}")))?;
-    // Whatever it has as its standard input: what counts is whether it may be looked at.
-    match sys::namespace::pidfd_getfd(receiver, 0) {
+    // It has no such fd: what counts is whether it may be looked at.
+    match sys::namespace::pidfd_getfd(receiver, i32::MAX) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             let error = failed(&format!("pidfd_getfd of process {pid}: {error}"));
             Err(error.with_hint("the daemon needs CAP_SYS_PTRACE to look at what the program listens with"))
         }
-        _ => Ok(Some(Asked { fd, port, home })),
+        _ => Ok(enclosed.0.pop().map(|fd| Asked { fd, port, home })),
     }
 }
 
@@ -261,7 +268,7 @@ fn leased_socket(family: Family, reach: Reach, socket: &socket2::Socket) -> std:
     let address = address.ok_or_else(|| std::io::Error::other("not an internet address"))?;
     let (cookie, _) = listener::cookies(socket.as_fd()).map_err(std::io::Error::other)?;
     let inode = fstat(socket)?.st_ino;
-    Ok(LeasedSocket { family, reach, address, cookie, inode, receiver: None })
+    Ok(LeasedSocket { family, reach, address, cookie, inode, receiver: None, left: false })
 }
 
 /// `LISTEN_FDNAMES` are separated by colons, so they hold none.

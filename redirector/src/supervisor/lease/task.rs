@@ -4,13 +4,18 @@
 //! has none where one looks for it: so files are looked for by thread.
 
 use std::{
-    fs, io,
-    os::fd::{AsFd as _, OwnedFd},
+    fs,
+    io::{self, Read as _},
+    os::fd::AsFd as _,
 };
 
 use nix::sys::stat::fstat;
 
-use crate::sys::namespace::{pidfd_getfd, pidfd_open, pidfd_open_thread};
+use super::budget::Budget;
+use crate::sys::{
+    aside::{Aside, Taken},
+    namespace::{FileOf, is_polled, pidfd_open, pidfd_open_thread},
+};
 
 /// A thread, by its number in this PID namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub(super) struct Task(pub(super) i32);
 pub(super) enum File {
     /// A socket with this inode.
     Socket(u64),
+    /// An epoll file.
+    Epoll,
     /// Something else.
     Other,
     /// Nothing: it is not open.
@@ -72,32 +79,85 @@ impl Task {
     }
 
     /// Whether one of its epoll files waits for an fd. Such a registration is of the file, not of the number.
-    pub(super) fn polls(self, fd: i32) -> io::Result<bool> {
-        let registered = |info: &str| {
-            let mut targets = info.lines().filter_map(|line| line.strip_prefix("tfd:"));
-            targets.any(|line| line.split_whitespace().next().and_then(|word| word.parse().ok()) == Some(fd))
-        };
-        let infos = fs::read_dir(format!("/proc/{}/fdinfo", self.0))?.flatten();
-        Ok(infos.filter_map(|entry| fs::read_to_string(entry.path()).ok()).any(|info| registered(&info)))
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be seen: it has too many files, or waits for too many.
+    pub(super) fn polls(self, fd: i32, budget: &mut Budget) -> io::Result<bool> {
+        for (epoll, file) in self.files() {
+            if !budget.spend() {
+                return Err(io::Error::other("it has more files than are looked at"));
+            }
+            if file == File::Epoll && self.is_registered(fd, epoll)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// Its sockets: the number of the fd, and the inode.
-    pub(super) fn sockets(self) -> impl Iterator<Item = (i32, u64)> {
+    fn is_registered(self, fd: i32, epoll: i32) -> io::Result<bool> {
+        /// Files that were registered under one number, of which only the last can still have it.
+        const OFFSETS: u32 = 16;
+        let file = FileOf { thread: self.0, fd };
+        for offset in 0..OFFSETS {
+            match is_polled(file, epoll, offset) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => match error.raw_os_error() {
+                    // No more of this number; the epoll file has been closed meanwhile.
+                    Some(libc::ENOENT | libc::EBADF | libc::EINVAL) => return Ok(false),
+                    Some(libc::ENOSYS) => return self.is_listed(fd, epoll),
+                    _ => return Err(error),
+                },
+            }
+        }
+        Err(io::Error::other("too many files are registered under its number"))
+    }
+
+    /// [`Self::is_registered`] on a kernel without kcmp(2): as far as a text of a bounded length tells.
+    fn is_listed(self, fd: i32, epoll: i32) -> io::Result<bool> {
+        /// For some ten thousand registrations.
+        const TEXT: u64 = 1 << 20;
+        let mut info = String::new();
+        let file = fs::File::open(format!("/proc/{}/fdinfo/{epoll}", self.0))?;
+        file.take(TEXT).read_to_string(&mut info)?;
+        if info.len() as u64 == TEXT {
+            return Err(io::Error::other("it waits for more files than are looked at"));
+        }
+        let mut targets = info.lines().filter_map(|line| line.strip_prefix("tfd:"));
+        Ok(targets.any(|line| line.split_whitespace().next().and_then(|word| word.parse().ok()) == Some(fd)))
+    }
+
+    /// Its fds, and what they are. One that is closed meanwhile is left out.
+    pub(super) fn files(self) -> impl Iterator<Item = (i32, File)> {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.0)).into_iter().flatten().flatten();
-        entries.filter_map(|entry| match parse(&fs::read_link(entry.path()).ok()?.to_string_lossy()) {
-            File::Socket(inode) => Some((entry.file_name().to_str()?.parse().ok()?, inode)),
-            File::Other | File::None => None,
+        entries.filter_map(|entry| {
+            let fd = entry.file_name().to_str()?.parse().ok()?;
+            Some((fd, parse(&fs::read_link(entry.path()).ok()?.to_string_lossy())))
         })
     }
 
+    /// Whether it has any file. A thread that has ended has none.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be seen.
+    pub(super) fn has_files(self) -> io::Result<bool> {
+        match fs::read_dir(format!("/proc/{}/fd", self.0)) {
+            Ok(mut files) => Ok(files.next().is_some_and(|file| file.is_ok())),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A duplicate of one of its sockets, which must have this inode.
-    pub(super) fn take(self, fd: i32, inode: u64) -> io::Result<OwnedFd> {
+    pub(super) fn take(self, aside: &Aside, fd: i32, inode: u64) -> io::Result<Taken<'_>> {
         // Of the thread's own table, where the kernel knows how; of its process's table else.
         let pidfd = match pidfd_open_thread(self.0) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => pidfd_open(self.process()?)?,
             result => result?,
         };
-        let file = pidfd_getfd(pidfd.as_fd(), fd)?;
+        let file = aside.take(pidfd.as_fd(), fd)?;
         // Of the other table, or another file by now.
         if fstat(&file)?.st_ino == inode { Ok(file) } else { Err(io::Error::other("another file was got")) }
     }
@@ -106,7 +166,11 @@ impl Task {
 /// What the link of an fd in `/proc` says.
 fn parse(link: &str) -> File {
     let inode = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
-    inode.map_or(File::Other, File::Socket)
+    match inode {
+        Some(inode) => File::Socket(inode),
+        None if link == "anon_inode:[eventpoll]" => File::Epoll,
+        None => File::Other,
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +178,7 @@ mod tests {
     use std::os::fd::AsRawFd as _;
 
     use super::*;
+    use crate::sys::aside;
 
     fn myself() -> Task {
         Task(i32::try_from(std::process::id()).unwrap())
@@ -124,9 +189,12 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let fd = listener.as_raw_fd();
         let File::Socket(inode) = myself().file(fd).unwrap() else { panic!("a socket") };
-        assert!(myself().sockets().any(|one| one == (fd, inode)));
-        assert_eq!(fstat(myself().take(fd, inode).unwrap()).unwrap().st_ino, inode);
-        assert!(myself().take(fd, inode + 1).is_err());
+        assert!(myself().files().any(|one| one == (fd, File::Socket(inode))));
+        let taken = aside::run(&[], move |aside, _| {
+            let right = fstat(myself().take(aside, fd, inode).unwrap()).unwrap().st_ino;
+            (right, myself().take(aside, fd, inode + 1).is_err())
+        });
+        assert_eq!(taken.unwrap().result.blocking_recv().unwrap(), (inode, true));
         assert_ne!(myself().flags(fd).unwrap() & libc::O_CLOEXEC, 0);
         assert_eq!(myself().file(1_000_000).unwrap(), File::None);
         assert_eq!(myself().file(fs::File::open("/dev/null").unwrap().as_raw_fd()).unwrap(), File::Other);
@@ -136,12 +204,27 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_is_registered_with_epoll_is_known() {
+    fn a_socket_that_is_registered_with_epoll_is_known_whatever_else_is() {
         use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = listener.as_raw_fd();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-        assert!(!myself().polls(listener.as_raw_fd()).unwrap());
+        let polls = || myself().polls(fd, &mut Budget::new()).unwrap();
+        assert!(!polls());
+        let others: Vec<_> = (0..1000).map(|_| listener.try_clone().unwrap()).collect();
+        others.iter().for_each(|other| epoll.add(other, EpollEvent::new(EpollFlags::EPOLLIN, 0)).unwrap());
+        assert!(!polls());
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, 0)).unwrap();
-        assert!(myself().polls(listener.as_raw_fd()).unwrap());
+        assert!(polls());
+        assert!(myself().is_listed(fd, epoll.0.as_raw_fd()).unwrap());
+        epoll.delete(&listener).unwrap();
+        assert!(!polls());
+        assert!(!myself().is_listed(fd, epoll.0.as_raw_fd()).unwrap());
+    }
+
+    #[test]
+    fn more_files_than_are_looked_at_are_an_error() {
+        let _files = [fs::File::open("/dev/null").unwrap(), fs::File::open("/dev/null").unwrap()];
+        assert!(myself().polls(0, &mut Budget::of(1)).is_err());
     }
 }

@@ -1,0 +1,124 @@
+//! How often somebody may make the daemon look at processes, and what happens to a look that does not end.
+
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::sys::aside::{self, Aside, Running};
+
+/// Of all time, how much is a program's: one part in so many.
+const SHARE: u32 = 10;
+
+/// Work that a program can have at once, before it waits for its share: servers make many listeners when they start.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// What each look is taken to cost at least.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// The longest wait for the end of a look. It is bounded itself; a program can stop it, for example by a file of a
+/// file system that does not answer.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Threads of looks that have not ended. One more look, and it is refused.
+const LEFT: usize = 8;
+
+/// The looks of one lease.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// Until when its share is used up.
+    paid_until: Mutex<Option<Instant>>,
+    /// Threads that had not ended when they were looked for last.
+    threads: Mutex<Vec<i32>>,
+}
+
+impl Looks {
+    /// Waits until there is some of its share left.
+    pub(super) async fn turn(&self) {
+        loop {
+            let ahead = self.ahead();
+            if ahead <= AT_ONCE * SHARE {
+                return;
+            }
+            tokio::time::sleep(ahead - AT_ONCE * SHARE).await;
+        }
+    }
+
+    fn ahead(&self) -> Duration {
+        let paid_until = *self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        paid_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn pay(&self, cost: Duration) {
+        let now = Instant::now();
+        let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = paid_until.map_or(now, |until| until.max(now));
+        *paid_until = Some(from + cost.max(LEAST) * SHARE);
+    }
+
+    /// Looks at files of other processes: see [`aside::run`].
+    ///
+    /// # Errors
+    ///
+    /// As there; when it takes too long, or too many have not ended.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        files: &[BorrowedFd<'_>],
+        work: impl FnOnce(&Aside, &[OwnedFd]) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        {
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            threads.retain(|thread| aside::is_there(*thread));
+            if threads.len() >= LEFT {
+                return Err(io::Error::other("too many looks at the program have not ended"));
+            }
+        }
+        let Running { thread, result } = aside::run(files, move |aside, files| {
+            let begin = Instant::now();
+            let found = work(aside, files);
+            (found, begin.elapsed())
+        })?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        let ended = tokio::time::timeout(LIMIT, result).await;
+        self.pay(if let Ok(Ok((_, cost))) = &ended { *cost } else { LIMIT });
+        let (found, _) = ended?.map_err(io::Error::other)?;
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_look_costs_is_paid_for() {
+        let looks = Looks::default();
+        looks.turn().await;
+        looks.pay(AT_ONCE);
+        assert!(looks.ahead() <= AT_ONCE * SHARE);
+        looks.turn().await;
+        looks.pay(LEAST);
+        assert!(looks.ahead() > AT_ONCE * SHARE);
+    }
+
+    #[tokio::test]
+    async fn looks_that_do_not_end_are_bounded() {
+        let looks = Looks::default();
+        let mut ends = Vec::new();
+        for _ in 0..LEFT {
+            let (end, ended) = mpsc::channel::<()>();
+            ends.push(end);
+            let running = aside::run(&[], move |_, _| drop(ended.recv())).unwrap();
+            looks.threads.lock().unwrap().push(running.thread);
+        }
+        assert!(looks.look(&[], |_, _| ()).await.is_err());
+        drop(ends);
+        while looks.look(&[], |_, _| ()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
