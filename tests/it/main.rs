@@ -22,6 +22,7 @@ mod foreign;
 mod handoff;
 mod harness;
 mod hostile;
+mod injected;
 mod inputs;
 mod interfaces;
 mod kernel_selftests;

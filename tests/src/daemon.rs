@@ -129,7 +129,12 @@ impl Daemon {
                 let text = String::from_utf8_lossy(&message[..length]).into_owned();
                 if text.lines().any(|line| line == "READY=1") { Ok(()) } else { Err(text) }
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
                 assert!(self.child.try_wait().expect("wait").is_none(), "the daemon ended at once");
                 Err("silence".to_owned())
             }

@@ -218,6 +218,17 @@ impl Exec {
             .unwrap_or_else(|error| panic!("a line of stdout: {error}; stderr: {:#?}", self.stderr()))
     }
 
+    /// The next line of its standard output; `None` when it has closed that without one.
+    #[track_caller]
+    #[must_use]
+    pub fn line_before_end(&self) -> Option<String> {
+        match self.stdout.recv_timeout(HANG) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(error) => panic!("a line of stdout or its end: {error}; stderr: {:#?}", self.stderr()),
+        }
+    }
+
     /// Lines of its standard output until this one comes.
     #[track_caller]
     pub fn expect_line(&mut self, wanted: &str) -> Vec<String> {

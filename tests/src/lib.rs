@@ -2,6 +2,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
+//! | [`inject`] | a daemon whose n-th system call fails, or kills it |
 //! | [`command`] | a program that is run to its end, with what it said |
 //! | [`holder`] | a process that holds something |
 //! | [`engine`], [`fake_engine`] | a container engine, and one that answers what a test wants |
@@ -37,6 +38,7 @@ pub mod fake_engine;
 pub mod features;
 pub mod holder;
 pub mod http;
+pub mod inject;
 pub mod kernel;
 pub mod mixed_rules;
 pub mod name_server;

@@ -2,9 +2,20 @@
 
 use std::env;
 
-/// `REDIRECTOR_TEST_SCALE=small` asks for less.
+/// `REDIRECTOR_TEST_SCALE=small` asks for less, `soak` for more.
+fn is(scale: &str) -> bool {
+    env::var_os("REDIRECTOR_TEST_SCALE").is_some_and(|asked| asked == scale)
+}
+
 fn is_small() -> bool {
-    env::var_os("REDIRECTOR_TEST_SCALE").is_some_and(|scale| scale == "small")
+    is("small")
+}
+
+/// Numbered cases, from 1 without an end, of which a test tries so many as it finds: with `soak` each, else every tenth. Tests
+/// that begin with different ones (1 to 10) try different tenths.
+pub fn numbers(first: usize) -> impl Iterator<Item = usize> {
+    let (first, step) = if is("soak") { (1, 1) } else { (first, 10) };
+    (first..).step_by(step)
 }
 
 /// What a bulk transfer carries each way, in bytes: 1 GiB, small 64 MiB.
@@ -19,10 +30,16 @@ pub fn many() -> usize {
     if is_small() { 1_000 } else { 10_000 }
 }
 
-/// Generated cases: 2,000, small 100.
+/// Generated cases: 2,000, small 100, soak 20,000.
 #[must_use]
 pub fn cases() -> u32 {
-    if is_small() { 100 } else { 2_000 }
+    if is_small() {
+        100
+    } else if is("soak") {
+        20_000
+    } else {
+        2_000
+    }
 }
 
 /// How often a rule is changed while others use it: 1,000 times, small 20.
@@ -31,10 +48,16 @@ pub fn very_often() -> usize {
     if is_small() { 20 } else { 1_000 }
 }
 
-/// How often something is changed while others use it: 100 times, small 20.
+/// How often something is changed while others use it: 100 times, small 20, soak 1,000.
 #[must_use]
 pub fn often() -> usize {
-    if is_small() { 20 } else { 100 }
+    if is_small() {
+        20
+    } else if is("soak") {
+        1_000
+    } else {
+        100
+    }
 }
 
 /// How many times the figure of a specification may pass before a test gives up: 10 times, small 40. Only the

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{mute, set_tcp_options};
 use crate::{
     netns::Family,
-    sys::{SyscallError, named, socket},
+    sys::{SyscallError, inject::point, named, socket},
 };
 
 /// Connections that wait to be accepted; the namespace's `net.core.somaxconn` may be less (4096 by default).
@@ -229,7 +229,7 @@ fn random_numbers() -> impl Iterator<Item = u64> {
 
 /// Whether the address was free.
 fn bind_to(socket: &Socket, reach: Reach, address: SocketAddr) -> Result<bool, BindError> {
-    match socket.bind(&address.into()) {
+    match point("bind").and_then(|()| socket.bind(&address.into())) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
         result => {
             named("bind", result).map_err(|error| BindError::Syscall(reach, error))?;
@@ -239,7 +239,8 @@ fn bind_to(socket: &Socket, reach: Reach, address: SocketAddr) -> Result<bool, B
 }
 
 fn listening(socket: Socket, reach: Reach) -> Result<Socket, BindError> {
-    named("listen", socket.listen(BACKLOG)).map_err(|error| BindError::Syscall(reach, error))?;
+    let listen = point("listen").and_then(|()| socket.listen(BACKLOG));
+    named("listen", listen).map_err(|error| BindError::Syscall(reach, error))?;
     Ok(socket)
 }
 
@@ -282,7 +283,8 @@ pub fn bind_mute_udp() -> Result<Vec<(Family, Socket)>, BindError> {
 /// A socket that can be bound whatever addresses are there.
 fn free_to_bind(reach: Reach, kind: Type, protocol: Protocol) -> Result<Socket, BindError> {
     let other = |error| BindError::Syscall(reach, error);
-    let listener = match Socket::new(reach.domain(), kind.nonblocking(), Some(protocol)) {
+    let made = point("socket").and_then(|()| Socket::new(reach.domain(), kind.nonblocking(), Some(protocol)));
+    let listener = match made {
         Ok(listener) => listener,
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
             return Err(BindError::NoFamily(reach));

@@ -4,6 +4,8 @@ use std::{io, os::fd::AsFd, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::sys::inject::point;
+
 /// Silence after which keep-alive asks the peer.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// Between two questions.
@@ -19,7 +21,9 @@ const KEEPALIVE_RETRIES: u32 = 6;
 pub fn set_tcp_options(socket: impl AsFd) -> io::Result<()> {
     let socket = socket.as_fd();
     let socket = SockRef::from(&socket);
+    point("setsockopt TCP_NODELAY")?;
     socket.set_tcp_nodelay(true)?;
+    point("setsockopt SO_KEEPALIVE")?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(KEEPALIVE_IDLE)

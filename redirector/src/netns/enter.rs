@@ -8,6 +8,8 @@ use std::{
 
 use nix::sched::CloneFlags;
 
+use crate::sys::inject::point;
+
 /// Runs a closure in a network namespace (an nsfs fd), on a thread that has no other work and then ends. So
 /// whatever the closure does, no thread of this process stays in that namespace. Blocks; costs the making of a
 /// thread.
@@ -52,10 +54,12 @@ pub fn in_new<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 
 #[expect(clippy::disallowed_methods, reason = "the one place that leaves a namespace for a new one")]
 fn leave() -> io::Result<()> {
+    point("unshare")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that enters a namespace")]
 fn set(netns: BorrowedFd<'_>) -> io::Result<()> {
+    point("setns")?;
     nix::sched::setns(netns, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
 }

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::Instant;
 
 use super::{Family, Location, enter};
-use crate::sys::namespace::netns_of;
+use crate::sys::{inject::point, namespace::netns_of};
 
 /// Most sockets that are made at one time.
 const LARGEST_BATCH: usize = 32;
@@ -123,7 +123,8 @@ impl SocketFactory {
 fn make(domain: Domain, count: usize) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
-        match Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)) {
+        let socket = || Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP));
+        match point("socket").and_then(|()| socket()) {
             Ok(socket) => sockets.push(socket),
             Err(error) if sockets.is_empty() => return Err(error),
             Err(_) => break,

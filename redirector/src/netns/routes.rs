@@ -10,6 +10,8 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+use crate::sys::inject::point;
+
 /// The destinations of all local routes of this thread's namespace, IPv4 and IPv6, of all tables.
 ///
 /// # Errors
@@ -35,6 +37,7 @@ pub(super) fn request(socket: &Socket, route: RouteMessage, flags: u16) -> io::R
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
+    point("sendto NETLINK_ROUTE")?;
     socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(drop)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod aside;
 pub mod bpf;
+pub(crate) mod inject;
 pub mod namespace;
 pub mod seccomp;
 pub mod socket;
@@ -42,6 +43,7 @@ pub(crate) fn owned(fd: i64) -> OwnedFd {
 ///
 /// As epoll_ctl(2): `EPERM` for an fd that cannot be polled.
 pub fn async_fd<T: Into<OwnedFd>>(fd: T, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    inject::point("epoll_ctl")?;
     // SAFETY: an `OwnedFd` gives the same open fd for as long as it lives, which is in there until it is dropped.
     let registered = unsafe { AsyncFd::register_with_interest(fd.into(), interest) };
     Ok(registered?)
@@ -54,6 +56,7 @@ pub fn async_fd<T: Into<OwnedFd>>(fd: T, interest: Interest) -> io::Result<Async
 ///
 /// As prctl(2).
 pub fn clear_ambient_capabilities() -> io::Result<()> {
+    inject::point("prctl PR_CAP_AMBIENT")?;
     // SAFETY: takes integers only.
     let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
 };
 
-use super::owned;
+use super::{inject::point, owned};
 
 /// `NS_GET_NSTYPE`, include/uapi/linux/nsfs.h.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
@@ -18,6 +18,7 @@ const SIOCGSKNS: libc::Ioctl = 0x894c;
 ///
 /// `ENOTTY` for an fd of anything else.
 pub fn namespace_type(fd: impl AsFd) -> io::Result<i32> {
+    point("ioctl NS_GET_NSTYPE")?;
     // SAFETY: this request takes no argument.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -29,6 +30,7 @@ pub fn namespace_type(fd: impl AsFd) -> io::Result<i32> {
 ///
 /// As ioctl(2) `SIOCGSKNS`.
 pub fn netns_of(socket: impl AsFd) -> io::Result<OwnedFd> {
+    point("ioctl SIOCGSKNS")?;
     // SAFETY: this request takes no argument.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result.into())) }
@@ -40,6 +42,7 @@ pub fn netns_of(socket: impl AsFd) -> io::Result<OwnedFd> {
 ///
 /// `ESRCH`: no such process.
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    point("pidfd_open")?;
     // SAFETY: takes integers only.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result)) }
@@ -53,6 +56,7 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 pub fn pidfd_open_thread(thread: i32) -> io::Result<OwnedFd> {
     // `PIDFD_THREAD`, include/uapi/linux/pidfd.h.
     let flags = libc::O_EXCL;
+    point("pidfd_open PIDFD_THREAD")?;
     // SAFETY: takes integers only.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, thread, flags) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result)) }
@@ -64,6 +68,7 @@ pub fn pidfd_open_thread(thread: i32) -> io::Result<OwnedFd> {
 ///
 /// As pidfd_getfd(2).
 pub fn pidfd_getfd(pidfd: impl AsFd, fd: i32) -> io::Result<OwnedFd> {
+    point("pidfd_getfd")?;
     // SAFETY: takes integers only.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), fd, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result)) }
@@ -75,6 +80,7 @@ pub fn pidfd_getfd(pidfd: impl AsFd, fd: i32) -> io::Result<OwnedFd> {
 ///
 /// `ESRCH`: it has ended.
 pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    point("pidfd_send_signal")?;
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: integers, and a null pointer that the call takes for "as kill(2)".
     let result =

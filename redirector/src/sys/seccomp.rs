@@ -7,7 +7,7 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::owned;
+use super::{inject::point, owned};
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
@@ -63,6 +63,7 @@ pub fn ask_about_listen() -> io::Result<OwnedFd> {
 const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 
 fn install(program: &libc::sock_fprog, flags: libc::c_ulong) -> io::Result<OwnedFd> {
+    point("seccomp SECCOMP_SET_MODE_FILTER")?;
     let program = std::ptr::from_ref(program);
     // SAFETY: the kernel reads the program and its steps, which the caller has until the call has returned.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, program) };
@@ -119,6 +120,7 @@ pub enum Answer {
 pub fn next(fd: impl AsFd) -> io::Result<Next> {
     // Its ioctl would wait, and on some kernels for ever, where there is no call.
     let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    point("poll")?;
     poll(&mut polled, PollTimeout::ZERO)?;
     let ready = polled[0].revents().unwrap_or(PollFlags::empty());
     if !ready.contains(PollFlags::POLLIN) {
@@ -193,6 +195,7 @@ pub enum CloseOnExec {
 
 /// An ioctl(2) on a structure of the size that the request says.
 fn ioctl<T>(fd: BorrowedFd<'_>, request: libc::Ioctl, argument: &mut T) -> io::Result<i32> {
+    point("ioctl SECCOMP_IOCTL_NOTIF")?;
     // SAFETY: each request here reads and writes one `T`, which lives until the call has returned.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_mut(argument)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

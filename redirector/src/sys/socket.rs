@@ -7,7 +7,7 @@ use std::{
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
-use super::aside::Foreign;
+use super::{aside::Foreign, inject::point};
 
 /// `SIOCOUTQ` and `SIOCINQ`, include/uapi/linux/sockios.h; the same numbers as `TIOCOUTQ` and `FIONREAD`.
 mod request {
@@ -21,6 +21,7 @@ mod request {
 ///
 /// As ioctl(2) `SIOCOUTQ`; `EINVAL` for a listener.
 pub fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
+    point("ioctl SIOCOUTQ")?;
     let mut count = 0;
     // SAFETY: the kernel writes one int, for which there is room.
     unsafe { request::output_queue(socket.as_fd().as_raw_fd(), &raw mut count) }?;
@@ -84,6 +85,7 @@ pub fn set_longest_retransmission_pause(socket: impl AsFd, milliseconds: i32) ->
 ///
 /// As ioctl(2) `SIOCINQ`; `EINVAL` for a listener.
 pub fn unread(socket: impl AsFd) -> io::Result<u32> {
+    point("ioctl SIOCINQ")?;
     let mut count = 0;
     // SAFETY: the kernel writes one int, for which there is room.
     unsafe { request::input_queue(socket.as_fd().as_raw_fd(), &raw mut count) }?;
@@ -96,6 +98,7 @@ pub fn unread(socket: impl AsFd) -> io::Result<u32> {
 ///
 /// As setsockopt(2).
 pub fn set_option(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    point("setsockopt")?;
     let length = u32::try_from(size_of::<i32>()).expect("4");
     // SAFETY: the kernel reads the 4 bytes of `value`.
     let result = unsafe {
@@ -110,6 +113,7 @@ pub fn set_option(socket: impl AsFd, level: i32, name: i32, value: i32) -> io::R
 ///
 /// As getsockopt(2).
 pub fn option<T: bytemuck::Pod>(socket: impl AsFd, level: i32, name: i32) -> io::Result<T> {
+    point("getsockopt")?;
     let mut value = T::zeroed();
     let mut length = u32::try_from(size_of::<T>()).expect("options are small");
     // SAFETY: the kernel writes at most `length` bytes into `value`, whose every bit pattern is one.
@@ -176,6 +180,7 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
 ///
 /// As connect(2).
 pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
+    point("connect AF_UNSPEC")?;
     // SAFETY: all zeroes is a `sockaddr`, of family `AF_UNSPEC`.
     let unspecified: libc::sockaddr = unsafe { std::mem::zeroed() };
     let length = u32::try_from(size_of::<libc::sockaddr>()).expect("16");
@@ -190,6 +195,7 @@ pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
 ///
 /// As listen(2).
 pub fn listen(socket: impl AsFd, backlog: i32) -> io::Result<()> {
+    point("listen")?;
     // SAFETY: takes integers only.
     let result = unsafe { libc::listen(socket.as_fd().as_raw_fd(), backlog) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -242,6 +248,7 @@ pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usi
     /// `SCM_MAX_FD`, include/net/scm.h: as many as a message can have. With room for fewer, those that fit would be
     /// open already and nobody's.
     const MOST: usize = 253;
+    point("recvmsg")?;
     let mut control = nix::cmsg_space!([i32; MOST]);
     let mut parts = [io::IoSliceMut::new(buffer)];
     let message = recvmsg::<UnixAddr>(

@@ -19,6 +19,8 @@ use std::{
 
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
+use crate::sys::inject::point;
+
 pub use client::{Handoff, HandoffError};
 pub use server::{LeaseKeeper, Leases, Receiver, serve_handoff};
 pub use types::{LeaseRequest, Leased, LeasedListener};
@@ -38,6 +40,7 @@ fn send_with_fds(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> i
     let rights = [ControlMessage::ScmRights(&numbers)];
     let rights = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
     let parts = [IoSlice::new(message)];
+    point("sendmsg")?;
     sendmsg::<UnixAddr>(socket.as_fd().as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::{
 
 use bytemuck::{Pod, Zeroable};
 
-use super::owned;
+use super::{inject, owned};
 
 mod link;
 mod make;
@@ -25,25 +25,30 @@ pub use make::{
 };
 pub use test_run::{SkLookup, TestRunResult, test_run};
 
-const MAP_CREATE: i64 = 0;
-const MAP_LOOKUP_ELEM: i64 = 1;
-const MAP_UPDATE_ELEM: i64 = 2;
-const MAP_DELETE_ELEM: i64 = 3;
-const PROG_LOAD: i64 = 5;
-const PROG_TEST_RUN: i64 = 10;
-const PROG_GET_FD_BY_ID: i64 = 13;
-const OBJ_GET_INFO_BY_FD: i64 = 15;
-const PROG_QUERY: i64 = 16;
-const MAP_FREEZE: i64 = 22;
-const LINK_CREATE: i64 = 28;
-const LINK_UPDATE: i64 = 29;
+/// A command of bpf(2), and what an error calls it.
+#[derive(Clone, Copy)]
+struct Command(i64, &'static str);
+
+const MAP_CREATE: Command = Command(0, "bpf BPF_MAP_CREATE");
+const MAP_LOOKUP_ELEM: Command = Command(1, "bpf BPF_MAP_LOOKUP_ELEM");
+const MAP_UPDATE_ELEM: Command = Command(2, "bpf BPF_MAP_UPDATE_ELEM");
+const MAP_DELETE_ELEM: Command = Command(3, "bpf BPF_MAP_DELETE_ELEM");
+const PROG_LOAD: Command = Command(5, "bpf BPF_PROG_LOAD");
+const PROG_TEST_RUN: Command = Command(10, "bpf BPF_PROG_TEST_RUN");
+const PROG_GET_FD_BY_ID: Command = Command(13, "bpf BPF_PROG_GET_FD_BY_ID");
+const OBJ_GET_INFO_BY_FD: Command = Command(15, "bpf BPF_OBJ_GET_INFO_BY_FD");
+const PROG_QUERY: Command = Command(16, "bpf BPF_PROG_QUERY");
+const MAP_FREEZE: Command = Command(22, "bpf BPF_MAP_FREEZE");
+const LINK_CREATE: Command = Command(28, "bpf BPF_LINK_CREATE");
+const LINK_UPDATE: Command = Command(29, "bpf BPF_LINK_UPDATE");
 
 const MAP_TYPE_ARRAY: u32 = 2;
 const ATTACH_SK_LOOKUP: u32 = 36;
 
 /// One bpf(2) call. Every attribute struct of this file is plain integers; those that are addresses point at
 /// buffers that the caller keeps borrowed over the call.
-fn bpf<A: Pod>(command: i64, attr: &mut A) -> io::Result<i64> {
+fn bpf<A: Pod>(Command(command, name): Command, attr: &mut A) -> io::Result<i64> {
+    inject::point(name)?;
     // SAFETY: `attr` is a live value of the size that is given; what its addresses point at is promised above.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

@@ -1,0 +1,535 @@
+//! System calls of the daemon that fail, and calls at which it is killed, one after the other: what is there then is what was
+//! there before, or what was to be, and never anything between. `cargo xtask soak inject` runs these: all calls; CI every tenth.
+
+use std::{fs, net::TcpStream, os::unix::process::ExitStatusExt as _, process::Command};
+
+use nix::sys::signal::Signal;
+use redirector_tests::{
+    HANG,
+    command::Outcome,
+    dir::Dir,
+    eventually::eventually,
+    exec::Exec,
+    inject::{Fault, Faults},
+    scale::numbers,
+    server::Server,
+    snapshot::Snapshot,
+    topology::{POD_V4, POD_V6, Topology, at},
+    world::{World, count},
+};
+use serde_json::json;
+use socket2::{Domain, Socket, Type};
+
+use super::SECOND;
+
+/// Whether the change has been made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Before,
+    After,
+}
+
+/// A change of what is steered, by commands. In these words `POD` and `CLIENT` are the namespaces, `ONE` and `TWO` servers, and
+/// `FEW` and `MORE` files.
+struct Change {
+    /// Lead to what is there before.
+    prepare: &'static [&'static str],
+    change: &'static str,
+    /// Leads back.
+    back: &'static str,
+    /// Asserts what becomes of clients.
+    traffic: fn(&World, When),
+}
+
+/// The first rule of a namespace.
+const ATTACH: Change = Change {
+    prepare: &[],
+    change: "attach POD --name web --match tcp:80 --to ONE",
+    back: "detach POD",
+    traffic: |world, when| expect(world, 80, if when == When::After { "one" } else { "refused" }),
+};
+
+/// One more, beside another.
+const SECOND_RULE: Change = Change {
+    prepare: &["attach POD --name web --match tcp:80 --to ONE"],
+    change: "attach POD --name more --match tcp:81 --from 10.77.0.0/24 --from fd77::/64 --to TWO",
+    back: "detach POD --rule more",
+    traffic: |world, when| {
+        expect(world, 80, "one");
+        expect(world, 81, if when == When::After { "two" } else { "refused" });
+    },
+};
+
+/// One that needs sockets of its own in the namespace.
+const DROP: Change = Change {
+    prepare: &["attach POD --name web --match tcp:80 --to ONE"],
+    change: "attach POD --name hole --match any:82 --to drop",
+    back: "detach POD --rule hole",
+    traffic: |world, when| {
+        expect(world, 80, "one");
+        if when == When::After { expect_dropped(world, "hole") } else { expect(world, 82, "refused") }
+    },
+};
+
+/// Another destination for a rule that is there.
+const CHANGED_RULE: Change = Change {
+    prepare: &["attach POD --name web --match tcp:80 --to ONE"],
+    change: "attach POD --name web --match tcp:80 --to TWO",
+    back: "attach POD --name web --match tcp:80 --to ONE",
+    traffic: |world, when| expect(world, 80, if when == When::After { "two" } else { "one" }),
+};
+
+/// The last rule goes.
+const DETACH: Change = Change {
+    prepare: &["attach POD --name web --match tcp:80 --to ONE"],
+    change: "detach POD",
+    back: "attach POD --name web --match tcp:80 --to ONE",
+    traffic: |world, when| expect(world, 80, if when == When::After { "refused" } else { "one" }),
+};
+
+/// One of two goes.
+const DETACH_ONE: Change = Change {
+    prepare: &[
+        "attach POD --name web --match tcp:80 --to ONE",
+        "attach POD --name hole --match any:82 --to drop",
+    ],
+    change: "detach POD --rule hole",
+    back: "attach POD --name hole --match any:82 --to drop",
+    traffic: |world, when| {
+        expect(world, 80, "one");
+        if when == When::After { expect(world, 82, "refused") } else { expect_dropped(world, "hole") }
+    },
+};
+
+/// A file changes one namespace and begins with another.
+const APPLY: Change = Change {
+    prepare: &["apply FEW"],
+    change: "apply MORE",
+    back: "apply FEW",
+    traffic: |world, when| {
+        let after = when == When::After;
+        expect(world, 80, if after { "two" } else { "one" });
+        if after { expect_dropped(world, "hole") } else { expect(world, 82, "refused") }
+        let client = redirector_tests::client::answer(&world.net.pod, at(redirector_tests::topology::CLIENT_V4, 80));
+        assert_eq!(client, if after { "one" } else { "refused" });
+    },
+};
+
+#[track_caller]
+fn expect(world: &World, port: u16, server: &str) {
+    for pod in [POD_V4, POD_V6] {
+        assert_eq!(world.answer(at(pod, port)), server, "{pod}, port {port}");
+    }
+}
+
+/// A packet for port 82 vanishes, and a rule counts it.
+#[track_caller]
+fn expect_dropped(world: &World, rule: &str) {
+    let dropped = || count(&world.rule(rule), "/counters/dropped");
+    let before = dropped();
+    let socket = world.net.client.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        socket.set_nonblocking(true).expect("O_NONBLOCK");
+        drop(socket.connect(&at(POD_V4, 82).into()));
+        socket
+    });
+    eventually("a packet is dropped", SECOND, || {
+        let now = dropped();
+        if now > before { Ok(()) } else { Err(now) }
+    });
+    drop(socket);
+}
+
+/// What the words of commands mean.
+struct Words {
+    one: Server,
+    two: Server,
+    dir: Dir,
+}
+
+impl Words {
+    fn new() -> Self {
+        Self { one: Server::here("one"), two: Server::here("two"), dir: Dir::new() }
+    }
+
+    /// Writes the files, for these namespaces.
+    fn write(&self, net: &Topology) {
+        let (pod, client) = (net.pod.target(), net.client.target());
+        let namespace = |target: &str, to: &Server, more: &str| {
+            let rule = "[[namespace.rule]]\nname = \"web\"\nmatch = [\"tcp:80\"]";
+            format!("[[namespace]]\ntarget = \"{target}\"\n{rule}\nto = [\"{}\"]\n{more}", to.destination())
+        };
+        let hole = "[[namespace.rule]]\nname = \"hole\"\nmatch = [\"any:82\"]\nto = [\"drop\"]\n";
+        fs::write(self.dir.join("few"), namespace(&pod, &self.one, "")).expect("write a file");
+        let more = namespace(&pod, &self.two, hole) + &namespace(&client, &self.one, "");
+        fs::write(self.dir.join("more"), more).expect("write a file");
+    }
+
+    #[track_caller]
+    fn run(&self, world: &World, line: &str) -> Outcome {
+        let words: Vec<_> = line.split(' ').map(|word| self.meaning(world, word)).collect();
+        world.cli().run(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn meaning(&self, world: &World, word: &str) -> String {
+        let file = |name: &str| self.dir.join(name).to_str().expect("ASCII").to_owned();
+        match word {
+            "POD" => world.target(),
+            "CLIENT" => world.net.client.target(),
+            "ONE" => self.one.destination(),
+            "TWO" => self.two.destination(),
+            "FEW" => file("few"),
+            "MORE" => file("more"),
+            word => word.to_owned(),
+        }
+    }
+}
+
+/// What is there.
+struct Look {
+    rules: String,
+    namespaces: [Snapshot; 2],
+}
+
+impl Look {
+    #[track_caller]
+    fn at(world: &World) -> Self {
+        Self { rules: rules(world), namespaces: namespaces(&world.net) }
+    }
+
+    #[track_caller]
+    fn assert_same_as(&self, before: &Self) {
+        assert_eq!(self.rules, before.rules);
+        for (now, before) in self.namespaces.iter().zip(&before.namespaces) {
+            now.assert_same_as(before);
+        }
+    }
+}
+
+#[track_caller]
+fn rules(world: &World) -> String {
+    world.cli().run(&["export"]).success().stdout
+}
+
+fn namespaces(net: &Topology) -> [Snapshot; 2] {
+    [&net.pod, &net.client].map(Snapshot::of)
+}
+
+/// Makes a change again and again, and each time another call fails.
+#[track_caller]
+fn fail_each(first: usize, change: &Change) {
+    let (words, faults) = (Words::new(), Faults::new());
+    let world = World::with(faults.daemon(), Topology::new());
+    words.write(&world.net);
+    let (nothing, fds) = (Look::at(&world), world.daemon.fds_at_rest());
+    for line in change.prepare {
+        words.run(&world, line).success();
+    }
+    (change.traffic)(&world, When::Before);
+    let mut changed = None;
+    let (mut refused, mut tolerated) = (0, 0);
+    for number in numbers(first) {
+        let before = Look::at(&world);
+        let (outcome, calls) = faults.during(Fault::Fail(number), || words.run(&world, change.change));
+        let call = calls.get(number - 1);
+        println!("{number}: {call:?}: {}: {}", outcome.code(), outcome.stderr.trim());
+        if outcome.code() == 0 {
+            tolerated += usize::from(call.is_some());
+        } else {
+            refused += 1;
+            assert_eq!(outcome.code(), 1, "{outcome}");
+            assert!(call.is_some(), "it must succeed where no call fails{outcome}");
+            Look::at(&world).assert_same_as(&before);
+            (change.traffic)(&world, When::Before);
+            // Nothing of what failed is in the way.
+            words.run(&world, change.change).success();
+        }
+        let now = rules(&world);
+        assert_eq!(changed.get_or_insert_with(|| now.clone()), &now);
+        (change.traffic)(&world, When::After);
+        words.run(&world, change.back).success();
+        assert_eq!(rules(&world), before.rules);
+        (change.traffic)(&world, When::Before);
+        if call.is_none() {
+            break;
+        }
+    }
+    println!("of the calls that failed {refused} were refused, and {tolerated} did no harm");
+    for target in [world.target(), world.net.client.target()] {
+        // The one that is not steered is said not to be.
+        drop(world.cli().run(&["detach", &target]));
+    }
+    Look::at(&world).assert_same_as(&nothing);
+    world.daemon.eventually_has_fds(fds);
+}
+
+/// Makes a change again and again, and each time the daemon is killed at another call.
+#[track_caller]
+fn kill_each(first: usize, change: &Change) {
+    let (words, mut net) = (Words::new(), Topology::new());
+    words.write(&net);
+    let nothing = namespaces(&net);
+    for number in numbers(first) {
+        let faults = Faults::new();
+        let world = World::with(faults.daemon(), net);
+        for line in change.prepare {
+            words.run(&world, line).success();
+        }
+        let (outcome, calls) = faults.during(Fault::Kill(number), || words.run(&world, change.change));
+        let call = calls.get(number - 1);
+        println!("{number}: {call:?}: {}: {}", outcome.code(), outcome.stderr.trim());
+        let World { mut daemon, net: left } = world;
+        net = left;
+        if call.is_some() {
+            assert_eq!(daemon.wait().signal(), Some(Signal::SIGKILL as i32));
+        } else {
+            outcome.success();
+            daemon.kill();
+        }
+        for (now, nothing) in namespaces(&net).iter().zip(&nothing) {
+            now.assert_same_as(nothing);
+        }
+        if call.is_none() {
+            break;
+        }
+    }
+}
+
+macro_rules! each_call {
+    ($($fails:ident, $kills:ident: $change:ident from $first:literal;)+) => {$(
+        #[test]
+        #[ignore = "soak: inject"]
+        fn $fails() {
+            fail_each($first, &$change);
+        }
+
+        #[test]
+        #[ignore = "soak: inject"]
+        fn $kills() {
+            kill_each($first, &$change);
+        }
+    )+};
+}
+
+each_call! {
+    a_call_that_fails_in_an_attach_leaves_nothing_or_the_rule,
+    a_kill_at_any_call_of_an_attach_leaves_nothing: ATTACH from 1;
+    a_call_that_fails_in_a_second_attach_leaves_one_rule_or_two,
+    a_kill_at_any_call_of_a_second_attach_leaves_nothing: SECOND_RULE from 2;
+    a_call_that_fails_while_a_black_hole_is_made_leaves_none_or_all_of_it,
+    a_kill_at_any_call_that_makes_a_black_hole_leaves_nothing: DROP from 3;
+    a_call_that_fails_in_a_change_leaves_one_destination_or_the_other,
+    a_kill_at_any_call_of_a_change_leaves_nothing: CHANGED_RULE from 4;
+    a_call_that_fails_in_a_detach_leaves_the_rule_or_nothing,
+    a_kill_at_any_call_of_a_detach_leaves_nothing: DETACH from 1;
+    a_call_that_fails_in_a_detach_of_one_rule_leaves_two_or_one,
+    a_kill_at_any_call_of_a_detach_of_one_rule_leaves_nothing: DETACH_ONE from 2;
+    a_call_that_fails_in_an_apply_leaves_the_file_before_or_the_new_one,
+    a_kill_at_any_call_of_an_apply_leaves_nothing: APPLY from 5;
+}
+
+/// A program that has listeners and does nothing with them until its standard input is closed.
+const HOLDER: [&str; 3] = ["/bin/sh", "-c", "echo ready; read line || exit 0"];
+
+/// Whether the kernel takes a connection of the client to port 80 of the pod.
+fn is_taken(net: &Topology) -> bool {
+    let connect = || TcpStream::connect_timeout(&at(POD_V4, 80), HANG);
+    net.client.enter(|| connect().is_ok())
+}
+
+/// The words of `redirector exec` with [`HOLDER`].
+fn exec<'a>(target: &'a str, options: &[&'a str]) -> Vec<&'a str> {
+    [&["exec", target, "--match", "tcp:80"], options, &["--"], &HOLDER].concat()
+}
+
+/// Starts it, and gives whether [`HOLDER`] runs. Where it does not, the command has failed, and said why.
+#[track_caller]
+fn start(command: &mut Command) -> (Exec, bool) {
+    let mut exec = Exec::start(command);
+    let line = exec.line_before_end();
+    if line.is_none() {
+        assert_eq!(exec.code(), 125, "{:?}", exec.stderr());
+        exec.expect_on_stderr("error: ");
+    }
+    (exec, line.is_some())
+}
+
+/// Ends it; [`HOLDER`] ends well.
+#[track_caller]
+fn end(exec: &mut Exec) {
+    exec.close_stdin();
+    assert_eq!(exec.code(), 0);
+}
+
+#[track_caller]
+fn eventually_as(what: &str, net: &Topology, wanted: &[Snapshot; 2]) {
+    eventually(what, SECOND, || {
+        let now = namespaces(net);
+        if now == *wanted { Ok(()) } else { Err(now) }
+    });
+}
+
+#[test]
+#[ignore = "soak: inject"]
+fn a_call_that_fails_in_a_hand_off_leaves_a_lease_or_nothing() {
+    let faults = Faults::new();
+    let world = World::with(faults.daemon(), Topology::new());
+    let target = world.target();
+    let (nothing, fds) = (Look::at(&world), world.daemon.fds_at_rest());
+    for number in numbers(1) {
+        let ((mut exec, runs), calls) = faults
+            .during(Fault::Fail(number), || start(&mut world.cli().command(&exec(&target, &[]))));
+        let call = calls.get(number - 1);
+        println!("{number}: {call:?}: {runs}: {:?}", exec.stderr());
+        assert_eq!(is_taken(&world.net), runs);
+        if runs {
+            end(&mut exec);
+        }
+        eventually_as("the lease has ended", &world.net, &nothing.namespaces);
+        Look::at(&world).assert_same_as(&nothing);
+        if call.is_none() {
+            assert!(runs, "it must run where no call fails");
+            break;
+        }
+    }
+    world.daemon.eventually_has_fds(fds);
+}
+
+#[test]
+#[ignore = "soak: inject"]
+fn a_call_that_fails_in_the_end_of_a_lease_does_not_keep_it() {
+    let faults = Faults::new();
+    let world = World::with(faults.daemon(), Topology::new());
+    let target = world.target();
+    let (nothing, fds) = (Look::at(&world), world.daemon.fds_at_rest());
+    for options in [&[][..], &["attach", &target, "--match", "tcp:81", "--to", "reject"]] {
+        if !options.is_empty() {
+            // The lease is not the last rule then.
+            world.cli().run(options).success();
+        }
+        let before = Look::at(&world);
+        for number in numbers(1) {
+            let (mut exec, runs) = start(&mut world.cli().command(&exec(&target, &[])));
+            assert!(runs, "{:?}", exec.stderr());
+            let ((), calls) = faults.during(Fault::Fail(number), || {
+                end(&mut exec);
+                eventually("the lease has ended", SECOND, || {
+                    let is_there = is_taken(&world.net);
+                    if is_there { Err("connections are taken") } else { Ok(()) }
+                });
+            });
+            let call = calls.get(number - 1);
+            println!("{number}: {call:?}");
+            eventually_as("its listeners are closed", &world.net, &before.namespaces);
+            Look::at(&world).assert_same_as(&before);
+            if call.is_none() {
+                break;
+            }
+        }
+    }
+    world.cli().run(&["detach", &target]).success();
+    Look::at(&world).assert_same_as(&nothing);
+    world.daemon.eventually_has_fds(fds);
+}
+
+#[test]
+#[ignore = "soak: inject"]
+fn a_kill_at_any_call_of_a_hand_off_leaves_nothing_but_the_program() {
+    let mut net = Topology::new();
+    let nothing = namespaces(&net);
+    for number in numbers(1) {
+        let faults = Faults::new();
+        let world = World::with(faults.daemon(), net);
+        let target = world.target();
+        let ((mut exec, runs), calls) = faults
+            .during(Fault::Kill(number), || start(&mut world.cli().command(&exec(&target, &[]))));
+        let call = calls.get(number - 1);
+        println!("{number}: {call:?}: {runs}: {:?}", exec.stderr());
+        let World { mut daemon, net: left } = world;
+        net = left;
+        if call.is_none() {
+            daemon.kill();
+        }
+        assert_eq!(daemon.wait().signal(), Some(Signal::SIGKILL as i32));
+        if runs {
+            // Where it found no daemon it is one itself, and steers for as long as the program runs.
+            let name = fs::read_to_string(format!("/proc/{}/comm", exec.pid())).expect("its name");
+            assert_eq!(is_taken(&net), name.trim() != "sh", "{name}");
+            end(&mut exec);
+        } else {
+            assert!(!is_taken(&net));
+        }
+        eventually_as("the program has ended", &net, &nothing);
+        if call.is_none() {
+            break;
+        }
+    }
+}
+
+#[test]
+#[ignore = "soak: inject"]
+fn a_call_that_fails_in_exec_itself_or_kills_it_leaves_no_lease() {
+    let world = World::new();
+    let target = world.target();
+    let nothing = Look::at(&world);
+    // Nobody may see a program that has become another user.
+    let options = ["--listen-as", "80", "--user", "nobody"];
+    for fault in [Fault::Fail, Fault::Kill] {
+        // They are few.
+        for number in 1.. {
+            let faults = Faults::new();
+            let mut command = faults.command(&exec(&target, &options));
+            command.env("REDIRECTOR_SOCKET", world.daemon.socket());
+            let (mut exec, calls) = faults.during(fault(number), || {
+                let exec = Exec::start(&mut command);
+                drop(exec.line_before_end());
+                exec
+            });
+            let call = calls.get(number - 1);
+            println!("{:?}: {call:?}: {:?}", fault(number), exec.stderr());
+            exec.close_stdin();
+            let wanted = match (call, fault(number)) {
+                (None, _) => 0,
+                (Some(_), Fault::Fail(_)) => 125,
+                (Some(_), Fault::Kill(_)) => 128 + Signal::SIGKILL as i32,
+            };
+            assert_eq!(exec.code(), wanted, "{:?}", exec.stderr());
+            eventually("nothing is steered", SECOND, || {
+                let list = world.list();
+                if list["namespaces"] == json!([]) { Ok(()) } else { Err(list) }
+            });
+            eventually_as("the lease has ended", &world.net, &nothing.namespaces);
+            if call.is_none() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "soak: inject"]
+fn a_call_that_fails_in_exec_without_a_daemon_leaves_nothing() {
+    let (net, dir) = (Topology::new(), Dir::new());
+    let (target, nothing) = (net.pod.target(), namespaces(&net));
+    let temporary = dir.join("tmp");
+    fs::create_dir(&temporary).expect("make a directory");
+    for number in numbers(1) {
+        let faults = Faults::new();
+        let mut command = faults.command(&exec(&target, &[]));
+        command.env("REDIRECTOR_SOCKET", dir.join("none.sock")).env("TMPDIR", &temporary);
+        let ((mut exec, runs), calls) = faults.during(Fault::Fail(number), || start(&mut command));
+        // Of two processes, and each counts its own.
+        println!("{number} of {}: {runs}: {:?}", calls.len(), exec.stderr());
+        assert_eq!(is_taken(&net), runs);
+        if runs {
+            end(&mut exec);
+        }
+        eventually_as("the program has ended", &net, &nothing);
+        let left: Vec<_> = fs::read_dir(&temporary).expect("read $TMPDIR").flatten().collect();
+        assert!(left.is_empty(), "left in $TMPDIR: {left:?}");
+        if calls.len() < number {
+            assert!(runs, "it must run where no call fails");
+            break;
+        }
+    }
+}
