@@ -35,6 +35,7 @@ mod model;
 mod names;
 mod original;
 mod own_sockets;
+mod parsers;
 mod patience;
 mod places;
 mod ports;

@@ -42,6 +42,12 @@ pub fn cases() -> u32 {
     }
 }
 
+/// Inputs of a parser: 2,000, small 100, soak 100,000.
+#[must_use]
+pub fn inputs() -> u32 {
+    if is("soak") { 100_000 } else { cases() }
+}
+
 /// How often a rule is changed while others use it: 1,000 times, small 20.
 #[must_use]
 pub fn very_often() -> usize {

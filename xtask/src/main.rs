@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod build;
 mod cargo;
@@ -16,6 +17,7 @@ mod privilege;
 mod pypi;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod tool;
 mod vm;
@@ -42,6 +44,10 @@ enum Command {
     Test(test::Options),
     /// Formatting, lints, documentation and all tests: what .ci/run runs
     Ci,
+    /// Tests that take long, by theme: before an issue is called resolved
+    Soak(soak::Options),
+    /// Look at what we depend on: known flaws, licences, sources (cargo-deny)
+    Audit,
     /// Measure: figures are printed, and kept as JSON
     Bench(bench::Options),
     /// Build what users install: target/dist/
@@ -81,6 +87,8 @@ fn execute(command: Command) -> Result<()> {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Ci => ci::run(),
+        Command::Soak(options) => soak::run(&options),
+        Command::Audit => audit::run(),
         Command::Bench(options) => bench::run(&options),
         Command::Dist(options) => dist::run(&options),
         Command::DistCheck(options) => dist::check::run(&options),

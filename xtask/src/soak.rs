@@ -1,0 +1,215 @@
+//! `cargo xtask soak`: tests that take long, by theme. By hand, before an issue is called resolved; CI runs a tenth.
+//!
+//! A test is of a theme when it is marked so, `#[ignore = "soak: THEME"]`; and ordinary tests are when the theme says so. Here
+//! both run with `REDIRECTOR_TEST_SCALE=soak`. CI runs only the marked ones, without it: they try a tenth then
+//! (`tests/src/scale.rs`). The ordinary ones have run with all other tests, and their loads there are the tenth.
+
+mod list;
+
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::list::{Test, tests_of};
+use crate::{
+    build,
+    cargo::{self, Executable, Needs},
+    prepare::{self, Purpose},
+    privilege, pypi, setup, tool,
+};
+
+/// Tests with something in common.
+struct Theme {
+    name: &'static str,
+    about: &'static str,
+    /// Ordinary tests that have larger loads here: what their names begin with.
+    ordinary: &'static [&'static str],
+}
+
+/// A mark names one of these.
+const THEMES: [Theme; 5] = [
+    Theme { name: "inject", about: "the n-th system call fails, or kills the daemon: each n", ordinary: &[] },
+    Theme {
+        name: "fuzz",
+        about: "bytes near to good ones for each parser of what others write: 100,000 each",
+        ordinary: &["parsers::"],
+    },
+    Theme {
+        name: "generated",
+        about: "generated rules, files and packets: ten times as many cases",
+        ordinary: &["model::generated::", "explain::", "files::generated::"],
+    },
+    Theme {
+        name: "counts",
+        about: "changes under traffic, and what is killed on the way: ten times as often",
+        ordinary: &["changes::", "files::apply::", "files::killed::"],
+    },
+    Theme { name: "foreign", about: "test suites of others, whole", ordinary: &[] },
+];
+
+/// What CI gives a theme. More is said, and is no failure: a machine may be slow.
+const TENTH: Duration = Duration::from_secs(60);
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only this theme
+    theme: Option<String>,
+    /// Show the themes and their tests, and run none
+    #[arg(long)]
+    list: bool,
+}
+
+/// How much of a theme is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    Tenth,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let themes: Vec<_> =
+        THEMES.iter().filter(|theme| options.theme.as_deref().is_none_or(|name| name == theme.name)).collect();
+    if themes.is_empty() {
+        let names: Vec<_> = THEMES.iter().map(|theme| theme.name).collect();
+        bail!("there is no such theme; themes are {}", names.join(", "));
+    }
+    if options.list {
+        return show(&themes);
+    }
+    soak(&themes, Part::Whole)
+}
+
+/// A tenth of each theme.
+pub(crate) fn ci() -> Result<()> {
+    soak(&THEMES.iter().collect::<Vec<_>>(), Part::Tenth)
+}
+
+/// Each executable that has tests, with them.
+fn found() -> Result<Vec<(Executable, Vec<Test>)>> {
+    let executables = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
+    let mut found = Vec::new();
+    for executable in executables {
+        let tests = tests_of(&executable.path)?;
+        if let Some(test) = tests.iter().find(|test| test.theme().is_some_and(|name| !is_known(name))) {
+            bail!("{}: xtask/src/soak.rs has no theme `{}`", test.name, test.theme().unwrap_or_default());
+        }
+        found.push((executable, tests));
+    }
+    Ok(found)
+}
+
+fn is_known(name: &str) -> bool {
+    THEMES.iter().any(|theme| theme.name == name)
+}
+
+impl Theme {
+    /// Whether a test is run with so much of this theme.
+    fn has(&self, test: &Test, part: Part) -> bool {
+        match (test.theme(), part) {
+            (Some(theme), _) => theme == self.name,
+            (None, Part::Whole) => {
+                !test.is_ignored() && self.ordinary.iter().any(|begin| test.name.starts_with(begin))
+            }
+            (None, Part::Tenth) => false,
+        }
+    }
+}
+
+fn show(themes: &[&Theme]) -> Result<()> {
+    setup::for_build()?;
+    let found = found()?;
+    for theme in themes {
+        println!("{}: {}", theme.name, theme.about);
+        for test in found.iter().flat_map(|(_, tests)| tests).filter(|test| theme.has(test, Part::Whole)) {
+            println!("    {}", test.name);
+        }
+    }
+    Ok(())
+}
+
+fn soak(themes: &[&Theme], part: Part) -> Result<()> {
+    if !privilege::can_become_root() {
+        bail!("the tests need root, and there is no `sudo` for this user");
+    }
+    prepare::ensure(Purpose::Tests)?;
+    let (redirector, injecting, envoy, xtask) =
+        (build::redirector()?, injecting()?, pypi::envoy()?, tool::myself()?);
+    let mut environment = vec![
+        ("REDIRECTOR_BIN", redirector.as_os_str()),
+        ("REDIRECTOR_INJECT_BIN", injecting.as_os_str()),
+        ("ENVOY", envoy.as_os_str()),
+        ("XTASK", xtask.as_os_str()),
+    ];
+    if part == Part::Whole {
+        environment.push(("REDIRECTOR_TEST_SCALE", OsStr::new("soak")));
+    }
+    let found = found()?;
+    let mut failed = Vec::new();
+    for theme in themes {
+        tool::note(&format!("soak: {}: {}", theme.name, theme.about));
+        let (start, mut count) = (Instant::now(), 0);
+        for (executable, tests) in &found {
+            let names: Vec<_> =
+                tests.iter().filter(|test| theme.has(test, part)).map(|test| test.name.as_str()).collect();
+            if names.is_empty() {
+                continue;
+            }
+            count += names.len();
+            if !passes(executable, &names, &environment)? {
+                failed.push(format!("{} ({})", theme.name, executable.target));
+            }
+        }
+        let time = start.elapsed();
+        tool::note(&format!("soak: {}: {count} tests in {:.0} s", theme.name, time.as_secs_f64()));
+        if part == Part::Tenth && time > TENTH {
+            tool::note(&format!("soak: {}: that is more than {TENTH:?}: make its tenth smaller", theme.name));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("tests failed in {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn passes(executable: &Executable, names: &[&str], environment: &[(&str, &OsStr)]) -> Result<bool> {
+    let mut command = match executable.needs() {
+        Needs::Nothing => {
+            let mut command = Command::new(&executable.path);
+            command.envs(environment.iter().copied());
+            command
+        }
+        needs => {
+            if needs == Needs::Engines {
+                prepare::ensure(Purpose::Engines)?;
+            }
+            privilege::command(&executable.path, environment)?
+        }
+    };
+    command.args(["--include-ignored", "--exact"]).args(names);
+    let directory: &Path = &tool::root().join(&executable.package);
+    command.env("CARGO_MANIFEST_DIR", directory).current_dir(directory);
+    let status = command.status().with_context(|| format!("start {}", executable.path.display()))?;
+    Ok(status.success())
+}
+
+/// Builds the binary whose system calls fail when a plan says so. With the features of all packages, as tests are built, so
+/// that only `redirector` itself is built again.
+fn injecting() -> Result<std::path::PathBuf> {
+    setup::for_build()?;
+    let built = cargo::executables(&[
+        "build",
+        "--locked",
+        "--workspace",
+        "--bin",
+        "redirector-inject",
+        "--features",
+        "redirector/inject",
+    ])?;
+    let binary = built.into_iter().find(|executable| executable.target == "bin redirector-inject");
+    Ok(binary.context("cargo named no binary `redirector-inject`")?.path)
+}
