@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use redirector_tests::{
     HANG,
     command::Outcome,
+    daemon::Daemon,
     dir::Dir,
     eventually::eventually,
     exec::Exec,
@@ -293,6 +294,30 @@ fn kill_each(first: usize, change: &Change) {
             break;
         }
     }
+}
+
+#[test]
+#[ignore = "soak: inject"]
+fn another_redirector_is_not_overlooked_because_a_call_fails() {
+    let (words, faults) = (Words::new(), Faults::new());
+    let world = World::with(faults.daemon(), Topology::new());
+    let other = Daemon::start();
+    let target = world.target();
+    other.cli().run(&["attach", &target, "--match", "tcp:80", "--to", &words.two.destination()]).success();
+    let before = Look::at(&world);
+    // They are few: it is refused before anything is made.
+    for number in 1.. {
+        let (outcome, calls) = faults.during(Fault::Fail(number), || words.run(&world, ATTACH.change));
+        let call = calls.get(number - 1);
+        println!("{number}: {call:?}: {}: {}", outcome.code(), outcome.stderr.trim());
+        assert_eq!(outcome.code(), 1, "{outcome}");
+        Look::at(&world).assert_same_as(&before);
+        if call.is_none() {
+            assert!(outcome.stderr.contains("another redirector is attached"), "{outcome}");
+            break;
+        }
+    }
+    expect(&world, 80, "two");
 }
 
 macro_rules! each_call {

@@ -6,6 +6,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::{ParseError, RuleName, RuleSpec};
+use crate::observe::escaped;
 
 /// What all labels begin with that are meant for redirector.
 const OURS: &str = "redirector.";
@@ -98,7 +99,8 @@ pub fn rules_of(labels: &BTreeMap<String, String>, found_by: &[Label]) -> Result
                 wrong.extend(flaws.map(|(key, why)| format!("label `{RULE}{name}.{key}`: {why}")));
                 specs.push(spec);
             }
-            Err(error) => wrong.push(format!("label `{RULE}{name}`: {error}")),
+            // It repeats keys as they are, and a container's may hold anything.
+            Err(error) => wrong.push(escaped(&format!("label `{RULE}{name}`: {error}"))),
         }
     }
     if wrong.is_empty() { Ok(specs) } else { Err(wrong) }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{ErrorBody, ErrorDetail, Refusal, SCHEMA};
-use crate::target::TargetError;
+use crate::{observe::escaped, target::TargetError};
 
 /// What kind of error, which decides the HTTP status and the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,10 +34,10 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error with a text.
+    /// An error with a text, which stays one line whatever a request's words in it hold.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, problems: Vec::new() }
+        Self { code, message: escaped(&message.into()), hint: None, problems: Vec::new() }
     }
 
     /// An error with its whole chain in one line.

@@ -36,7 +36,7 @@ use crate::sys::bpf;
 pub struct AttachedProgram {
     /// Program id.
     pub id: u32,
-    /// Name that its loader gave it, empty when it could not be asked.
+    /// Name that its loader gave it, empty when it is unloaded meanwhile, or not for us to see.
     pub name: String,
 }
 
@@ -44,15 +44,18 @@ pub struct AttachedProgram {
 ///
 /// # Errors
 ///
-/// As bpf(2) `BPF_PROG_QUERY`.
+/// As bpf(2) `BPF_PROG_QUERY`, `BPF_PROG_GET_FD_BY_ID`, `BPF_OBJ_GET_INFO_BY_FD`.
 pub fn attached_programs(netns: BorrowedFd<'_>) -> io::Result<Vec<AttachedProgram>> {
     let ids = bpf::query_programs(netns)?;
-    Ok(ids
-        .into_iter()
-        .map(|id| {
-            let info = bpf::program_by_id(id).and_then(|program| bpf::program_info(program.as_fd()));
-            // It may have been unloaded between the query and here; that it was there is still true.
-            AttachedProgram { id, name: info.map(|info| info.name()).unwrap_or_default() }
-        })
-        .collect())
+    let named = ids.into_iter().map(|id| {
+        let name = match bpf::program_by_id(id).and_then(|program| bpf::program_info(program.as_fd())) {
+            Ok(info) => info.name(),
+            // It has been unloaded between the query and here; that it was there is still true. Or the caller may not see it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM)) => String::new(),
+            // Another redirector would go unseen.
+            Err(error) => return Err(error),
+        };
+        Ok(AttachedProgram { id, name })
+    });
+    named.collect()
 }
