@@ -110,8 +110,13 @@ const APPLY: Change = Change {
     traffic: |world, when| {
         let after = when == When::After;
         expect(world, 80, if after { "two" } else { "one" });
-        if after { expect_dropped(world, "hole") } else { expect(world, 82, "refused") }
-        let client = redirector_tests::client::answer(&world.net.pod, at(redirector_tests::topology::CLIENT_V4, 80));
+        if after {
+            expect_dropped(world, "hole")
+        } else {
+            expect(world, 82, "refused")
+        }
+        let client =
+            redirector_tests::client::answer(&world.net.pod, at(redirector_tests::topology::CLIENT_V4, 80));
         assert_eq!(client, if after { "one" } else { "refused" });
     },
 };
@@ -402,8 +407,8 @@ fn a_call_that_fails_in_a_hand_off_leaves_a_lease_or_nothing() {
     let target = world.target();
     let (nothing, fds) = (Look::at(&world), world.daemon.fds_at_rest());
     for number in numbers(1) {
-        let ((mut exec, runs), calls) = faults
-            .during(Fault::Fail(number), || start(&mut world.cli().command(&exec(&target, &[]))));
+        let ((mut exec, runs), calls) =
+            faults.during(Fault::Fail(number), || start(&mut world.cli().command(&exec(&target, &[]))));
         let call = calls.get(number - 1);
         println!("{number}: {call:?}: {runs}: {:?}", exec.stderr());
         assert_eq!(is_taken(&world.net), runs);
@@ -466,8 +471,8 @@ fn a_kill_at_any_call_of_a_hand_off_leaves_nothing_but_the_program() {
         let faults = Faults::new();
         let world = World::with(faults.daemon(), net);
         let target = world.target();
-        let ((mut exec, runs), calls) = faults
-            .during(Fault::Kill(number), || start(&mut world.cli().command(&exec(&target, &[]))));
+        let ((mut exec, runs), calls) =
+            faults.during(Fault::Kill(number), || start(&mut world.cli().command(&exec(&target, &[]))));
         let call = calls.get(number - 1);
         println!("{number}: {call:?}: {runs}: {:?}", exec.stderr());
         let World { mut daemon, net: left } = world;

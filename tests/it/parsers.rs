@@ -27,13 +27,16 @@ use redirector_tests::scale;
 use serde_json::{Value, json};
 
 /// What the languages here are made of, and what has surprised parsers elsewhere.
-const PIECES: [&str; 56] = [
-    ":", "/", "[", "]", "*", "-", ",", "=", "\"", "'", "{", "}", "\n", "\r\n", " ", "\t", "\0", "\\", "#", ".", "%", "@",
-    "->", "tcp", "udp", "any", "tcp:80", "65535", "65536", "0", "-1", "00", "1e9", "18446744073709551616", "0x10", "::",
-    "::ffff:1.2.3.4", "fe80::1%lo", "10.0.0.0/8", "/33", "127.0.0.1", "[::1]:80", "drop", "original", "unix:/a",
-    "path:/proc/1/ns/net", "docker:a", "pid:1", "5s", "null", "true", "[[namespace]]\n", "\u{feff}", "\u{1b}[31m",
-    "\u{fc}\u{1f980}", "\u{202e}",
-];
+const WORDS: &str = ": / [ ] * - , = \" ' { } \\ # . % @ -> tcp udp any tcp:80 65535 65536 0 -1 00 1e9 18446744073709551616 \
+    0x10 :: ::ffff:1.2.3.4 fe80::1%lo 10.0.0.0/8 /33 127.0.0.1 [::1]:80 drop original unix:/a path:/proc/1/ns/net docker:a \
+    pid:1 5s null true [[namespace]]";
+
+/// White space, and characters that a terminal or an editor obeys.
+const UNSEEN: [&str; 8] = [" ", "\t", "\n", "\r\n", "\0", "\u{feff}", "\u{1b}[31m", "\u{fc}\u{1f980}\u{202e}"];
+
+fn piece() -> impl Strategy<Value = &'static str> {
+    select(WORDS.split(' ').filter(|word| !word.is_empty()).chain(UNSEEN).collect::<Vec<_>>())
+}
 
 #[derive(Clone, Debug)]
 enum Edit {
@@ -49,7 +52,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         1 => (at(), at()).prop_map(|(from, length)| Edit::Remove(from, length)),
         1 => (at(), at()).prop_map(|(from, length)| Edit::Repeat(from, length)),
-        4 => (at(), select(&PIECES[..])).prop_map(|(place, piece)| Edit::Insert(place, piece)),
+        4 => (at(), piece()).prop_map(|(place, piece)| Edit::Insert(place, piece)),
         1 => (at(), any::<u8>()).prop_map(|(place, byte)| Edit::Set(place, byte)),
         1 => at().prop_map(Edit::Cut),
     ]
@@ -93,7 +96,7 @@ fn near(examples: Vec<String>) -> impl Strategy<Value = Vec<u8>> {
         edits.iter().for_each(|edit| edit.apply(&mut bytes));
         bytes
     });
-    let pieces = vec(select(&PIECES[..]), 0..12).prop_map(|pieces| pieces.concat().into_bytes());
+    let pieces = vec(piece(), 0..12).prop_map(|pieces| pieces.concat().into_bytes());
     prop_oneof![12 => edited, 2 => pieces, 1 => vec(any::<u8>(), 0..64)]
 }
 
@@ -154,7 +157,9 @@ fn document<T: serde::Serialize + serde::de::DeserializeOwned>(examples: &[Value
         Ok(request) => {
             let shown = serde_json::to_vec(&request).expect("JSON");
             let again = serde_json::from_slice::<T>(&shown);
-            let again = again.map_err(|error| TestCaseError::fail(format!("{error}: {request}", request = String::from_utf8_lossy(&shown))))?;
+            let again = again.map_err(|error| {
+                TestCaseError::fail(format!("{error}: {request}", request = String::from_utf8_lossy(&shown)))
+            })?;
             prop_assert_eq!(serde_json::to_vec(&again).expect("JSON"), shown);
             Ok(true)
         }
@@ -165,7 +170,14 @@ fn document<T: serde::Serialize + serde::de::DeserializeOwned>(examples: &[Value
 
 #[test]
 fn a_match_is_refused_or_reads_the_same_again() {
-    text::<Match>(&["tcp:80", "udp:*", "any:53,100-200", "tcp:10.0.0.0/8:443", "tcp:[fd00::/8]:1-65535", "tcp:[::1]:*"]);
+    text::<Match>(&[
+        "tcp:80",
+        "udp:*",
+        "any:53,100-200",
+        "tcp:10.0.0.0/8:443",
+        "tcp:[fd00::/8]:1-65535",
+        "tcp:[::1]:*",
+    ]);
 }
 
 #[test]
@@ -181,8 +193,16 @@ fn a_source_is_refused_or_reads_the_same_again() {
 #[test]
 fn a_destination_is_refused_or_reads_the_same_again() {
     text::<Destination>(&[
-        "original", "drop", "reject", "pass", "127.0.0.1:80", "[::1]:*", "host.example:8080", "unix:/run/a b.sock",
-        "docker:proxy/127.0.0.1:8080", "netns:web/[::1]:80",
+        "original",
+        "drop",
+        "reject",
+        "pass",
+        "127.0.0.1:80",
+        "[::1]:*",
+        "host.example:8080",
+        "unix:/run/a b.sock",
+        "docker:proxy/127.0.0.1:8080",
+        "netns:web/[::1]:80",
     ]);
 }
 
@@ -211,10 +231,17 @@ fn names_labels_and_spans_are_refused_or_read_the_same_again() {
 #[test]
 fn labels_of_a_container_say_rules_or_why_not() {
     let keys = text_near(&[
-        "redirector.rule.web.match", "redirector.rule.web.to", "redirector.rule.web.from", "redirector.enable", "other",
-        "redirector.rule.web.priority", "redirector.rule.web.idle_timeout", "redirector.rule.web.coexist",
+        "redirector.rule.web.match",
+        "redirector.rule.web.to",
+        "redirector.rule.web.from",
+        "redirector.enable",
+        "other",
+        "redirector.rule.web.priority",
+        "redirector.rule.web.idle_timeout",
+        "redirector.rule.web.coexist",
     ]);
-    let values = text_near(&["tcp:80", "tcp:80 tcp:81", "127.0.0.1:80", "10.0.0.0/8", "true", "5s", "-7", "drop"]);
+    let values =
+        text_near(&["tcp:80", "tcp:80 tcp:81", "127.0.0.1:80", "10.0.0.0/8", "true", "5s", "-7", "drop"]);
     let good = |(key, value): (&str, &str)| (format!("redirector.rule.web.{key}"), value.to_owned());
     let labels = (vec((keys, values), 0..3), any::<bool>()).prop_map(move |(some, with_good)| {
         let rule = [("match", "tcp:80"), ("to", "127.0.0.1:80")].map(good);
@@ -249,12 +276,22 @@ fn a_configuration_file_is_refused_line_by_line_or_reads_the_same_again() {
     for example in examples {
         ConfigFile::parse(example.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
     }
+    // A value that serde repeats as it is.
+    let repeated = examples[5].replace("to=[\"drop\"]", "to=[\"drop\"]\non_unavailable=\"\\t\\u001b[31m\"");
+    for problem in ConfigFile::parse(repeated.as_bytes()).expect_err("it is not known") {
+        is_a_line(&problem.message).expect("a line");
+    }
     check(near(examples.map(str::to_owned).to_vec()), |bytes| match ConfigFile::parse(bytes) {
         Ok(file) => {
             let text = to_toml(&file.namespaces, &file.discover);
             let again = ConfigFile::parse(text.as_bytes());
             let again = again.map_err(|problems| TestCaseError::fail(format!("{problems:?}: {text}")))?;
-            prop_assert_eq!((&again.namespaces, &again.discover), (&file.namespaces, &file.discover), "{}", text);
+            prop_assert_eq!(
+                (&again.namespaces, &again.discover),
+                (&file.namespaces, &file.discover),
+                "{}",
+                text
+            );
             Ok(true)
         }
         Err(problems) => {
@@ -286,8 +323,13 @@ fn a_request_of_the_api_is_refused_or_reads_the_same_again() {
     let rule = json!({"name": "web", "match": ["tcp:80"], "to": ["127.0.0.1:80"], "connect_timeout": "5s", "priority": 3});
     let rules = json!([rule, {"match": ["any:*"], "to": ["drop"], "from": ["::/0"]}]);
     document::<AttachRequest>(&[json!({"target": "netns:web", "rule": rule, "dry_run": true})]);
-    document::<DetachRequest>(&[json!({"target": "netns:web"}), json!({"target": "cookie:7", "rule": "web"})]);
-    document::<ExplainRequest>(&[json!({"target": "netns:a", "flow": "tcp 10.0.0.1:1 -> 10.0.0.2:80", "all_reasons": true})]);
+    document::<DetachRequest>(&[
+        json!({"target": "netns:web"}),
+        json!({"target": "cookie:7", "rule": "web"}),
+    ]);
+    document::<ExplainRequest>(&[
+        json!({"target": "netns:a", "flow": "tcp 10.0.0.1:1 -> 10.0.0.2:80", "all_reasons": true}),
+    ]);
     document::<ApplyRequest>(&[
         json!({"namespaces": [{"target": "netns:a", "rule": rules}], "dry_run": false}),
         json!({"discover": [{"docker": {"label": "a=b"}, "rule": [rule]}]}),

@@ -17,7 +17,10 @@ pub(crate) fn run() -> Result<()> {
     tool::call(&mut deny(&CHECKS))?;
     // Known flaws are in a database that has to be fetched.
     if let Err(error) = tool::call_quietly(&mut cargo::command(&["deny", "fetch", "db"])) {
-        tool::note(&format!("advisories are not looked at, their database cannot be had: {}", first_line(&error)));
+        tool::note(&format!(
+            "advisories are not looked at, their database cannot be had: {}",
+            first_line(&error)
+        ));
         return Ok(());
     }
     tool::call(&mut deny(&["--disable-fetch", "advisories"]))

@@ -75,8 +75,10 @@ enum Part {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let themes: Vec<_> =
-        THEMES.iter().filter(|theme| options.theme.as_deref().is_none_or(|name| name == theme.name)).collect();
+    let themes: Vec<_> = THEMES
+        .iter()
+        .filter(|theme| options.theme.as_deref().is_none_or(|name| name == theme.name))
+        .collect();
     if themes.is_empty() {
         let names: Vec<_> = THEMES.iter().map(|theme| theme.name).collect();
         bail!("there is no such theme; themes are {}", names.join(", "));

@@ -82,7 +82,8 @@ pub fn rules_of(labels: &BTreeMap<String, String>, found_by: &[Label]) -> Result
         let read = read(label).and_then(|(name, key)| Ok((name, key, value(key, text)?)));
         match read {
             Ok((name, key, value)) => drop(rules.entry(name).or_default().insert(key.to_owned(), value)),
-            Err(why) => wrong.push(format!("label `{}`: {why}", label.escape_debug())),
+            // serde repeats keys and values as they are, and a container's labels may hold anything.
+            Err(why) => wrong.push(format!("label `{}`: {}", label.escape_debug(), escaped(&why))),
         }
     }
     if !wrong.is_empty() {
@@ -99,7 +100,6 @@ pub fn rules_of(labels: &BTreeMap<String, String>, found_by: &[Label]) -> Result
                 wrong.extend(flaws.map(|(key, why)| format!("label `{RULE}{name}.{key}`: {why}")));
                 specs.push(spec);
             }
-            // It repeats keys as they are, and a container's may hold anything.
             Err(error) => wrong.push(escaped(&format!("label `{RULE}{name}`: {error}"))),
         }
     }

@@ -42,7 +42,8 @@ pub(super) fn tests_of(executable: &Path) -> Result<Vec<Test>> {
     let list = tool::call_quietly(&mut command)?;
     let mut tests = Vec::new();
     for text in list.lines() {
-        let line: Line = serde_json::from_str(text).with_context(|| format!("read a list of tests: {text}"))?;
+        let line: Line =
+            serde_json::from_str(text).with_context(|| format!("read a list of tests: {text}"))?;
         if line.kind == "test" && line.event == "discovered" {
             tests.push(serde_json::from_str(text).with_context(|| format!("read a test: {text}"))?);
         }
