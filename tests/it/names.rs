@@ -47,7 +47,7 @@ impl Named {
         let home = Netns::new();
         home.ip("link set lo up");
         let names = NameServer::inside(&home);
-        let world = World::with(names.daemon(&home, options), Topology::new());
+        let world = World::with(home.enter(|| names.daemon(options)), Topology::new());
         Self { world, home, names }
     }
 
@@ -91,7 +91,8 @@ fn a_refused_dial_looks_the_name_up_again_and_no_client_is_lost() {
 fn a_dial_that_is_not_answered_goes_on_where_the_name_is_now() {
     let named = Named::with(NEVER);
     // A device that swallows everything.
-    named.home.ip("link add void type dummy\nlink set void arp off up\naddress add 192.0.2.254/24 dev void");
+    named.home.ip("link add void type veth peer name end\nlink set end up\nlink set void arp off up\n\
+         address add 192.0.2.254/24 dev void");
     named.names.says("moves.test", &[[192, 0, 2, 1].into()]);
     named.world.steer("there", "tcp:80", "moves.test:8080");
     let _new = named.server("new", NEW);
@@ -107,9 +108,11 @@ fn a_name_that_moves_is_served_within_its_interval_although_a_stranger_answers_a
     named.world.steer("there", "tcp:80", "moves.test:8080");
     assert_eq!(named.world.answer(at(POD_V4, 80)), "stranger");
     named.names.says("moves.test", &[NEW]);
-    eventually("the new address is served", SECOND * 5, || match named.world.answer(at(POD_V4, 80)).as_str() {
-        "new" => Ok(()),
-        other => Err(other.to_owned()),
+    eventually("the new address is served", SECOND * 5, || {
+        match named.world.answer(at(POD_V4, 80)).as_str() {
+            "new" => Ok(()),
+            other => Err(other.to_owned()),
+        }
     });
 }
 
@@ -139,16 +142,21 @@ fn a_name_that_no_rule_in_force_has_is_not_looked_up() {
 }
 
 #[test]
-fn while_the_name_server_is_silent_for_200_rules_dials_attaches_and_deaths_go_on_and_a_name_that_moves_is_served() {
+fn while_the_name_server_is_silent_for_200_rules_dials_attaches_and_deaths_go_on_and_a_name_that_moves_is_served()
+ {
     const RULES: usize = 200;
-    let named = Named::with(&["--resolve-interval", "1s"]);
-    let (_old, _new) = (named.server("old", OLD), named.server("new", NEW));
+    // Where the daemon sees that namespaces die.
+    let names = NameServer::here();
+    let world = World::with(names.daemon(&["--resolve-interval", "1s"]), Topology::new());
+    let old = Server::start(Place::Here, "old", &[at(OLD, 0)], echo);
+    let port = old.addresses()[0].port();
+    let _new = Server::start(Place::Here, "new", &[at(NEW, port)], echo);
     let name = |number| format!("host{number}.test");
-    let mut file = format!("[[namespace]]\ntarget = \"{}\"\n", named.world.target());
+    let mut file = format!("[[namespace]]\ntarget = \"{}\"\n", world.target());
     for number in 0..RULES {
-        named.names.says(&name(number), &[OLD]);
+        names.says(&name(number), &[OLD]);
         // One of them refuses.
-        let port = if number == 0 { 1 } else { 8080 };
+        let port = if number == 0 { 1 } else { port };
         write!(
             file,
             "[[namespace.rule]]\nmatch = [\"tcp:{}\"]\nto = [\"{}:{port}\"]\n",
@@ -157,49 +165,56 @@ fn while_the_name_server_is_silent_for_200_rules_dials_attaches_and_deaths_go_on
         )
         .unwrap();
     }
-    named.names.says("moves.test", &[OLD]);
-    file += "[[namespace.rule]]\nmatch = [\"tcp:80\"]\nto = [\"moves.test:8080\"]\n";
+    names.says("moves.test", &[OLD]);
+    write!(file, "[[namespace.rule]]\nmatch = [\"tcp:80\"]\nto = [\"moves.test:{port}\"]\n").unwrap();
     let dir = Dir::new();
     fs::write(dir.join("file.toml"), file).unwrap();
-    named.world.cli().json(&["apply", &dir.join("file.toml").display().to_string()]);
-    (0..RULES).for_each(|number| named.names.is_silent_about(&name(number)));
-    let before: Vec<_> = (0..RULES).map(|number| named.names.asked(&name(number))).collect();
+    world.cli().json(&["apply", &dir.join("file.toml").display().to_string()]);
+    (0..RULES).for_each(|number| names.is_silent_about(&name(number)));
+    let before: Vec<_> = (0..RULES).map(|number| names.asked(&name(number))).collect();
     eventually("as many look-ups wait as can", SECOND * 3, || {
-        let waiting = (0..RULES).filter(|number| named.names.asked(&name(*number)) > before[*number]).count();
+        let waiting = (0..RULES).filter(|number| names.asked(&name(*number)) > before[*number]).count();
         if waiting >= 20 { Ok(()) } else { Err(waiting) }
     });
     // What is found where the name was last.
     for number in 1..RULES {
-        let port = u16::try_from(1000 + number).unwrap();
-        assert_eq!(named.world.answer(at(POD_V4, port)), "old", "{number}");
+        let matched = u16::try_from(1000 + number).unwrap();
+        assert_eq!(world.answer(at(POD_V4, matched)), "old", "{number}");
     }
     // Nobody waits for a name server before a refused client is told, but the first who asks.
     for _ in 0..3 {
-        assert!(["reset", "refused"].contains(&&*named.world.answer(at(POD_V4, 1000))));
+        assert!(["reset", "refused"].contains(&&*world.answer(at(POD_V4, 1000))));
     }
     let other = Topology::new();
-    named.world.cli().json(&["attach", &other.pod.target(), "--match", "tcp:80", "--to", "127.0.0.2:8080"]);
+    world.cli().json(&["attach", &other.pod.target(), "--match", "tcp:80", "--to", &old.destination()]);
     assert_eq!(answer(&other.client, at(POD_V4, 80)), "old");
-    named.names.says("other.test", &[OLD]);
-    named.world.cli().json(&["attach", &other.pod.target(), "--match", "tcp:81", "--to", "other.test:8080"]);
+    names.says("other.test", &[OLD]);
+    world.cli().json(&[
+        "attach",
+        &other.pod.target(),
+        "--match",
+        "tcp:81",
+        "--to",
+        &format!("other.test:{port}"),
+    ]);
     assert_eq!(answer(&other.client, at(POD_V4, 81)), "old");
     other.pod.delete();
     eventually("the namespace is let go of", SECOND * 2, || {
-        if other.is_joined() { Err(named.world.list()) } else { Ok(()) }
+        if other.is_joined() { Err(world.list()) } else { Ok(()) }
     });
-    named.names.says("moves.test", &[NEW]);
-    eventually("the new address is served", SECOND * 5, || match named.world.answer(at(POD_V4, 80)).as_str() {
+    names.says("moves.test", &[NEW]);
+    eventually("the new address is served", SECOND * 5, || match world.answer(at(POD_V4, 80)).as_str() {
         "new" => Ok(()),
         other => Err(other.to_owned()),
     });
     let fresh = Topology::new();
     let attach = ["attach", &fresh.pod.target(), "--match", "tcp:80", "--to"];
-    let outcome = named.world.cli().run(&[&attach[..], &["unknown.test:80"]].concat());
+    let outcome = world.cli().run(&[&attach[..], &["unknown.test:80"]].concat());
     assert_eq!(outcome.code(), 1, "{outcome}");
-    let threads = fs::read_dir(format!("/proc/{}/task", named.world.daemon.pid())).unwrap();
+    let threads = fs::read_dir(format!("/proc/{}/task", world.daemon.pid())).unwrap();
     let name = |thread: &fs::DirEntry| fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
     let looking = threads.filter_map(Result::ok).filter(|thread| name(thread).trim() == "look up").count();
-    assert!((1..=32).contains(&looking), "{looking} threads wait for the name server");
+    assert!((1..=4 + 4 + 4 + 64).contains(&looking), "{looking} threads wait for the name server");
 }
 
 /// The engine's container `web`: what is said of it, and a gate that holds the answer.

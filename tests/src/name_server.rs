@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     net::{IpAddr, Ipv4Addr, UdpSocket},
-    process::Command,
+    process::{self, Command},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +23,7 @@ use crate::{
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-/// A name server on 127.0.0.1 of a namespace, in UDP. It knows nobody when it begins.
+/// A name server on a loopback address, in UDP. It knows nobody when it begins.
 #[derive(Debug)]
 pub struct NameServer {
     table: Arc<Mutex<HashMap<String, Entry>>>,
@@ -41,13 +41,29 @@ struct Entry {
 }
 
 impl NameServer {
-    /// Starts one.
+    /// Starts one on 127.0.0.1 of a namespace.
     #[track_caller]
     #[must_use]
     pub fn inside(netns: &Netns) -> Self {
-        let socket = netns.enter(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).expect("bind port 53"));
+        Self::of(netns.enter(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).expect("bind port 53")))
+    }
+
+    /// Starts one in the namespace of the tests, on an address that nobody else has.
+    #[track_caller]
+    #[must_use]
+    pub fn here() -> Self {
+        let third = u8::try_from(process::id() % 250).expect("it is small");
+        let mut addresses = (1..255).map(|fourth| Ipv4Addr::new(127, 53, third, fourth));
+        let socket = addresses.find_map(|address| UdpSocket::bind((address, 53)).ok());
+        Self::of(socket.expect("an address with a free port 53"))
+    }
+
+    #[track_caller]
+    fn of(socket: UdpSocket) -> Self {
+        let address = socket.local_addr().expect("its address").ip();
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("SO_RCVTIMEO");
-        let (table, is_done) = (Arc::<Mutex<HashMap<String, Entry>>>::default(), Arc::<AtomicBool>::default());
+        let (table, is_done) =
+            (Arc::<Mutex<HashMap<String, Entry>>>::default(), Arc::<AtomicBool>::default());
         let thread = thread::spawn({
             let (table, is_done) = (Arc::clone(&table), Arc::clone(&is_done));
             move || {
@@ -65,7 +81,9 @@ impl NameServer {
         let dir = Dir::new();
         fs::write(dir.join("hosts"), "").expect("write hosts");
         fs::write(dir.join("nsswitch.conf"), "hosts: files dns\n").expect("write nsswitch.conf");
-        fs::write(dir.join("resolv.conf"), "nameserver 127.0.0.1\n").expect("write resolv.conf");
+        // Half as long as without: what is silent is still so for as long as tests have patience.
+        let servers = format!("nameserver {address}\noptions timeout:5 attempts:1\n");
+        fs::write(dir.join("resolv.conf"), servers).expect("write resolv.conf");
         Self { table, is_done, thread: Some(thread), dir }
     }
 
@@ -85,15 +103,15 @@ impl NameServer {
         self.table().get(name).map_or(0, |entry| entry.asked)
     }
 
-    /// Starts a daemon in a namespace, which asks this server and nobody else.
+    /// Starts a daemon that asks this server and nobody else.
     #[track_caller]
     #[must_use]
-    pub fn daemon(&self, netns: &Netns, options: &[&str]) -> Daemon {
+    pub fn daemon(&self, options: &[&str]) -> Daemon {
         let script = "mount --bind \"$0\" /etc && exec \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "slave", "--", "sh", "-c", script]);
         command.arg(self.dir.path()).arg(binary()).arg("run");
-        netns.enter(|| Daemon::spawn(&mut command, options))
+        Daemon::spawn(&mut command, options)
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -128,7 +146,8 @@ fn answer(query: &[u8], table: &mut HashMap<String, Entry>) -> Option<Vec<u8>> {
     }
     let kind = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
     let question = query.get(12..at + 4)?;
-    let entry = table.entry(labels.join(".")).or_insert_with(|| Entry { addresses: Some(Vec::new()), asked: 0 });
+    let entry =
+        table.entry(labels.join(".")).or_insert_with(|| Entry { addresses: Some(Vec::new()), asked: 0 });
     entry.asked += 1;
     let addresses = entry.addresses.as_ref()?;
     let records: Vec<Vec<u8>> = addresses

@@ -105,14 +105,18 @@ fn own_sockets(file: &ConfigFile) -> Vec<Problem> {
     let own = [handoff_path(&control), control];
     let problem = |rule: &RuleSpec, place: Option<Place>| {
         let to = rule.to.iter().find(|to| matches!(to, Destination::Unix(path) if own.contains(path)))?;
-        let message = format!("destination `{to}`: it is a control socket of redirector: clients would command it");
+        let message =
+            format!("destination `{to}`: it is a control socket of redirector: clients would command it");
         Some(Problem { place: place.unwrap_or_default(), message, hint: None })
     };
     let namespaces = file.namespaces.iter().enumerate().flat_map(|(namespace, spec)| {
         spec.rules.iter().enumerate().map(move |(index, rule)| (rule, file.place(namespace, Some(index))))
     });
     let found = file.discover.iter().enumerate().flat_map(|(discover, spec)| {
-        spec.rules.iter().enumerate().map(move |(index, rule)| (rule, file.discover_place(discover, Some(index))))
+        spec.rules
+            .iter()
+            .enumerate()
+            .map(move |(index, rule)| (rule, file.discover_place(discover, Some(index))))
     });
     namespaces.chain(found).filter_map(|(rule, place)| problem(rule, place)).collect()
 }

@@ -80,7 +80,10 @@ impl OwnSockets {
         let mut engines = engines.chain(ENGINES.iter().map(Path::new));
         let is_engine = engines.any(|engine| Identity::at(engine).is_ok_and(|engine| engine == identity));
         let warning = || {
-            format!("`{}` is a container engine's socket: clients can do with it what root can do", path.display())
+            format!(
+                "`{}` is a container engine's socket: clients can do with it what root can do",
+                path.display()
+            )
         };
         Ok(is_engine.then(warning))
     }
@@ -128,8 +131,12 @@ impl Door {
 
     /// Connects to the socket that is there now, unless it is one of redirector's.
     pub(super) async fn connect(&self) -> Result<UnixStream, Failure> {
-        let refused =
-            || Failure::Because(NotDelivered::OwnSocket, io::Error::new(io::ErrorKind::PermissionDenied, REFUSED));
+        let refused = || {
+            Failure::Because(
+                NotDelivered::OwnSocket,
+                io::Error::new(io::ErrorKind::PermissionDenied, REFUSED),
+            )
+        };
         let file = open(&self.path, OFlag::empty())?;
         if self.own.has(Identity::of(&file.metadata()?)) {
             return Err(refused());

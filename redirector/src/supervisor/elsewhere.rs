@@ -142,7 +142,8 @@ impl Remotes {
         opener: &Opener,
         location: Option<Location>,
     ) -> Arc<Elsewhere> {
-        let is_of_process = matches!(target, Target::Pid(_)) || Elsewhere::is_of_process(target, location.as_ref());
+        let is_of_process =
+            matches!(target, Target::Pid(_)) || Elsewhere::is_of_process(target, location.as_ref());
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.retain(|_, place| place.strong_count() > 0);
         if let Some(place) = places.get(target).and_then(Weak::upgrade).filter(|_| !is_of_process) {
@@ -327,7 +328,10 @@ impl Elsewhere {
     /// Why it is not known.
     fn why(&self) -> String {
         if self.is_of_process.load(Ordering::Relaxed) {
-            return format!("the namespace of `{}` is gone, and a process's number is not looked up again", self.target);
+            return format!(
+                "the namespace of `{}` is gone, and a process's number is not looked up again",
+                self.target
+            );
         }
         let looks = self.looks();
         if looks.why.is_empty() { "it is gone".into() } else { looks.why.clone() }

@@ -38,6 +38,11 @@ impl Limits {
     pub(super) fn stock(&self) -> usize {
         usize::try_from(self.places.per_namespace() / 8).unwrap_or(usize::MAX)
     }
+
+    /// Look-ups of host names that may wait for silent name servers: each has a file open.
+    pub(super) fn look_ups(&self) -> usize {
+        self.stock().clamp(4, 64)
+    }
 }
 
 /// The part of the open files that is not for connections: a namespace has 9 fds for listeners, program, maps and

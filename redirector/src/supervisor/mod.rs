@@ -142,7 +142,7 @@ impl Supervisor {
             table: Mutex::default(),
             draining: Draining::default(),
             remotes: Arc::new(Remotes::new(Arc::clone(&watch), limits.stock(), resolve_interval)),
-            names: Names::new(resolve_interval),
+            names: Names::new(resolve_interval, limits.look_ups()),
             own_sockets: Arc::new(own_sockets),
             limits,
             watch,

@@ -137,9 +137,7 @@ impl Dialer {
                     DestinationPort::Client => client_port,
                 };
                 match (host, &state.name) {
-                    (Host::Name(_), Some(name)) => {
-                        self.dial_name(name, &state.rule.to, port, timeout).await
-                    }
+                    (Host::Name(_), Some(name)) => self.dial_name(name, &state.rule.to, port, timeout).await,
                     (Host::Name(_), None) => self.dial_addresses(&state.rule.to, &[], port, timeout).await,
                     (Host::Address(address), _) => {
                         self.dial_addresses(&state.rule.to, &[*address], port, timeout).await
@@ -271,12 +269,7 @@ impl Dialer {
         (!to.ip().is_loopback()).then_some(&self.outgoing)
     }
 
-    async fn dial_elsewhere(
-        &self,
-        elsewhere: &Arc<Elsewhere>,
-        to: SocketAddr,
-        timeout: Duration,
-    ) -> Dialled {
+    async fn dial_elsewhere(&self, elsewhere: &Arc<Elsewhere>, to: SocketAddr, timeout: Duration) -> Dialled {
         let gone = |error| Failure::Because(NotDelivered::NamespaceGone, error);
         let mut remote = elsewhere.remote().await.map_err(gone)?;
         // Once more where the name has come to mean another namespace.

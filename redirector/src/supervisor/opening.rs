@@ -4,12 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Supervisor, Table, blocking,
-    door::Door,
-    elsewhere::Remote,
-    failed,
-    namespace::Namespace,
-    not_steered,
+    Supervisor, Table, blocking, door::Door, elsewhere::Remote, failed, namespace::Namespace, not_steered,
     rules::Whereabouts,
 };
 use crate::{

@@ -149,9 +149,10 @@ impl TargetError {
                 (!names.is_empty())
                     .then(|| format!("`ip netns list` shows the names; some are {}", names.join(", ")))
             }
-            Self::NotANetns { what: OTHER_FILE, .. } => {
-                Some("a network namespace is a file like /run/netns/NAME; for that of a process use `pid:N`".into())
-            }
+            Self::NotANetns { what: OTHER_FILE, .. } => Some(
+                "a network namespace is a file like /run/netns/NAME; for that of a process use `pid:N`"
+                    .into(),
+            ),
             Self::Engine { source, .. } => source.hint(),
             Self::NotRunning { .. } => Some("start it".into()),
             Self::OtherPidNamespace { .. } => Some("name the namespace by `netns:` or `path:`".into()),

@@ -64,9 +64,7 @@ impl Opener {
             let shares = move || asked.shares_processes().unwrap_or(false);
             match blocking(move || open_inspected(&named, &before, shares)).await {
                 // No two sandboxes have the same path, but where it is that of a process.
-                Ok(opened)
-                    if seen.sandbox.as_ref() == Some(&opened.path) && opened.processes.is_empty() =>
-                {
+                Ok(opened) if seen.sandbox.as_ref() == Some(&opened.path) && opened.processes.is_empty() => {
                     return Ok(opened);
                 }
                 opened => {

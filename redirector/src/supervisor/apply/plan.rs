@@ -288,8 +288,7 @@ impl<'a> Planner<'a> {
             return None;
         }
         let said = warnings(None, &wanted.rule, found).into_iter().chain(whereabouts.warning.clone());
-        let said =
-            said.map(|text| format!("{}: rule `{}`: {text}", part.target, wanted.rule.name));
+        let said = said.map(|text| format!("{}: rule `{}`: {text}", part.target, wanted.rule.name));
         self.plan.warnings.extend(said);
         if !whereabouts.is_known() {
             let to = &wanted.rule.to;

@@ -15,9 +15,6 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 /// Look-ups of one lane that run at once.
 const OF_LANE: usize = 4;
 
-/// Look-ups that have let go of their lane and still wait for name servers.
-const OVERDUE: usize = 20;
-
 /// After so long a look-up is taken for one that waits for a silent name server.
 const PROMPT: Duration = Duration::from_millis(250);
 
@@ -41,6 +38,7 @@ pub(super) struct LookUps {
     urgent: Semaphore,
     regular: Semaphore,
     slow: Semaphore,
+    /// Those that have let go of their lane and still wait for name servers.
     overdue: Semaphore,
     ask: Ask,
 }
@@ -53,9 +51,9 @@ pub(super) struct Place<'a> {
 }
 
 impl LookUps {
-    pub(super) fn new(ask: Ask) -> Self {
+    pub(super) fn new(ask: Ask, overdue: usize) -> Self {
         let lane = || Semaphore::new(OF_LANE);
-        Self { urgent: lane(), regular: lane(), slow: lane(), overdue: Semaphore::new(OVERDUE), ask }
+        Self { urgent: lane(), regular: lane(), slow: lane(), overdue: Semaphore::new(overdue), ask }
     }
 
     /// Waits for a place in a lane.
