@@ -26,7 +26,16 @@ fn clients_of_two_namespaces_cannot_take_all_places_of_a_third() {
     let world = World::with(Daemon::with(&["--max-connections", "40"]), Topology::new());
     for pod in [&world.net.pod, &others[0].pod, &others[1].pod] {
         let target = pod.target();
-        world.cli().json(&["attach", &target, "--name", "http", "--match", "tcp:80", "--to", &proxy.destination()]);
+        world.cli().json(&[
+            "attach",
+            &target,
+            "--name",
+            "http",
+            "--match",
+            "tcp:80",
+            "--to",
+            &proxy.destination(),
+        ]);
     }
     let mut taken: Vec<_> = others.iter().flat_map(all_of).collect();
     assert!(taken.len() > 30, "what nobody else is guaranteed can be had: {}", taken.len());
@@ -59,7 +68,11 @@ fn at_the_limit_the_connection_makes_room_that_was_idle_longest_and_no_active_on
     first.echo("reset").unwrap_err();
     second.echo("still there").unwrap();
     active.echo("still there").unwrap();
-    assert_eq!(count(&pod, "/connections/failed/connection_limit"), 1, "only the one that found the limit: {pod:#}");
+    assert_eq!(
+        count(&pod, "/connections/failed/connection_limit"),
+        1,
+        "only the one that found the limit: {pod:#}"
+    );
     assert_eq!(world.daemon.log_with(&["connection reset", "idle_at_limit"]).len(), 1);
 }
 

@@ -12,7 +12,10 @@ use comfy_table::{Table, presets};
 use super::{args, exit::Failure, file::counted, output};
 use crate::{
     config::{Interface, Match, Source, Span, Target},
-    control::{self, ConnectionCounts, DiscoverView, Draining, Listing, NamespaceView, RefusedView, RuleView, WaitingView},
+    control::{
+        self, ConnectionCounts, DiscoverView, Draining, Listing, NamespaceView, RefusedView, RuleView,
+        WaitingView,
+    },
 };
 
 pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failure> {

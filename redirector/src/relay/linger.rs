@@ -11,10 +11,7 @@ use std::{
 
 use socket2::SockRef;
 
-use super::{
-    Clock, Lost, Patience, Stream,
-    patience::Judge,
-};
+use super::{Clock, Lost, Patience, Stream, patience::Judge};
 use crate::sys::socket::{self, TcpInfo};
 
 /// First and longest pause between two looks. An answer usually is there at the first look already.

@@ -178,7 +178,8 @@ mod tests {
         // Asked at 0 s and 10 s of every 40, and answered at 25 s.
         let peer = |second: u32| {
             let asked = second / 40;
-            let answer = if second % 40 >= 25 { asked * 40 + 25 } else { (asked * 40 + 25).saturating_sub(40) };
+            let answer =
+                if second % 40 >= 25 { asked * 40 + 25 } else { (asked * 40 + 25).saturating_sub(40) };
             TcpInfo {
                 in_flight: 1,
                 segments: 3 + 2 * asked + u32::from(second % 40 >= 10),

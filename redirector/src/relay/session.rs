@@ -125,8 +125,20 @@ pub async fn relay(
     traffic: &Traffic<'_>,
 ) -> End {
     let broken = AtomicBool::new(false);
-    let forth = pump(client, destination, &broken, clock, (|bytes| traffic.add_from_client(bytes), &traffic.to_destination));
-    let back = pump(destination, client, &broken, clock, (|bytes| traffic.add_from_destination(bytes), &traffic.to_client));
+    let forth = pump(
+        client,
+        destination,
+        &broken,
+        clock,
+        (|bytes| traffic.add_from_client(bytes), &traffic.to_destination),
+    );
+    let back = pump(
+        destination,
+        client,
+        &broken,
+        clock,
+        (|bytes| traffic.add_from_destination(bytes), &traffic.to_client),
+    );
     let (mut forth, mut back) = (pin!(forth), pin!(back));
     let mut idle = pin!(clock.idle_for(idle, client, destination));
     let (mut forth_ended, mut back_ended) = (false, false);

@@ -95,6 +95,9 @@ mod tests {
         for (files, connections) in [(0, 1), (32, 1), (64, 16), (128, 48), (1024, 384), (20_000, 7_500)] {
             assert_eq!(affordable_connections(files), connections, "{files}");
         }
-        assert_eq!(affordable_connections(u64::MAX), usize::try_from((u64::MAX - u64::MAX / 4) / 2).unwrap_or(usize::MAX));
+        assert_eq!(
+            affordable_connections(u64::MAX),
+            usize::try_from((u64::MAX - u64::MAX / 4) / 2).unwrap_or(usize::MAX)
+        );
     }
 }

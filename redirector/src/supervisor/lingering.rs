@@ -173,8 +173,9 @@ mod tests {
     #[tokio::test]
     async fn over_the_whole_the_one_goes_that_has_stood_still_longest_of_all() {
         let (all, now) = (limited(400), Instant::now());
-        let each: Vec<_> =
-            (0..4).map(|netns| all.enter(NetnsCookie(netns), 100, now - Duration::from_secs(netns))).collect();
+        let each: Vec<_> = (0..4)
+            .map(|netns| all.enter(NetnsCookie(netns), 100, now - Duration::from_secs(netns)))
+            .collect();
         let last = all.enter(NetnsCookie(7), 100, now);
         assert_eq!(each.iter().map(is_out).collect::<Vec<_>>(), [false, false, false, true]);
         assert!(!is_out(&last));

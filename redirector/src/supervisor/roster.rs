@@ -93,7 +93,12 @@ pub(super) struct OnRoster<'a> {
 }
 
 impl Roster {
-    pub(super) fn enter(&self, seat: Option<Seat>, client: &Arc<Stream>, destination: &Arc<Stream>) -> OnRoster<'_> {
+    pub(super) fn enter(
+        &self,
+        seat: Option<Seat>,
+        client: &Arc<Stream>,
+        destination: &Arc<Stream>,
+    ) -> OnRoster<'_> {
         let carried = Arc::new(Carried {
             clock: Clock::start(),
             seat: Mutex::new(seat),
