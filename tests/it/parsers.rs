@@ -32,7 +32,8 @@ const WORDS: &str = ": / [ ] * - , = \" ' { } \\ # . % @ -> tcp udp any tcp:80 6
     pid:1 5s null true [[namespace]]";
 
 /// White space, and characters that a terminal or an editor obeys.
-const UNSEEN: [&str; 8] = [" ", "\t", "\n", "\r\n", "\0", "\u{feff}", "\u{1b}[31m", "\u{fc}\u{1f980}\u{202e}"];
+const UNSEEN: [&str; 8] =
+    [" ", "\t", "\n", "\r\n", "\0", "\u{feff}", "\u{1b}[31m", "\u{fc}\u{1f980}\u{202e}"];
 
 fn piece() -> impl Strategy<Value = &'static str> {
     select(WORDS.split(' ').filter(|word| !word.is_empty()).chain(UNSEEN).collect::<Vec<_>>())

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
-use crate::{cargo, tool};
+use crate::{cargo, crates, tool};
 
 /// Its `rust-version` is 1.88.
 const CARGO_DENY: &str = "0.20.2";
@@ -13,7 +13,7 @@ const CARGO_DENY: &str = "0.20.2";
 const CHECKS: [&str; 3] = ["bans", "licenses", "sources"];
 
 pub(crate) fn run() -> Result<()> {
-    install()?;
+    crates::ensure("cargo-deny", CARGO_DENY)?;
     tool::call(&mut deny(&CHECKS))?;
     // Known flaws are in a database that has to be fetched.
     if let Err(error) = tool::call_quietly(&mut cargo::command(&["deny", "fetch", "db"])) {
@@ -34,19 +34,4 @@ fn deny(checks: &[&str]) -> Command {
 
 fn first_line(error: &anyhow::Error) -> String {
     error.to_string().split("; ").next().unwrap_or_default().to_owned()
-}
-
-fn install() -> Result<()> {
-    let installed = tool::call_quietly(&mut cargo::command(&["deny", "--version"]));
-    if installed.is_ok_and(|version| version.split_whitespace().last() == Some(CARGO_DENY)) {
-        return Ok(());
-    }
-    let package = format!("cargo-deny@{CARGO_DENY}");
-    tool::note(&format!("installing {package} (some minutes): cargo install --locked {package}"));
-    tool::call(&mut cargo::command(&["install", "--locked", "--quiet", &package]))
-        .with_context(|| format!("install {package}"))?;
-    if tool::find("cargo-deny").is_none() {
-        bail!("cargo-deny is installed but not found: add cargo's bin directory to PATH");
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod cargo;
 mod ci;
+mod crates;
 mod demo;
 mod dist;
 mod engine;

@@ -3,9 +3,9 @@
 
 use std::{env, path::Path, process::Command};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::{cargo, tool};
+use crate::{crates, tool};
 
 /// Links with the LLVM of the pinned toolchain. Later versions need an LLVM of the system.
 const BPF_LINKER: &str = "0.10.4";
@@ -16,7 +16,7 @@ pub(crate) fn for_build() -> Result<()> {
         return Ok(());
     }
     rust_src()?;
-    bpf_linker()
+    crates::ensure("bpf-linker", BPF_LINKER)
 }
 
 /// The source of the standard library, from which `core` is built for BPF.
@@ -34,20 +34,4 @@ pub(crate) fn rust_src() -> Result<()> {
         Command::new("rustup").args(["component", "add", "rust-src"]).current_dir(tool::root()),
     )
     .map(drop)
-}
-
-fn bpf_linker() -> Result<()> {
-    let installed =
-        tool::command("bpf-linker").and_then(|mut linker| tool::call_quietly(linker.arg("--version")));
-    if installed.is_ok_and(|version| version.split_whitespace().last() == Some(BPF_LINKER)) {
-        return Ok(());
-    }
-    let package = format!("bpf-linker@{BPF_LINKER}");
-    tool::note(&format!("installing {package} (some minutes): cargo install --locked {package}"));
-    tool::call(&mut cargo::command(&["install", "--locked", "--quiet", &package]))
-        .with_context(|| format!("install {package}"))?;
-    if tool::find("bpf-linker").is_none() {
-        bail!("bpf-linker is installed but not found: add cargo's bin directory to PATH");
-    }
-    Ok(())
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::observe::escaped;
+
 /// A place, as editors count: both from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
@@ -35,6 +37,12 @@ pub struct Problem {
 impl Problem {
     pub(super) fn new(place: Place, message: String) -> Self {
         Self { place, message, hint: None }
+    }
+
+    /// serde repeats a file's words as they are, control characters too.
+    pub(super) fn in_one_line(self) -> Self {
+        let Self { place, message, hint } = self;
+        Self { place, message: escaped(&message), hint: hint.as_deref().map(escaped) }
     }
 
     pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {

@@ -16,7 +16,7 @@ use super::{
     place::Lines,
     table::{Table, Value},
 };
-use crate::{config::RuleSpec, observe::escaped};
+use crate::config::RuleSpec;
 
 /// The tables of a file.
 #[derive(Default)]
@@ -78,11 +78,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn report(&mut self, place: Place, message: String, hint: Option<String>) {
-        // One line each, and serde repeats the file's words as they are.
-        let (message, hint) = (escaped(&message), hint.as_deref().map(escaped));
+        let problem = Problem { place, message, hint }.in_one_line();
         let there = self.problems.entry(place).or_default();
-        if there.iter().all(|known| known.message != message) {
-            there.push(Problem { place, message, hint });
+        if there.iter().all(|known| known.message != problem.message) {
+            there.push(problem);
         }
     }
 
