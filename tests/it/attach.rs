@@ -149,7 +149,7 @@ fn text_for_people_says_the_same_as_the_document() {
 #[test]
 fn a_name_that_a_terminal_would_obey_is_escaped_and_still_names() {
     let name = format!("rdt-{} a%20b?\u{1b}[31m", redirector_tests::dir::unique());
-    let world = World::with(Daemon::start(), Topology::around(Netns::named(&name)));
+    let world = World::with(Daemon::with_log_read(&[]), Topology::around(Netns::named(&name)));
     let target = world.target();
     let words = ["attach", &target, "--match", "tcp:80", "--to", "reject"];
     for words in

@@ -79,6 +79,11 @@ fn the_port_star_is_the_port_that_the_client_asked_for() {
     }
 }
 
+/// One whose log is read.
+fn world_with_log() -> World {
+    World::with(Daemon::with_log_read(&[]), Topology::new())
+}
+
 /// A client of a destination that is not there: its connection is reset, counted by reason, and logged once.
 #[track_caller]
 fn assert_dead(world: &World, to: &str, reason: &str, words: &[&str]) {
@@ -92,7 +97,10 @@ fn assert_dead(world: &World, to: &str, reason: &str, words: &[&str]) {
     let client = format!("{CLIENT_V4}:");
     let original = at(POD_V4, 80).to_string();
     let words = [&[to, &client, &original], words].concat();
-    let lines = world.daemon.log_with(&[to]);
+    let lines = eventually("it is said", Duration::from_secs(1), || {
+        let lines = world.daemon.log_with(&[to]);
+        if lines.is_empty() { Err(world.daemon.log()) } else { Ok(lines) }
+    });
     assert_eq!(lines.len(), 1, "one line for many like events: {lines:#?}");
     assert_eq!(world.daemon.log_with(&words).len(), 1, "must name {words:?}: {lines:#?}");
 }
@@ -100,14 +108,14 @@ fn assert_dead(world: &World, to: &str, reason: &str, words: &[&str]) {
 #[test]
 fn a_destination_that_refuses_resets_the_client_and_is_said_once() {
     let (_socket, address) = refusing();
-    assert_dead(&World::new(), &address.to_string(), "connect_refused", &["refused"]);
+    assert_dead(&world_with_log(), &address.to_string(), "connect_refused", &["refused"]);
 }
 
 #[test]
 fn a_unix_socket_that_is_not_there_resets_the_client_and_is_said_once() {
     let dir = Dir::new();
     let to = format!("unix:{}", dir.join("nobody.sock").display());
-    assert_dead(&World::new(), &to, "connect_error", &["No such file"]);
+    assert_dead(&world_with_log(), &to, "connect_error", &["No such file"]);
 }
 
 #[test]
@@ -194,7 +202,7 @@ fn a_name_is_needed_for_attach_and_later_its_last_addresses_are_kept() {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "slave", "--", "sh", "-c", script]);
     command.arg(dir.path()).arg(binary()).arg("run");
-    let world = World::with(Daemon::spawn(&mut command, &[]), Topology::new());
+    let world = World::with(Daemon::spawn_with_log_read(&mut command, &[]), Topology::new());
     let outcome = world.cli().run(&["attach", &world.target(), "--match", "tcp:80", "--to", &to]);
     assert!(error(&outcome, 1).contains("steered.test"), "{outcome}");
     assert_eq!(world.list()["namespaces"], serde_json::json!([]));

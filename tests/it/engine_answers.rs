@@ -31,7 +31,7 @@ fn options(dir: &Dir) -> [String; 2] {
 
 fn daemon(dir: &Dir) -> Daemon {
     let options = options(dir);
-    Daemon::with(&options.each_ref().map(String::as_str))
+    Daemon::with_log_read(&options.each_ref().map(String::as_str))
 }
 
 #[test]

@@ -59,7 +59,11 @@ fn pair(client: SocketAddr, original: SocketAddr) -> String {
 #[track_caller]
 fn haproxy(stage: &Stage, options: &str, configuration: &str) -> Exec {
     let template = stage.program("haproxy.cfg.in", &configuration.replace("BIND", BIND));
-    let file = stage.dir.join("haproxy.cfg");
+    // It is written as the user that HAProxy runs as.
+    let folder = stage.dir.join("written");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let file = folder.join("haproxy.cfg");
     let file = file.to_str().unwrap();
     let options = format!("--match tcp:80 --render {template}={file} {options}");
     Exec::start(&mut stage.exec(&options, &["haproxy", "-db", "-f", file]))

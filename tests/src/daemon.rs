@@ -23,6 +23,7 @@ use crate::{
     command::{pid, spawn},
     dir::Dir,
     eventually::{at_intervals, eventually},
+    log::Log,
 };
 
 /// The binary under test: `$REDIRECTOR_BIN`, else the development build of this repository.
@@ -51,6 +52,8 @@ pub struct Daemon {
     socket: PathBuf,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
+    /// Where the log goes when nobody reads it.
+    elsewhere: Option<Log>,
     /// Kept: it has more to say than that it is ready.
     notify: UnixDatagram,
     dir: Dir,
@@ -79,6 +82,31 @@ impl Daemon {
         Self::in_dir(dir.join("control.sock"), dir, command, options)
     }
 
+    /// With a log that the test reads, whatever `$REDIRECTOR_TEST_LOG` says of others.
+    #[track_caller]
+    #[must_use]
+    pub fn with_log_read(options: &[&str]) -> Self {
+        Self::spawn_with_log_read(Command::new(binary()).arg("run"), options)
+    }
+
+    /// The same, with a command that ends in `redirector run`.
+    #[track_caller]
+    #[must_use]
+    pub fn spawn_with_log_read(command: &mut Command, options: &[&str]) -> Self {
+        let dir = Dir::new();
+        Self::logging(None, dir.join("control.sock"), dir, command, options)
+    }
+
+    /// With everything logged, to a place where nobody reads it.
+    #[track_caller]
+    #[must_use]
+    pub fn logging_to(log: Log, options: &[&str]) -> Self {
+        let dir = Dir::new();
+        let mut command = Command::new(binary());
+        command.arg("run");
+        Self::logging(Some(log), dir.join("control.sock"), dir, &mut command, options)
+    }
+
     /// On a control socket that may have been another daemon's.
     #[track_caller]
     #[must_use]
@@ -88,6 +116,17 @@ impl Daemon {
 
     #[track_caller]
     fn in_dir(socket: PathBuf, dir: Dir, command: &mut Command, options: &[&str]) -> Self {
+        Self::logging(Log::of_environment(), socket, dir, command, options)
+    }
+
+    #[track_caller]
+    fn logging(
+        log: Option<Log>,
+        socket: PathBuf,
+        dir: Dir,
+        command: &mut Command,
+        options: &[&str],
+    ) -> Self {
         let path = dir.join("notify.sock");
         let notify = UnixDatagram::bind(&path).expect("bind NOTIFY_SOCKET");
         // The daemon may be another user's.
@@ -103,19 +142,24 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        if let Some(log) = &log {
+            command.env("RUST_LOG", "trace").stderr(log.stderr());
+        }
         let mut child = spawn(command);
+        // Ours would be a reader, or a writer, that is not gone.
+        command.stderr(Stdio::null());
+        let elsewhere = log;
         let log = Arc::new(Mutex::new(Vec::new()));
-        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-        let reader = thread::spawn({
-            let log = Arc::clone(&log);
-            move || {
+        let reader = child.stderr.take().map(|stderr| {
+            let (log, stderr) = (Arc::clone(&log), BufReader::new(stderr));
+            thread::spawn(move || {
                 for line in stderr.split(b'\n').map_while(Result::ok) {
                     log.lock().expect("no panic").push(String::from_utf8_lossy(&line).into_owned());
                 }
-            }
+            })
         });
         let mut daemon =
-            Self { child, inner: None, exited: None, socket, log, reader: Some(reader), notify, dir };
+            Self { child, inner: None, exited: None, socket, log, reader, elsewhere, notify, dir };
         daemon.wait_until_ready();
         daemon
     }
@@ -183,12 +227,30 @@ impl Daemon {
     }
 
     /// What it has logged until now.
+    #[track_caller]
     #[must_use]
     pub fn log(&self) -> Vec<String> {
+        assert!(self.elsewhere.is_none(), "nobody reads this log: `Daemon::with_log_read` is for tests that do");
+        self.said()
+    }
+
+    /// Where it logs to, when that is not read.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<&Log> {
+        self.elsewhere.as_ref()
+    }
+
+    /// Closes our own end of a log that nobody reads: a reader of it comes to its end then.
+    pub fn forget_log(&mut self) {
+        self.elsewhere = None;
+    }
+
+    fn said(&self) -> Vec<String> {
         self.log.lock().expect("no panic").clone()
     }
 
     /// Lines of its log with all of these words.
+    #[track_caller]
     #[must_use]
     pub fn log_with(&self, words: &[&str]) -> Vec<String> {
         self.log().into_iter().filter(|line| words.iter().all(|word| line.contains(word))).collect()
@@ -292,7 +354,7 @@ impl Daemon {
 
     fn print_log(&self) {
         eprintln!("daemon {} said:", self.pid());
-        for line in self.log() {
+        for line in self.said() {
             eprintln!("  {line}");
         }
     }
@@ -313,7 +375,7 @@ impl Drop for Daemon {
             self.stop();
         }
         self.end_log();
-        let panics = self.log_with(&["panicked at"]);
+        let panics: Vec<_> = self.said().into_iter().filter(|line| line.contains("panicked at")).collect();
         if !panics.is_empty() {
             self.print_log();
             panic!("the daemon panicked: {panics:#?}");

@@ -50,6 +50,13 @@ impl Stage {
         Self::of(Some(Daemon::start()))
     }
 
+    /// With one whose log the test reads.
+    #[track_caller]
+    #[must_use]
+    pub fn with_log_read() -> Self {
+        Self::of(Some(Daemon::with_log_read(&[])))
+    }
+
     /// Without one.
     #[track_caller]
     #[must_use]

@@ -19,6 +19,7 @@
 //! | [`mixed_rules`] | many rules of all kinds |
 //! | [`pattern`], [`scale`] | bytes that both ends know, and how many |
 //! | [`daemon`], [`cli`], [`http`] | the daemon, its command line, its API |
+//! | [`log`] | where its log goes when nobody reads it |
 //! | [`snapshot`] | what a namespace looks like, to find residue |
 //! | [`world`] | all of it, as most tests want it |
 //!
@@ -40,6 +41,7 @@ pub mod holder;
 pub mod http;
 pub mod inject;
 pub mod kernel;
+pub mod log;
 pub mod mixed_rules;
 pub mod name_server;
 pub mod netns;

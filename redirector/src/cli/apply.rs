@@ -30,12 +30,7 @@ pub(super) async fn apply(socket: &Path, command: args::Apply) -> Result<(), Fai
         ClientError::Refused(error) => source.refused(&file, error),
         other => other.into(),
     })?;
-    let mut out = io::stdout().lock();
-    if json {
-        output::json(&mut out, &answer)?;
-    } else {
-        print(&mut out, &answer)?;
-    }
+    output::print(|out| if json { output::json(out, &answer) } else { print(out, &answer) })?;
     for warning in &answer.warnings {
         super::exit::say("warning", warning);
     }

@@ -1,11 +1,8 @@
 //! `redirector attach`.
 
-use std::{
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{io, path::Path};
 
-use super::{args, exit::Failure, output};
+use super::{args, exit, exit::Failure, output};
 use crate::{
     config::{RuleSpec, Target},
     control::{self, AttachRequest, AttachResult, Attached},
@@ -46,14 +43,9 @@ pub(super) async fn attach(socket: &Path, command: args::Attach) -> Result<(), F
     }
     let request = AttachRequest { target, rule, dry_run, host_netns, follow };
     let answer: Attached = control::call(socket, "/v1/attach", &request).await?;
-    let mut out = io::stdout().lock();
-    if json {
-        output::json(&mut out, &answer)?;
-    } else {
-        print(&mut out, &answer)?;
-    }
+    output::print(|out| if json { output::json(out, &answer) } else { print(out, &answer) })?;
     for warning in &answer.warnings {
-        writeln!(io::stderr(), "warning: {warning}")?;
+        exit::say("warning", warning);
     }
     Ok(())
 }

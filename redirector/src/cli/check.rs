@@ -1,9 +1,6 @@
 //! `redirector check`.
 
-use std::{
-    io::{self, Write as _},
-    mem,
-};
+use std::{io::Write as _, mem};
 
 use serde::Serialize;
 
@@ -38,10 +35,12 @@ struct Checked {
 }
 
 pub(super) fn check(command: &args::Check) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
     let Some(path) = &command.file else {
-        serde_json::to_writer_pretty(&mut out, &schema()).map_err(io::Error::from)?;
-        return Ok(writeln!(out)?);
+        output::print(|out| {
+            serde_json::to_writer_pretty(&mut *out, &schema())?;
+            writeln!(out)
+        })?;
+        return Ok(());
     };
     let source = Source::read(path)?;
     let checked = match source.parse() {
@@ -49,7 +48,7 @@ pub(super) fn check(command: &args::Check) -> Result<(), Failure> {
         Err(problems) => Checked { schema: SCHEMA, problems, ..Checked::default() },
     };
     if command.json {
-        output::json(&mut out, &checked)?;
+        output::print(|out| output::json(out, &checked))?;
     }
     source.warn(&checked.warnings);
     if !checked.problems.is_empty() {
@@ -60,7 +59,9 @@ pub(super) fn check(command: &args::Check) -> Result<(), Failure> {
         let Checked { namespaces, discover, rules, .. } = checked;
         let discover = if discover == 0 { String::new() } else { counted(discover, "label") + ", " };
         let (namespaces, rules) = (counted(namespaces, "namespace"), counted(rules, "rule"));
-        writeln!(out, "{}: no problems; {namespaces}, {discover}{rules}", path.escape_debug())?;
+        output::print(|out| {
+            writeln!(out, "{}: no problems; {namespaces}, {discover}{rules}", path.escape_debug())
+        })?;
     }
     Ok(())
 }

@@ -1,9 +1,6 @@
 //! `redirector detach`.
 
-use std::{
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{io, path::Path};
 
 use super::{args, exit::Failure, output};
 use crate::control::{self, DetachRequest, Detached};
@@ -11,19 +8,19 @@ use crate::control::{self, DetachRequest, Detached};
 pub(super) async fn detach(socket: &Path, command: args::Detach) -> Result<(), Failure> {
     let args::Detach { target, rule, json } = command;
     let answer: Detached = control::call(socket, "/v1/detach", &DetachRequest { target, rule }).await?;
-    let mut out = io::stdout().lock();
-    if json {
-        output::json(&mut out, &answer)?;
-        return Ok(());
-    }
+    output::print(|out| if json { output::json(out, &answer) } else { print(out, &answer) })?;
+    Ok(())
+}
+
+fn print(out: &mut impl io::Write, answer: &Detached) -> io::Result<()> {
     let Detached { target, cookie, rules, steered, connections, .. } = answer;
     let target = target.to_string();
     let names: Vec<String> = rules.iter().map(ToString::to_string).collect();
     writeln!(out, "detached: {} from {} (cookie {cookie})", names.join(", "), target.escape_debug())?;
-    if steered {
+    if *steered {
         writeln!(out, "other rules still steer the namespace")?;
     }
-    if connections > 0 {
+    if *connections > 0 {
         writeln!(out, "{connections} relayed connections go on to their end")?;
     }
     Ok(())

@@ -11,12 +11,7 @@ use crate::{
 
 pub(super) fn doctor(socket: &Path, command: &args::Doctor) -> Result<(), Failure> {
     let report = doctor::examine(socket, command.engines.opener(&DaemonOptions::default()).engines());
-    let mut out = io::stdout().lock();
-    if command.json {
-        output::json(&mut out, &report)?;
-    } else {
-        print(&mut out, &report)?;
-    }
+    output::print(|out| if command.json { output::json(out, &report) } else { print(out, &report) })?;
     if report.works {
         return Ok(());
     }

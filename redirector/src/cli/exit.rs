@@ -3,8 +3,10 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
+use super::output;
 use crate::{
     control::{ClientError, Code, Error, chain},
     observe,
@@ -22,27 +24,25 @@ pub(super) struct Failure {
     code: u8,
     message: String,
     hint: Option<String>,
-    /// Whoever read our output has seen enough, as `head` does: no failure.
-    is_closed_pipe: bool,
 }
 
 impl Failure {
     /// A dry run that would do something: said on stdout already.
     pub(super) fn differences() -> Self {
-        Self { code: DIFFERENT, message: String::new(), hint: None, is_closed_pipe: false }
+        Self { code: DIFFERENT, message: String::new(), hint: None }
     }
 
     pub(super) fn usage(message: String) -> Self {
-        Self { code: USAGE, message, hint: None, is_closed_pipe: false }
+        Self { code: USAGE, message, hint: None }
     }
 
     /// One that no error of another layer tells.
     pub(super) fn text(message: String) -> Self {
-        Self { code: FAILED, message, hint: None, is_closed_pipe: false }
+        Self { code: FAILED, message, hint: None }
     }
 
     pub(super) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self { code: FAILED, message: chain(error), hint: None, is_closed_pipe: false }
+        Self { code: FAILED, message: chain(error), hint: None }
     }
 }
 
@@ -66,7 +66,7 @@ impl Failure {
     /// exec(3) of CMD failed.
     pub(super) fn of_program(program: &str, error: &io::Error) -> Self {
         let code = if error.kind() == io::ErrorKind::NotFound { NO_SUCH_PROGRAM } else { NOT_EXECUTABLE };
-        Self { code, message: format!("run `{program}`: {error}"), hint: None, is_closed_pipe: false }
+        Self { code, message: format!("run `{program}`: {error}"), hint: None }
     }
 }
 
@@ -77,13 +77,13 @@ impl From<Error> for Failure {
             Code::NotFound => NOT_FOUND,
             Code::Failed => FAILED,
         };
-        Self { code, message, hint, is_closed_pipe: false }
+        Self { code, message, hint }
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self { is_closed_pipe: error.kind() == io::ErrorKind::BrokenPipe, ..Self::failed(&error) }
+        Self::failed(&error)
     }
 }
 
@@ -99,7 +99,6 @@ impl From<ClientError> for Failure {
                     code: UNREACHABLE,
                     message: error.to_string(),
                     hint: Some(hint.into()),
-                    is_closed_pipe: false,
                 }
             }
             ClientError::Broken { .. } => Self::failed(&error),
@@ -110,10 +109,18 @@ impl From<ClientError> for Failure {
 
 /// The exit code of a finished command, and its error on stderr.
 pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
+    finish_by(say, result)
+}
+
+/// The same of a command on which others depend: it ends although nobody reads its stderr.
+pub(super) fn finish_in_time(result: Result<(), Failure>) -> ExitCode {
+    finish_by(say_in_time, result)
+}
+
+fn finish_by(say: fn(&str, &str), result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { is_closed_pipe: true, .. }) => ExitCode::SUCCESS,
-        Err(Failure { code, message, hint, is_closed_pipe: false }) => {
+        Err(Failure { code, message, hint }) => {
             if !message.is_empty() {
                 say("error", &message);
             }
@@ -127,7 +134,16 @@ pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
 
 /// One line on stderr, whatever names and paths hold. That stderr is closed is no reason to fail.
 pub(super) fn say(what: &str, text: &str) {
-    drop(writeln!(io::stderr(), "{what}: {}", observe::escaped(text)));
+    // All at once: a full disk takes it or not.
+    let line = format!("{what}: {}\n", observe::escaped(text));
+    drop(io::stderr().write_all(line.as_bytes()));
+}
+
+/// The same while others wait for this process: when nobody has read stderr for a second, it is not said.
+pub(super) fn say_in_time(what: &str, text: &str) {
+    if observe::is_writable(io::stderr(), Duration::from_secs(1)) {
+        say(what, text);
+    }
 }
 
 /// A line on stderr as it is.
@@ -138,10 +154,8 @@ pub(super) fn say_plainly(line: &str) {
 /// Help and version as clap prints them; of an error its first line, which names the object.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        return match error.print() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => FAILED.into(),
-        };
+        // clap writes it, in colours where there is a terminal.
+        return finish(output::print(|_| error.print()).map(drop));
     }
     let text = error.render().to_string();
     // A list of what is missing goes over lines that are indented.

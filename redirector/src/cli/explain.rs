@@ -24,11 +24,10 @@ pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(),
             Some(rules) => rules.shadows(&command.target).map_err(Failure::text)?,
             None => shadows(socket, &command.target).await?,
         };
-        return if command.json {
-            document(&answer)
-        } else {
-            Ok(print_shadows(&mut io::stdout().lock(), &answer)?)
-        };
+        output::print(|out| {
+            if command.json { output::json(out, &answer) } else { print_shadows(out, &answer) }
+        })?;
+        return Ok(());
     };
     let args::Explain { target, all_reasons, json, .. } = command;
     let answer = match rules {
@@ -38,16 +37,13 @@ pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(),
             control::call(socket, "/v1/explain", &request).await?
         }
     };
-    if json { document(&answer) } else { Ok(print(&mut io::stdout().lock(), &answer)?) }
+    output::print(|out| if json { output::json(out, &answer) } else { print(out, &answer) })?;
+    Ok(())
 }
 
 async fn shadows(socket: &Path, target: &Target) -> Result<Shadows, Failure> {
     let path = format!("/v1/shadowed?target={}", percent_encode(&target.to_string()));
     Ok(control::get(socket, &path).await?)
-}
-
-fn document(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    Ok(output::json(&mut io::stdout().lock(), answer)?)
 }
 
 fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {

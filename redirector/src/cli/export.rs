@@ -1,9 +1,6 @@
 //! `redirector export`.
 
-use std::{
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{io::Write as _, path::Path};
 
 use super::{args, exit::Failure, output};
 use crate::{
@@ -13,11 +10,12 @@ use crate::{
 
 pub(super) async fn export(socket: &Path, command: args::Export) -> Result<(), Failure> {
     let answer: Exported = control::get(socket, "/v1/export").await?;
-    let mut out = io::stdout().lock();
-    if command.json {
-        output::json(&mut out, &answer)?;
-    } else {
-        out.write_all(to_toml(&answer.namespaces, &answer.discover).as_bytes())?;
-    }
+    output::print(|out| {
+        if command.json {
+            output::json(out, &answer)
+        } else {
+            out.write_all(to_toml(&answer.namespaces, &answer.discover).as_bytes())
+        }
+    })?;
     Ok(())
 }

@@ -9,12 +9,12 @@ use std::{
 
 use comfy_table::{Table, presets};
 
-use super::{args, exit::Failure, file::counted, output};
+use super::{args, exit::Failure, file::counted, output, output::Reader};
 use crate::{
     config::{Interface, Match, Source, Span, Target},
     control::{
-        self, ConnectionCounts, DiscoverView, Draining, Listing, NamespaceView, RefusedView, RuleView,
-        WaitingView,
+        self, ConnectionCounts, DaemonCounts, DiscoverView, Draining, Listing, NamespaceView, RefusedView,
+        RuleView, WaitingView,
     },
 };
 
@@ -42,11 +42,8 @@ pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failu
             }
         }
         // At once: a terminal shows no half of it.
-        let mut out = io::stdout().lock();
-        out.write_all(&text)?;
-        out.flush()?;
-        drop(out);
-        let Some(Span(interval)) = watch else { return Ok(()) };
+        let reader = output::print(|out| out.write_all(&text))?;
+        let Some(Span(interval)) = watch.filter(|_| reader == Reader::There) else { return Ok(()) };
         tokio::time::sleep(interval).await;
     }
 }
@@ -70,7 +67,7 @@ pub(super) fn percent_encode(text: &str) -> String {
 }
 
 fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
-    let Listing { schema: _, namespaces, waiting, discover, draining } = listing;
+    let Listing { schema: _, namespaces, waiting, discover, draining, daemon } = listing;
     if namespaces.is_empty() && waiting.is_empty() {
         writeln!(out, "no namespace is steered")?;
     }
@@ -92,6 +89,10 @@ fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
             "\n{} (cookie {cookie}): detached, {connections} relayed connections go on",
             shown(target)
         )?;
+    }
+    let DaemonCounts { log_lines_lost } = daemon;
+    if *log_lines_lost > 0 {
+        writeln!(out, "\n{log_lines_lost} lines of the daemon's log are lost")?;
     }
     Ok(())
 }

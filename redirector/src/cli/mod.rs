@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
     };
     let socket = args.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
     let result = match args.command {
-        Command::Run(command) => run::run(args.socket, command),
+        Command::Run(command) => return exit::finish_in_time(run::run(args.socket, command)),
         Command::Attach(command) => client(attach::attach(&socket, command)),
         Command::Detach(command) => client(detach::detach(&socket, command)),
         Command::List(command) => client(list::list(&socket, command)),

@@ -1,11 +1,16 @@
 //! The client half: one request, one answer.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
 
 use super::{Error, ErrorBody};
 
@@ -69,7 +74,7 @@ async fn request<A: DeserializeOwned>(
     path: &str,
     body: Vec<u8>,
 ) -> Result<A, ClientError> {
-    let stream = tokio::net::UnixStream::connect(socket)
+    let stream = connect(socket)
         .await
         .map_err(|source| ClientError::Unreachable { path: socket.display().to_string(), source })?;
     let (status, body) = tokio::time::timeout(DEADLINE, exchange(stream, method, path, body))
@@ -84,8 +89,21 @@ async fn request<A: DeserializeOwned>(
     Err(ClientError::Refused(error.into()))
 }
 
+/// Connects, and waits for that where so many do that there is no place in the socket's queue.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < DEADLINE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 async fn exchange(
-    stream: tokio::net::UnixStream,
+    stream: UnixStream,
     method: Method,
     path: &str,
     body: Vec<u8>,

@@ -15,9 +15,11 @@
 
 mod apply;
 mod client;
+mod connection;
 mod error;
 mod explanation;
 mod handoff;
+mod seats;
 mod server;
 mod socket;
 mod stale;
@@ -38,7 +40,7 @@ pub use server::{Api, Caller, serve};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
 pub use stale::{Stale, remove_stale};
 pub use types::{
-    AttachRequest, AttachResult, Attached, ConnectionCounts, DetachRequest, Detached, DiscoverView, Draining,
+    AttachRequest, AttachResult, Attached, ConnectionCounts, DaemonCounts, DetachRequest, Detached, DiscoverView, Draining,
     Drift, ErrorBody, ErrorDetail, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView,
     RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
 };

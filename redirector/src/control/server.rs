@@ -1,26 +1,30 @@
 //! The server half: routes, and errors as documents.
 
-use std::{convert::Infallible, future::Future, sync::Arc};
+use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Bytes,
     extract::{
         ConnectInfo, DefaultBodyLimit, Query, Request, State,
-        connect_info::Connected,
         rejection::{BytesRejection, QueryRejection},
     },
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
-    serve::IncomingStream,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixListener;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::watch,
+};
+use tokio_util::task::TaskTracker;
 
 use super::{
     Applied, ApplyRequest, AttachRequest, Attached, Code, DetachRequest, Detached, Error, ErrorBody,
     ExplainRequest, Explanation, Exported, Listing, Shadows,
+    connection::{self, LIMITS},
+    seats::Seats,
 };
 use crate::config::{Target, file::MAX_SIZE};
 
@@ -36,9 +40,9 @@ pub struct Caller {
     pub uid: Option<u32>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let peer = stream.io().peer_cred().ok();
+impl Caller {
+    fn of(stream: &UnixStream) -> Self {
+        let peer = stream.peer_cred().ok();
         Self {
             pid: peer.and_then(|peer| peer.pid()).filter(|pid| *pid > 0),
             uid: peer.map(|peer| peer.uid()),
@@ -95,16 +99,40 @@ pub trait Api: Send + Sync + 'static {
 }
 
 /// Serves until `stop` is ready, then finishes the requests under way.
-///
-/// # Errors
-///
-/// As accept(2).
-pub async fn serve<A: Api>(
-    listener: UnixListener,
-    api: Arc<A>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let router = Router::new()
+pub async fn serve<A: Api>(listener: UnixListener, api: Arc<A>, stop: impl Future<Output = ()>) {
+    let router = router(api);
+    let seats = Arc::<Seats>::default();
+    let connections = TaskTracker::new();
+    let (stopping, stopped) = watch::channel(());
+    let accept = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let seat = seats.take().await;
+                    let caller = Caller::of(&stream);
+                    let mut stopped = stopped.clone();
+                    let stop = async move { drop(stopped.changed().await) };
+                    connections.spawn(connection::serve(stream, caller, router.clone(), seat, LIMITS, stop));
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accept on the control socket; trying again in a moment");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = stop => {}
+    }
+    drop((listener, stopping));
+    connections.close();
+    connections.wait().await;
+}
+
+fn router<A: Api>(api: Arc<A>) -> Router {
+    Router::new()
         .route("/v1/namespaces", get(list::<A>))
         .route("/v1/attach", post(attach::<A>))
         .route("/v1/detach", post(detach::<A>))
@@ -114,10 +142,7 @@ pub async fn serve<A: Api>(
         .route("/v1/shadowed", get(shadowed::<A>))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
-        .with_state(api);
-    axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
-        .with_graceful_shutdown(stop)
-        .await
+        .with_state(api)
 }
 
 #[derive(serde::Deserialize)]

@@ -137,6 +137,6 @@ fn bind_private(path: &Path, kind: Type) -> io::Result<OwnedFd> {
         drop(sys::socket::refuse_fds(&socket));
     }
     socket.bind(&SockAddr::unix(path)?)?;
-    socket.listen(128)?;
+    socket.listen(1024)?;
     Ok(socket.into())
 }

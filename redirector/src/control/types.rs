@@ -118,6 +118,17 @@ pub struct Listing {
     pub discover: Vec<DiscoverView>,
     /// Those that are not steered any more, with connections that go on to their end.
     pub draining: Vec<Draining>,
+    /// What concerns the daemon as a whole.
+    #[serde(default)]
+    pub daemon: DaemonCounts,
+}
+
+/// Counters of the daemon as a whole, since its start.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct DaemonCounts {
+    /// Log lines that were not written: nobody read them, or they could not be written.
+    #[serde(default)]
+    pub log_lines_lost: u64,
 }
 
 /// One steered namespace.

@@ -21,10 +21,11 @@ use super::{
 use crate::{
     config::Target,
     control::{
-        Caller, Code, ConnectionCounts, Drift, Error, LeaseView, ListenerView, Listing, NamespaceView,
+        Caller, Code, ConnectionCounts, DaemonCounts, Drift, Error, LeaseView, ListenerView, Listing, NamespaceView,
         NetnsCounts, ProgramView, RuleCounts, RuleView, SCHEMA,
     },
     listener::{self, Listener},
+    observe,
     sys::SyscallError,
 };
 
@@ -48,7 +49,8 @@ impl Supervisor {
         let mut namespaces = namespaces.map_err(|error| Error::chain(Code::Failed, &error))?;
         namespaces.sort_by_key(|one| (one.target.to_string(), one.cookie));
         let discover = if target.is_none() { self.discovery.view() } else { Vec::new() };
-        Ok(Listing { schema: SCHEMA, namespaces, waiting, discover, draining })
+        let daemon = DaemonCounts { log_lines_lost: observe::lines_lost() };
+        Ok(Listing { schema: SCHEMA, namespaces, waiting, discover, draining, daemon })
     }
 }
 

@@ -8,7 +8,7 @@ pub mod seccomp;
 pub mod socket;
 
 use std::{
-    io,
+    io::{self, Read as _, Write as _},
     os::fd::{FromRawFd as _, OwnedFd, RawFd},
 };
 
@@ -60,4 +60,48 @@ pub fn clear_ambient_capabilities() -> io::Result<()> {
     // SAFETY: takes integers only.
     let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes a write to a pipe that nobody reads an error, as the Rust runtime has done at the start of the process.
+pub fn ignore_broken_pipes() {
+    // SAFETY: no handler of ours is set or replaced.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Runs work that changes who this process is in a child process, which ends with it. `None` when all went well, else
+/// what `work` says.
+///
+/// # Errors
+///
+/// As pipe(2), fork(2) and waitpid(2), and when this process has another thread: what that holds would be held for ever
+/// in the child.
+pub fn in_child(work: impl FnOnce() -> Option<String>) -> io::Result<Option<String>> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other("fork: there is another thread"));
+    }
+    let (mut reader, mut writer) = io::pipe()?;
+    // SAFETY: this process has one thread, so the child is a whole copy of it.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(reader);
+            let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            let said = worked.unwrap_or_else(|_| Some("it panicked".to_owned()));
+            // Nothing said is nothing wrong.
+            let written = said.is_none_or(|said| writer.write_all(said.as_bytes()).is_ok());
+            // SAFETY: ends this process at once: what the parent has begun is not ours to end.
+            unsafe { libc::_exit(i32::from(!written)) }
+        }
+        child => {
+            drop(writer);
+            let mut said = String::new();
+            reader.read_to_string(&mut said)?;
+            let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None)?;
+            if status != nix::sys::wait::WaitStatus::Exited(nix::unistd::Pid::from_raw(child), 0) {
+                return Err(io::Error::other(format!("a child process: {status:?}")));
+            }
+            Ok(Some(said).filter(|said| !said.is_empty()))
+        }
+    }
 }

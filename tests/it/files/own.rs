@@ -36,7 +36,7 @@ fn a_daemon_begins_with_its_file_and_applies_it_again_at_sighup() {
     };
     let write = |text: &str| fs::write(&path, text).unwrap();
     write(&text(&one.destination()));
-    let daemon = Daemon::with(&["--config", path.to_str().unwrap()]);
+    let daemon = Daemon::with_log_read(&["--config", path.to_str().unwrap()]);
     let world = World::with(daemon, net);
     // It is ready when the file is applied.
     assert_eq!(world.answer(at(POD_V4, 80)), "one");
@@ -140,14 +140,14 @@ fn the_file_says_how_the_daemon_is_set_up_and_the_command_line_goes_before_it() 
     let text = format!("[daemon]\nsocket = {other:?}\nmax_connections = 7\nlog_format = \"json\"\n");
     fs::write(&path, text).unwrap();
     // The tests name a socket, and so go before the file.
-    let daemon = Daemon::with(&["--config", path.to_str().unwrap()]);
+    let daemon = Daemon::with_log_read(&["--config", path.to_str().unwrap()]);
     assert!(!other.exists());
     let ready = logged(&daemon, &["ready"]);
     let ready: serde_json::Value = serde_json::from_str(&ready[0]).expect("an object");
     assert_eq!(ready["max_connections"], 7, "{ready}");
     assert_eq!(ready["level"], "INFO", "{ready}");
     let daemon =
-        Daemon::with(&["--config", path.to_str().unwrap(), "--max-connections", "9", "--log-format", "text"]);
+        Daemon::with_log_read(&["--config", path.to_str().unwrap(), "--max-connections", "9", "--log-format", "text"]);
     logged(&daemon, &["ready", "max_connections=9"]);
     // Without a socket on the command line it is the file's.
     let notify = dir.join("notify.sock");

@@ -17,7 +17,7 @@ use serde::Serialize;
 use socket2::Type;
 
 use self::holders::Holder;
-use super::{args, exit::Failure};
+use super::{args, exit::Failure, output};
 use crate::{
     config::{Target, file::DaemonOptions},
     control::{Error, SCHEMA, Stale, handoff_path, remove_stale},
@@ -78,12 +78,7 @@ pub(super) fn cleanup(socket: &Path, command: &args::Cleanup) -> Result<(), Fail
             directories::remove(&std::env::temp_dir(), &mut cleaned)?;
         }
     }
-    let mut out = io::stdout().lock();
-    if command.json {
-        crate::cli::output::json(&mut out, &cleaned)?;
-    } else {
-        print(&mut out, &cleaned)?;
-    }
+    output::print(|out| if command.json { output::json(out, &cleaned) } else { print(out, &cleaned) })?;
     Ok(())
 }
 

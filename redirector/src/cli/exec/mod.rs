@@ -2,11 +2,12 @@
 
 mod alone;
 mod placeholders;
+mod render;
 mod user;
 
 use std::{
     convert::Infallible,
-    fs, io,
+    io,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::process::CommandExt as _,
@@ -17,7 +18,7 @@ use std::{
 
 use command_fds::{CommandFdExt as _, FdMapping};
 
-use self::{placeholders::Placeholders, user::User};
+use self::{placeholders::Placeholders, render::Render, user::User};
 use super::{args, exit, exit::Failure};
 use crate::{
     control::{Handoff, HandoffError, LeaseRequest, Leased, handoff_path},
@@ -32,17 +33,17 @@ const FIRST_FD: i32 = 3;
 
 /// Returns only when CMD did not run in this process.
 pub(super) fn exec(socket: &Path, command: &args::Exec) -> ExitCode {
-    let result = prepare(command).and_then(|user| match Handoff::connect(&handoff_path(socket)) {
+    let result = prepare(command).and_then(|prepared| match Handoff::connect(&handoff_path(socket)) {
         Ok(handoff) => {
-            let leased = lease(handoff, command, user.as_ref())?;
-            become_program(command, user, leased).map(|never| match never {})
+            let leased = lease(handoff, command, prepared.user.as_ref())?;
+            become_program(command, prepared, leased).map(|never| match never {})
         }
         Err(HandoffError::Unreachable { source, .. }) if is_absent(&source) => alone::run(command),
         Err(error) => Err(Failure::failed(&error).of_exec()),
     });
     match result {
         Ok(code) => code,
-        Err(failure) => exit::finish(Err(failure)),
+        Err(failure) => exit::finish_in_time(Err(failure)),
     }
 }
 
@@ -51,12 +52,17 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
+/// What a command needs besides listeners.
+struct Prepared {
+    user: Option<User>,
+    renders: Vec<Render>,
+}
+
 /// What can be wrong without a namespace is found before one is touched.
-fn prepare(command: &args::Exec) -> Result<Option<User>, Failure> {
-    for (template, _) in &command.render {
-        fs::metadata(template).map_err(|error| failed("read the template", template, &error))?;
-    }
-    command.user.as_deref().map(User::find).transpose()
+fn prepare(command: &args::Exec) -> Result<Prepared, Failure> {
+    let user = command.user.as_deref().map(User::find).transpose()?;
+    let renders = Render::prepare(&command.render, user.as_ref())?;
+    Ok(Prepared { user, renders })
 }
 
 fn lease(
@@ -101,19 +107,15 @@ fn request(command: &args::Exec, user: Option<&User>) -> LeaseRequest {
 /// The lease is bound to this process, which becomes CMD: signals and the exit code are CMD's own.
 fn become_program(
     command: &args::Exec,
-    user: Option<User>,
+    Prepared { user, renders }: Prepared,
     (leased, fds): (Leased, Vec<OwnedFd>),
 ) -> Result<Infallible, Failure> {
     let placeholders = Placeholders::new(&leased.listeners, FIRST_FD);
     for warning in &leased.warnings {
-        exit::say("warning", warning);
+        exit::say_in_time("warning", warning);
     }
-    for (template, file) in &command.render {
-        let text =
-            fs::read_to_string(template).map_err(|error| failed("read the template", template, &error))?;
-        let text = placeholders.fill(&text)?;
-        fs::write(file, text).map_err(|error| failed("write", file, &error))?;
-    }
+    let rendered = renders.iter().map(|one| Ok((one, one.filled(&placeholders)?)));
+    let rendered = rendered.collect::<Result<Vec<_>, Failure>>()?;
     let words = command.command.iter().map(|word| placeholders.fill(word));
     let words = words.collect::<Result<Vec<_>, _>>()?;
     let (program, arguments) = words.split_first().expect("clap requires one");
@@ -145,7 +147,11 @@ fn become_program(
     if let Some(user) = user {
         user.become_it()?;
     }
-    Err(Failure::of_program(program, &program_command.exec()))
+    rendered.iter().try_for_each(|(one, text)| one.write(text))?;
+    let error = program_command.exec();
+    // What exec(3) of the standard library undoes for CMD: we say an error, perhaps to nobody.
+    sys::ignore_broken_pipes();
+    Err(Failure::of_program(program, &error))
 }
 
 fn failed(call: &str, path: &str, error: &io::Error) -> Failure {

@@ -51,7 +51,7 @@ impl User {
 
     /// Changes this process for good: groups, then group, then user. What it runs has no capability, and can gain
     /// none.
-    pub(super) fn become_it(self) -> Result<(), Failure> {
+    pub(super) fn become_it(&self) -> Result<(), Failure> {
         let Self { uid, gid, name } = self;
         let failed = |call: &'static str| {
             move |errno: nix::errno::Errno| {
@@ -59,11 +59,11 @@ impl User {
             }
         };
         match name {
-            Some(name) => initgroups(&name, gid).map_err(failed("initgroups"))?,
-            None => setgroups(&[gid]).map_err(failed("setgroups"))?,
+            Some(name) => initgroups(name, *gid).map_err(failed("initgroups"))?,
+            None => setgroups(&[*gid]).map_err(failed("setgroups"))?,
         }
-        setgid(gid).map_err(failed("setgid"))?;
-        setuid(uid).map_err(failed("setuid"))?;
+        setgid(*gid).map_err(failed("setgid"))?;
+        setuid(*uid).map_err(failed("setuid"))?;
         sys::clear_ambient_capabilities().map_err(|error| {
             Failure::failed(&io::Error::other(format!("prctl PR_CAP_AMBIENT_CLEAR_ALL: {error}"))).of_exec()
         })?;

@@ -15,7 +15,7 @@ use std::{
 
 use clap::CommandFactory as _;
 
-use super::{args, exit::Failure};
+use super::{args, exit::Failure, output};
 
 pub(super) fn man(command: &args::Man) -> Result<(), Failure> {
     let failed = |call: &str, path: &Path, error: io::Error| {
@@ -26,7 +26,7 @@ pub(super) fn man(command: &args::Man) -> Result<(), Failure> {
     for (name, page) in pages()? {
         let path = directory.join(name);
         fs::write(&path, page).map_err(|error| failed("write", &path, error))?;
-        writeln!(io::stdout(), "{}", path.display())?;
+        output::print(|out| writeln!(out, "{}", path.display()))?;
     }
     Ok(())
 }

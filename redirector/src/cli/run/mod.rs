@@ -59,7 +59,7 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
     let config = config.map(|path| Ok::<_, Failure>((Source::read_again(&path)?.parse_or_tell()?, path)));
     let config = config.transpose()?.map(|(file, path)| (path, file));
     let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
-    observe::init(log_format.or(daemon.log_format).unwrap_or_default());
+    let _log = observe::init(log_format.or(daemon.log_format).unwrap_or_default())?;
     let opener = engines.opener(&daemon);
     let limits = ConnectionLimits {
         total: connections(max_connections.or(daemon.max_connections)),

@@ -1,0 +1,114 @@
+//! Files that `--render` makes: written as the user that runs CMD, beside the one that is meant, and put into its place
+//! whole.
+//!
+//! Nothing is opened that is there already: no symbolic link is followed from the last part of the path, and no FIFO or
+//! device can hold us up.
+
+use std::{
+    fs::{self, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, fchown},
+    path::Path,
+};
+
+use tempfile::NamedTempFile;
+
+use super::{Failure, failed, placeholders::Placeholders, user::User};
+use crate::sys;
+
+/// A template that has been read, and the file that it is for.
+#[derive(Debug)]
+pub(super) struct Render {
+    template: String,
+    file: String,
+}
+
+impl Render {
+    /// Reads the templates, and tries whether the files can be made: before there is a rule.
+    pub(super) fn prepare(all: &[(String, String)], user: Option<&User>) -> Result<Vec<Self>, Failure> {
+        let read = |(template, file): &(String, String)| {
+            let text = fs::read_to_string(template);
+            let text = text.map_err(|error| failed("read the template", template, &error))?;
+            Ok(Self { template: text, file: file.clone() })
+        };
+        let all = all.iter().map(read).collect::<Result<Vec<_>, Failure>>()?;
+        let try_all = || all.iter().try_for_each(|one| one.begin().map(drop));
+        match user {
+            // This process is needed as it is.
+            Some(user) if !all.is_empty() => {
+                let tried = sys::in_child(|| {
+                    user.become_it().and_then(|()| try_all()).err().map(|failure| failure.to_string())
+                });
+                let tried =
+                    tried.map_err(|error| Failure::failed(&error).of_exec())?;
+                match tried {
+                    None => {}
+                    Some(why) => return Err(Failure::text(why).of_exec()),
+                }
+            }
+            _ => try_all()?,
+        }
+        Ok(all)
+    }
+
+    /// The file's text.
+    pub(super) fn filled(&self, placeholders: &Placeholders) -> Result<String, Failure> {
+        placeholders.fill(&self.template)
+    }
+
+    /// Makes the file. This process is the user that runs CMD by now.
+    pub(super) fn write(&self, text: &str) -> Result<(), Failure> {
+        let error = |error: io::Error| failed("write", &self.file, &error);
+        let mut new = self.begin()?;
+        new.write_all(text.as_bytes()).map_err(error)?;
+        new.persist(&self.file).map(drop).map_err(|failure| error(failure.error))
+    }
+
+    /// An empty file beside it, with its owner and mode.
+    fn begin(&self) -> Result<NamedTempFile, Failure> {
+        let path = Path::new(&self.file);
+        let error = |error: io::Error| failed("write", &self.file, &error);
+        let before = match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_file() => Some(metadata),
+            Ok(metadata) => {
+                let why = format!("it is {}, not a regular file", kind(metadata.file_type()));
+                return Err(error(io::Error::other(why)));
+            }
+            Err(failure) if failure.kind() == io::ErrorKind::NotFound => None,
+            Err(failure) => return Err(error(failure)),
+        };
+        let beside = match path.parent() {
+            Some(directory) if directory != Path::new("") => directory,
+            _ => Path::new("."),
+        };
+        let usual = Permissions::from_mode(0o666);
+        let new = tempfile::Builder::new().prefix(".redirector-").permissions(usual).tempfile_in(beside);
+        let new = new.map_err(error)?;
+        if let Some(before) = before {
+            let made = new.as_file().metadata().map_err(error)?;
+            if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+                match fchown(new.as_file(), Some(before.uid()), Some(before.gid())) {
+                    // Another user's, in a directory where this one may replace it.
+                    Err(failure) if failure.kind() == io::ErrorKind::PermissionDenied => {}
+                    result => result.map_err(error)?,
+                }
+            }
+            new.as_file().set_permissions(Permissions::from_mode(before.mode() & 0o777)).map_err(error)?;
+        }
+        Ok(new)
+    }
+}
+
+fn kind(kind: fs::FileType) -> &'static str {
+    if kind.is_symlink() {
+        "a symbolic link"
+    } else if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}

@@ -1,0 +1,129 @@
+//! Clients of the control socket that ask slowly, or nothing, or do not take the answer: others are served.
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    thread,
+};
+
+use redirector_tests::{
+    HANG,
+    daemon::Daemon,
+    eventually::eventually,
+    http::get,
+    world::World,
+};
+
+use super::SECOND;
+
+/// Connections that may be there at once, one that waits for a place, and some that the daemon has besides.
+const MOST: usize = 64 + 1 + 8;
+
+const HEAD: &str = "GET /v1/namespaces HTTP/1.1\r\nHost: x\r\n";
+
+fn connect(socket: &Path, words: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    // It may be let go at once.
+    drop(stream.write_all(words.as_bytes()));
+    stream
+}
+
+/// A client that has had an answer and keeps its connection.
+fn idle(socket: &Path) -> UnixStream {
+    let mut stream = connect(socket, &format!("{HEAD}\r\n"));
+    stream.set_read_timeout(Some(HANG)).unwrap();
+    assert!(stream.read(&mut [0; 16]).unwrap() > 0, "an answer");
+    stream
+}
+
+/// With so many clients of a kind there, others are served at once, and the daemon has not more than its bound.
+#[track_caller]
+fn assert_served_beside(kind: impl Fn(&Path) -> UnixStream) {
+    let world = World::new();
+    let fds = world.daemon.fds_at_rest();
+    let clients: Vec<_> = (0..200).map(|_| kind(world.daemon.socket())).collect();
+    world.steer("http", "tcp:80", "reject");
+    assert_eq!(world.rule("http")["name"], "http");
+    assert!(world.daemon.fds().len() <= fds + MOST + 16, "{} fds more", world.daemon.fds().len() - fds);
+    // Each that was let go has been told so.
+    drop(clients);
+    assert_rests(&world.daemon, fds + 16);
+}
+
+fn assert_rests(daemon: &Daemon, fds: usize) {
+    eventually("all connections are closed", SECOND, || {
+        let now = daemon.fds().len();
+        if now <= fds { Ok(()) } else { Err(now) }
+    });
+}
+
+#[test]
+fn clients_that_say_nothing_keep_nobody_from_being_served() {
+    assert_served_beside(|socket| connect(socket, ""));
+}
+
+#[test]
+fn clients_that_ask_half_a_question_keep_nobody_from_being_served() {
+    assert_served_beside(|socket| connect(socket, HEAD));
+}
+
+#[test]
+fn clients_whose_body_does_not_come_keep_nobody_from_being_served() {
+    let head = "POST /v1/apply HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{";
+    assert_served_beside(|socket| connect(socket, head));
+}
+
+#[test]
+fn clients_that_keep_their_connections_keep_nobody_from_being_served() {
+    assert_served_beside(idle);
+}
+
+#[test]
+fn clients_that_do_not_take_their_answers_keep_nobody_from_being_served() {
+    assert_served_beside(|socket| {
+        let stream = connect(socket, "");
+        stream.set_nonblocking(true).unwrap();
+        let questions = format!("{HEAD}\r\n").repeat(100);
+        // Until nothing is taken any more.
+        while let Ok(count) = (&stream).write(questions.as_bytes()) {
+            if count < questions.len() {
+                break;
+            }
+        }
+        stream
+    });
+}
+
+#[test]
+fn more_clients_at_once_than_there_are_places_are_all_served() {
+    let world = World::new();
+    let socket = world.daemon.socket();
+    thread::scope(|scope| {
+        for _ in 0..300 {
+            scope.spawn(|| assert_eq!(get(socket, "/v1/namespaces").status, 200));
+        }
+    });
+}
+
+#[test]
+fn a_head_that_does_not_end_is_refused() {
+    let daemon = Daemon::start();
+    let mut stream = connect(daemon.socket(), HEAD);
+    stream.set_read_timeout(Some(HANG)).unwrap();
+    while stream.write_all(b"X-More: and more\r\n").is_ok() {}
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer));
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert_eq!(get(daemon.socket(), "/v1/namespaces").status, 200);
+}
+
+#[test]
+fn a_daemon_that_ends_waits_for_no_client() {
+    let mut daemon = Daemon::start();
+    let socket = daemon.socket().to_owned();
+    let _silent: Vec<_> = (0..100).map(|_| connect(&socket, HEAD)).collect();
+    let _idle = idle(&socket);
+    daemon.stop();
+}
