@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader},
+    os::unix::net::UnixDatagram,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -22,7 +23,6 @@ use redirector_tests::{
     topology::{POD_V4, POD_V6, Topology, at},
     world::{World, count},
 };
-use serde_json::json;
 
 use super::SECOND;
 
@@ -110,6 +110,24 @@ fn a_daemon_that_is_started_without_stderr_does_everything() {
     let mut command = Command::new("sh");
     command.args(["-c", "exec \"$@\" 2>&-", "sh"]).arg(binary()).arg("run");
     assert_lives(Daemon::spawn(&mut command, &[]));
+}
+
+#[test]
+fn a_daemon_whose_supervisor_does_not_listen_reads_its_file_again_and_ends() {
+    let dir = Dir::new();
+    let path = dir.join("redirector.toml");
+    fs::write(&path, "").unwrap();
+    let mut daemon = Daemon::with_log_read(&["--config", path.to_str().unwrap()]);
+    let full = UnixDatagram::unbound().unwrap();
+    full.connect(daemon.dir().join("notify.sock")).unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.send(b"STATUS=full").is_ok() {}
+    daemon.signal(Signal::SIGHUP);
+    eventually("the file is applied", SECOND, || {
+        let log = daemon.log();
+        if log.iter().any(|line| line.contains("the file is applied")) { Ok(()) } else { Err(log) }
+    });
+    daemon.stop();
 }
 
 /// A file with many problems, each of which is a line of the log whenever it is read.

@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,

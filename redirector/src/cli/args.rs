@@ -254,7 +254,7 @@ pub(super) struct Exec {
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub(super) env: Vec<(String, String)>,
 
-    /// Write FILE from TEMPLATE before CMD runs; may be given several times
+    /// Write FILE from TEMPLATE before CMD runs, as the user that runs CMD; may be given several times
     #[arg(long, value_name = "TEMPLATE=FILE", value_parser = pair)]
     pub(super) render: Vec<(String, String)>,
 

@@ -1,5 +1,6 @@
 //! `redirector run`: the daemon.
 
+mod notify;
 mod reload;
 
 use std::{
@@ -18,6 +19,7 @@ use tokio::{
     sync::Notify,
 };
 
+use self::notify::notify;
 use super::{args, exit::Failure, file::Source};
 use crate::{
     config::file::ConfigFile,
@@ -200,11 +202,5 @@ impl Signals {
                 return name;
             }
         }
-    }
-}
-
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "sd_notify");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::sync::Notify;
 
-use super::notify;
+use super::notify::notify;
 use crate::{
     cli::{
         exit::Failure,
