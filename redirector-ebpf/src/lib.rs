@@ -87,19 +87,22 @@ pub const fn slot(consumer: u32, protocol: u32, family: u32) -> u32 {
     slot_of(consumer, Kind::of(protocol, family))
 }
 
-/// The local end of a connection that the relay itself makes inside the namespace.
+/// A connection that the relay itself makes inside the namespace, from an address to the same address. Both ends are in it:
+/// what anybody else sends from its local end to another port is not the relay's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BypassKey {
     /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
     pub family: u32,
-    /// Host byte order.
-    pub port: u32,
-    /// As [`Flow::local_address`].
+    /// The port of the relay's own end, host byte order.
+    pub from_port: u32,
+    /// The port that it goes to, host byte order.
+    pub to_port: u32,
+    /// The address of both ends, as [`Flow::local_address`].
     pub address: [u32; 4],
     /// The namespace's number, among those of the daemon. The map is one for all of them: an empty one of this capacity
     /// takes 1 MiB.
     pub netns: u32,
 }
 
-const _: () = assert!(size_of::<BypassKey>() == 28 && align_of::<BypassKey>() == 4);
+const _: () = assert!(size_of::<BypassKey>() == 32 && align_of::<BypassKey>() == 4);

@@ -119,7 +119,8 @@ fn is_bypassed(context: Context) -> bool {
     }
     let key = BypassKey {
         family: context.family(),
-        port: context.remote_port(),
+        from_port: context.remote_port(),
+        to_port: context.local_port(),
         address: client,
         netns: constants::netns(),
     };

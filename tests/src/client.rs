@@ -47,7 +47,12 @@ impl Conversation {
         Self::with(TcpStream::connect_timeout(&to, HANG)?)
     }
 
-    fn with(stream: TcpStream) -> io::Result<Self> {
+    /// On a connection that is there.
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2).
+    pub fn with(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(HANG))?;
         stream.set_write_timeout(Some(HANG))?;
         Ok(Self(BufReader::new(stream)))

@@ -12,6 +12,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
 use crate::{
     command::{self, Outcome, must},
     dir,
@@ -156,6 +158,19 @@ impl Netns {
             Ok(value) => value,
             Err(error) => panic!("enter {}: {error}", self.path.display()),
         }
+    }
+
+    /// Runs code inside, on a thread that is the user `nobody`'s and has no capability.
+    #[track_caller]
+    pub fn enter_as_nobody<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        const NOBODY: u32 = 65_534;
+        self.enter(|| {
+            let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+            set_thread_groups(&[]).expect("setgroups");
+            set_thread_res_gid(group, group, group).expect("setresgid");
+            set_thread_res_uid(user, user, user).expect("setresuid");
+            run()
+        })
     }
 
     /// Runs a command inside.

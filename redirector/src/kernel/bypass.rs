@@ -4,21 +4,27 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, BorrowedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-use redirector_ebpf::{BypassKey, FAMILY_IPV4, FAMILY_IPV6};
+use redirector_ebpf::{BypassKey, FAMILY_IPV4, FAMILY_IPV6, MAX_BYPASS};
 
-use super::shared::BypassMap;
 use crate::sys::{SyscallError, bpf, named};
+
+/// A namespace can have one for each so many that are still free. So one namespace alone can have a quarter of all, and
+/// whatever the others have, some are left for the next.
+const FREE_FOR_EACH: usize = 3;
 
 /// Why an entry could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BypassError {
     /// Its capacity is a limit of this program.
-    #[error("the bypass map is full")]
+    #[error("the namespace has its share of the bypass map")]
     Full,
-    /// The socket that had this port before is closed, its guard not yet dropped: take another port.
+    /// The socket that had these ends before is closed, its guard not yet dropped: take another port.
     #[error("the port was another connection's a moment ago")]
     Busy,
     /// Anything else.
@@ -26,16 +32,30 @@ pub enum BypassError {
     Syscall(#[source] io::Error),
 }
 
-/// Local ends in one namespace that are never steered. The program asks only for packets whose two addresses are equal.
+/// The map, which all namespaces share.
+#[derive(Debug)]
+pub(super) struct BypassMap {
+    map: bpf::Map<BypassKey, u32>,
+    entries: AtomicUsize,
+}
+
+impl BypassMap {
+    pub(super) fn new(map: bpf::Map<BypassKey, u32>) -> Self {
+        Self { map, entries: AtomicUsize::default() }
+    }
+}
+
+/// Connections in one namespace that are never steered. The program asks only for packets whose two addresses are equal.
 #[derive(Debug)]
 pub struct Bypass {
-    map: Arc<BypassMap>,
+    shared: Arc<BypassMap>,
     netns: u32,
+    entries: AtomicUsize,
 }
 
 impl Bypass {
-    pub(super) fn new(map: Arc<BypassMap>, netns: u32) -> Self {
-        Self { map, netns }
+    pub(super) fn new(shared: Arc<BypassMap>, netns: u32) -> Self {
+        Self { shared, netns, entries: AtomicUsize::default() }
     }
 
     /// [`BypassKey::netns`] of its entries.
@@ -44,44 +64,77 @@ impl Bypass {
     }
 
     pub(super) fn map(&self) -> BorrowedFd<'_> {
-        self.map.as_fd()
+        self.shared.map.as_fd()
     }
 
-    /// Enters the local end of a socket that is bound and not yet connected. Drop the guard after the socket is
-    /// closed: until then an ACK that answers a SYN cookie is looked up too.
+    /// Enters a socket that is bound to `from`, where nobody else can be bound, and not yet connected to this port of the
+    /// same address. The guard must go before the socket is closed, or can be shared: what anybody else
+    /// sends between these two ends is not steered either.
     ///
     /// # Errors
     ///
     /// [`BypassError`].
-    pub fn enter(self: &Arc<Self>, local: SocketAddr) -> Result<BypassGuard, BypassError> {
-        let key = BypassKey { netns: self.netns, ..bypass_key(local) };
-        match self.map.update(&key, &1, bpf::Update::New) {
-            Ok(()) => Ok(BypassGuard { bypass: Arc::clone(self), key }),
-            Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Err(BypassError::Full),
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(BypassError::Busy),
-            Err(error) => Err(BypassError::Syscall(error)),
+    pub fn enter(self: &Arc<Self>, from: SocketAddr, to_port: u16) -> Result<BypassGuard, BypassError> {
+        if !self.take_place() {
+            return Err(BypassError::Full);
+        }
+        let key = self.key(from, to_port);
+        match self.shared.map.update(&key, &1, bpf::Update::New) {
+            Ok(()) => Ok(BypassGuard { bypass: Arc::clone(self), key, ended: AtomicBool::new(false) }),
+            Err(error) => {
+                self.give_place_back();
+                Err(match error.raw_os_error() {
+                    Some(libc::E2BIG) => BypassError::Full,
+                    Some(libc::EEXIST) => BypassError::Busy,
+                    _ => BypassError::Syscall(error),
+                })
+            }
         }
     }
 
-    /// Whether there is an entry for a local end.
+    /// Whether there is an entry for a connection.
     ///
     /// # Errors
     ///
     /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
-    pub fn contains(&self, local: SocketAddr) -> Result<bool, SyscallError> {
-        let key = BypassKey { netns: self.netns, ..bypass_key(local) };
-        named("bpf BPF_MAP_LOOKUP_ELEM BYPASS", self.map.lookup(&key)).map(|found| found.is_some())
+    pub fn contains(&self, from: SocketAddr, to_port: u16) -> Result<bool, SyscallError> {
+        let found = self.shared.map.lookup(&self.key(from, to_port));
+        named("bpf BPF_MAP_LOOKUP_ELEM BYPASS", found).map(|found| found.is_some())
+    }
+
+    fn key(&self, from: SocketAddr, to_port: u16) -> BypassKey {
+        let (family, address) = words(from.ip());
+        let (from_port, to_port) = (from.port().into(), to_port.into());
+        BypassKey { family, from_port, to_port, address, netns: self.netns }
+    }
+
+    fn take_place(&self) -> bool {
+        let all = self.shared.entries.fetch_add(1, Ordering::Relaxed);
+        let own = self.entries.fetch_add(1, Ordering::Relaxed);
+        let has_place = is_within_share(own, all);
+        if !has_place {
+            self.give_place_back();
+        }
+        has_place
+    }
+
+    fn give_place_back(&self) {
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.shared.entries.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// The key of a local end, in whatever namespace.
-#[must_use]
-pub fn bypass_key(local: SocketAddr) -> BypassKey {
-    let (family, address) = match local.ip() {
+/// Whether a namespace with so many entries, of so many that all have, can have one more.
+fn is_within_share(own: usize, all: usize) -> bool {
+    own < MAX_BYPASS.saturating_sub(all) / FREE_FOR_EACH
+}
+
+/// An address as the program knows it, after its family.
+pub(super) fn words(address: IpAddr) -> (u32, [u32; 4]) {
+    match address {
         IpAddr::V4(v4) => (FAMILY_IPV4, [u32::from_ne_bytes(v4.octets()), 0, 0, 0]),
         IpAddr::V6(v6) => (FAMILY_IPV6, bytemuck::cast(v6.octets())),
-    };
-    BypassKey { family, port: local.port().into(), address, netns: 0 }
+    }
 }
 
 /// One entry of the bypass map.
@@ -89,13 +142,44 @@ pub fn bypass_key(local: SocketAddr) -> BypassKey {
 pub struct BypassGuard {
     bypass: Arc<Bypass>,
     key: BypassKey,
+    ended: AtomicBool,
+}
+
+impl BypassGuard {
+    /// Takes the entry out, if it is still there.
+    pub fn end(&self) {
+        if self.ended.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.bypass.shared.map.delete(&self.key) {
+            // Left behind it would let one later client from the namespace itself, with those very ports, pass.
+            tracing::error!(%error, "bpf BPF_MAP_DELETE_ELEM BYPASS");
+        }
+        self.bypass.give_place_back();
+    }
 }
 
 impl Drop for BypassGuard {
     fn drop(&mut self) {
-        if let Err(error) = self.bypass.map.delete(&self.key) {
-            // Left behind it would let one later client from the namespace itself, with that very port, pass.
-            tracing::error!(%error, "bpf BPF_MAP_DELETE_ELEM BYPASS");
+        self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_a_quarter_of_all_and_leaves_some_for_each_that_comes_after() {
+        let mut all = 0;
+        let mut shares = Vec::new();
+        for _ in 0..16 {
+            let own = (0..).find(|own| !is_within_share(*own, all + own)).expect("an end");
+            all += own;
+            shares.push(own);
         }
+        assert_eq!(shares[0], MAX_BYPASS / 4);
+        assert!(shares.is_sorted_by(|one, next| one >= next), "{shares:?}");
+        assert!(shares[15] > 100, "{shares:?}");
     }
 }

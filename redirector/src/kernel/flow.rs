@@ -4,20 +4,20 @@ use std::net::SocketAddr;
 
 use redirector_ebpf::{Flow, PROTOCOL_TCP};
 
-use super::bypass_key;
+use super::bypass::words;
 use crate::config::FlowSpec;
 
 /// The flow of a TCP connection, by an interface that nobody names. Both ends are of one family.
 #[must_use]
 pub fn flow(client: SocketAddr, destination: SocketAddr) -> Flow {
-    let (remote, local) = (bypass_key(client), bypass_key(destination));
+    let ((_, remote_address), (family, local_address)) = (words(client.ip()), words(destination.ip()));
     Flow {
-        family: local.family,
+        family,
         protocol: PROTOCOL_TCP,
-        remote_address: remote.address,
-        local_address: local.address,
-        remote_port: remote.port,
-        local_port: local.port,
+        remote_address,
+        local_address,
+        remote_port: client.port().into(),
+        local_port: destination.port().into(),
         ingress_ifindex: 0,
     }
 }

@@ -16,7 +16,7 @@ mod rule_set;
 mod shared;
 
 pub use ask::{AskError, Fate, Heard, Outcome};
-pub use bypass::{Bypass, BypassError, BypassGuard, bypass_key};
+pub use bypass::{Bypass, BypassError, BypassGuard};
 pub use counters::Counters;
 pub use flow::{flow, flow_of};
 pub use instance::{Ingress, Instance, InstanceError, Prepared};

@@ -5,13 +5,8 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use redirector_ebpf::BypassKey;
-
-use super::{Bypass, InstanceError, RuleSets, object, probe};
+use super::{Bypass, InstanceError, bypass::BypassMap, RuleSets, object, probe};
 use crate::sys::{bpf, named};
-
-/// Connections that relays make inside namespaces.
-pub(super) type BypassMap = bpf::Map<BypassKey, u32>;
 
 /// One for each daemon.
 #[derive(Debug)]
@@ -56,7 +51,7 @@ impl Shared {
             Some(map) => map,
             None => {
                 let map = bpf::Map::new(object::make("BYPASS", None)?);
-                Arc::new(named("bpf BPF_OBJ_GET_INFO_BY_FD map", map)?)
+                Arc::new(BypassMap::new(named("bpf BPF_OBJ_GET_INFO_BY_FD map", map)?))
             }
         };
         *known = Arc::downgrade(&map);

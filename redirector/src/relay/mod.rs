@@ -9,9 +9,11 @@ mod linger;
 mod patience;
 mod session;
 mod stream;
+mod tcp;
 
 pub use clock::Clock;
 pub use linger::{Linger, Outstanding, Settled, reset, reset_when_closed};
 pub use patience::{Lost, Patience};
 pub use session::{End, Left, LostBytes, Traffic, relay};
 pub use stream::Stream;
+pub use tcp::{Hold, Tcp};

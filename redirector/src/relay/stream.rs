@@ -12,13 +12,13 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::Left;
+use super::{Left, Tcp};
 
 /// A connected stream.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// `AF_UNIX`, `SOCK_STREAM`.
     Unix(UnixStream),
 }
@@ -84,10 +84,19 @@ impl Stream {
 
     /// Whether a FIN was sent: none is to a peer that has reset the connection meanwhile. Reading or writing says so too.
     pub(super) fn shutdown_write(&self) -> io::Result<bool> {
+        if let Self::Tcp(stream) = self {
+            stream.before_fin();
+        }
         match SockRef::from(self).shutdown(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
             result => result.map(|()| true),
         }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream.into())
     }
 }
 

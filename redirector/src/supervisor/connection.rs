@@ -76,7 +76,7 @@ impl Drop for Active {
 
 /// RST, and the counters: what the client has said is lost.
 fn reset_undelivered(netns: &Namespace, stream: TcpStream, reason: NotDelivered) {
-    let stream = Stream::Tcp(stream);
+    let stream = Stream::from(stream);
     netns.connections.bytes_lost.fetch_add(stream.unread().into(), Ordering::Relaxed);
     netns.connections.count_not_delivered(reason);
     relay::reset(stream);
@@ -96,8 +96,10 @@ fn refuse(netns: &Namespace, stream: TcpStream, client: Client, original: Origin
 async fn serve(active: Active, stream: TcpStream, client: Client, original: OriginalDst) {
     let netns = Arc::clone(&active.netns);
     let netns = &netns;
-    if netns.dialer.outgoing.contains(client.0) {
+    let first = || sys::sequence::first_received(&stream);
+    if let Some(made_in) = netns.dialer.outgoing.find(client.0, original.0, first) {
         // It would be dialled again, and accepted again, for as long as there are ports.
+        tracing::debug!(netns = %netns.target, %client, %made_in, "a connection of our own came back");
         refuse(netns, stream, client, original, NotDelivered::Loop);
         return;
     }
@@ -164,7 +166,7 @@ async fn carry(
     let connections = &netns.connections;
     connections.relayed.fetch_add(1, Ordering::Relaxed);
     let Onward { stream: destination, endpoint, place, guards } = onward;
-    let (first, destination) = (Arc::new(Stream::Tcp(stream)), Arc::new(destination));
+    let (first, destination) = (Arc::new(Stream::from(stream)), Arc::new(destination));
     let traffic = Traffic::of((&connections.bytes_in, &connections.bytes_out));
     let carried = netns.share.roster.enter(active.seat.take(), &first, &destination);
     let limits = (state.rule.idle_timeout.0, netns.limits.patience);

@@ -8,17 +8,20 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{
     outgoing::{Outgoing, OutgoingGuard},
-    source_ports::SourcePorts,
+    source_ports::{Candidate, SourcePorts},
 };
 use crate::{
     kernel::{Bypass, BypassError, BypassGuard},
     listener,
+    netns::NetnsCookie,
     observe::NotDelivered,
+    relay::{Hold, Tcp},
+    sys::socket,
 };
 
 /// What a connection needs that goes from an address of a steered namespace to that same address.
@@ -28,12 +31,11 @@ pub(super) struct Itself {
     pub(super) ports: SourcePorts,
 }
 
-/// Dropped after the socket is closed.
-#[derive(Debug, Default)]
-#[expect(dead_code, reason = "held for what dropping them does")]
-pub(super) struct Guards {
-    pub(super) bypass: Option<BypassGuard>,
-    pub(super) outgoing: Option<OutgoingGuard>,
+/// Where a connection is made, and with which others it is noted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) outgoing: &'a Arc<Outgoing>,
+    pub(super) netns: NetnsCookie,
 }
 
 /// Why there is no connection.
@@ -78,25 +80,40 @@ pub(super) fn socket_for(to: SocketAddr) -> io::Result<Socket> {
     Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
 }
 
-/// Connects, and enters the local end among the daemon's own before the other side can have answered.
-pub(super) async fn connect(
-    socket: Socket,
-    to: SocketAddr,
-    outgoing: Option<&Arc<Outgoing>>,
-) -> io::Result<(TcpStream, Option<OutgoingGuard>)> {
-    listener::set_tcp_options(&socket)?;
+/// Begins to connect a socket.
+pub(super) fn begin(socket: &Socket, to: SocketAddr) -> io::Result<()> {
     match socket.connect(&to.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-        _ => {}
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(()),
     }
-    let local = socket.local_addr()?.as_socket();
-    let guard = outgoing.and_then(|outgoing| Some(outgoing.enter(local?)));
-    let stream = TcpStream::from_std(socket.into())?;
+}
+
+async fn connected(stream: &TcpStream) -> io::Result<()> {
     stream.writable().await?;
     match stream.take_error()? {
         Some(error) => Err(error),
-        None => Ok((stream, guard)),
+        None => Ok(()),
     }
+}
+
+/// Connects, and notes the connection before the other side can have taken it for anybody else's.
+pub(super) async fn connect(
+    socket: Socket,
+    to: SocketAddr,
+    Origin { outgoing, netns }: Origin<'_>,
+) -> io::Result<(TcpStream, Option<OutgoingGuard>)> {
+    listener::set_tcp_options(&socket)?;
+    // What goes to loopback does not leave its namespace.
+    let guard = if to.ip().is_loopback() {
+        begin(&socket, to)?;
+        None
+    } else {
+        Some(outgoing.connect(&socket, netns, to)?)
+    };
+    // Behind the guard, which outlives it when this fails or is given up.
+    let stream = TcpStream::from_std(socket.into())?;
+    connected(&stream).await?;
+    Ok((stream, guard))
 }
 
 /// Whether a connection to this address would come from the same address, or can be made to.
@@ -111,45 +128,118 @@ pub(super) fn is_to_itself(to: SocketAddr) -> bool {
 }
 
 /// Connects a socket to an address of its own namespace from that same address, past the program. Another
-/// source port is tried, on another socket, when one is in use.
+/// source port is tried when one is in use.
+///
+/// The program knows such a connection by its two ends, so nobody else may have them while it does. The socket is bound
+/// without SO_REUSEADDR: that refuses a port where anybody else is bound, and anybody else afterwards. (With it,
+/// a process that was bound there first could connect in the place of this socket.)
 pub(super) async fn connect_from_itself<S: Future<Output = io::Result<Socket>>>(
     new_socket: impl Fn() -> S,
     to: SocketAddr,
     itself: &Itself,
-) -> Result<(TcpStream, BypassGuard), Failure> {
+) -> Result<Tcp, Failure> {
     let mut last = io::Error::from_raw_os_error(libc::EADDRINUSE);
-    for port in itself.ports.candidates(to.port()) {
-        let socket = new_socket().await?;
-        // Over the TIME_WAIT of a connection before.
-        socket.set_reuse_address(true)?;
+    let mut unbound = None;
+    for candidate in itself.ports.candidates(to.port()) {
+        let port = match candidate {
+            Candidate::Port(port) => port,
+            Candidate::OfKernel => match port_of_kernel(&new_socket, to).await {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    itself.ports.kernel_has_none();
+                    last = error;
+                    break;
+                }
+                port => port?,
+            },
+        };
+        let socket = match unbound.take() {
+            Some(socket) => socket,
+            None => new_socket().await?,
+        };
         let mut from = to;
         from.set_port(port);
         match socket.bind(&from.into()) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 last = error;
+                unbound = Some(socket);
                 continue;
             }
             result => result?,
         }
-        let local = socket.local_addr()?.as_socket();
-        let local = local.ok_or_else(|| io::Error::other("not an internet address"))?;
-        let guard = match itself.bypass.enter(local) {
-            Ok(guard) => guard,
+        let guard = match itself.bypass.enter(from, to.port()) {
+            Ok(guard) => Alone(guard),
             Err(BypassError::Busy) => continue,
             Err(error @ BypassError::Full) => {
                 return Err(Failure::Because(NotDelivered::BypassFull, io::Error::other(error)));
             }
             Err(BypassError::Syscall(error)) => return Err(error.into()),
         };
-        // The guard outlives the socket also when this fails or is given up.
-        match connect(socket, to, None).await {
-            Ok((stream, _)) => return Ok((stream, guard)),
+        match connect_alone(socket, guard, to).await {
+            Ok(stream) => return Ok(stream),
             // A connection of this very port is in TIME_WAIT, and too young to be followed.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => last = error,
             Err(error) => return Err(error.into()),
         }
     }
     Err(Failure::Because(NotDelivered::NoSourcePort, last))
+}
+
+/// A port that is free at an address, of those that applications use too, as the kernel chooses. Never the port of the
+/// address itself, at which a socket would meet itself.
+///
+/// It is bound again by number: a port that the kernel has chosen is free as soon as the peer resets the connection,
+/// one that was asked for only when the socket is closed (`SOCK_BINDPORT_LOCK`). `IP_BIND_ADDRESS_NO_PORT` would leave the choice
+/// to connect(2), and more connections could share a port; but the SYN goes out in that call, and the program must
+/// know both ends by then.
+async fn port_of_kernel<S: Future<Output = io::Result<Socket>>>(
+    new_socket: impl Fn() -> S,
+    to: SocketAddr,
+) -> io::Result<u16> {
+    let mut any = to;
+    any.set_port(0);
+    let choose = async || {
+        let socket = new_socket().await?;
+        socket.bind(&any.into())?;
+        let chosen = socket.local_addr()?.as_socket();
+        let chosen = chosen.ok_or_else(|| io::Error::other("not an internet address"))?;
+        io::Result::Ok((chosen.port(), socket))
+    };
+    let (port, socket) = choose().await?;
+    if port != to.port() {
+        return Ok(port);
+    }
+    // Held meanwhile, so that it is another.
+    let (port, _) = choose().await?;
+    drop(socket);
+    Ok(port)
+}
+
+async fn connect_alone(socket: Socket, guard: Alone, to: SocketAddr) -> io::Result<Tcp> {
+    let begun = listener::set_tcp_options(&socket).and_then(|()| begin(&socket, to));
+    // From here on the guard goes before the socket, whatever becomes of them.
+    let stream = Tcp::holding(TcpStream::from_std(socket.into())?, Box::new(guard));
+    begun?;
+    connected(&stream).await?;
+    Ok(stream)
+}
+
+/// Keeps the program from steering what goes between two ends, one of which nobody else can have.
+#[derive(Debug)]
+struct Alone(BypassGuard);
+
+impl Hold for Alone {
+    /// What comes next can leave the connection in TIME_WAIT for a minute, and then applications must be able to
+    /// listen on its port. So others can be bound to it from now on, and the program steers what goes between these
+    /// ends. It still would be asked about the ACK that answers a SYN cookie, until the peer has answered something.
+    fn before_fin(&self, stream: &TcpStream) {
+        if !socket::has_been_answered(stream).unwrap_or(false) {
+            return;
+        }
+        self.0.end();
+        if let Err(error) = SockRef::from(stream).set_reuse_address(true) {
+            tracing::debug!(%error, "setsockopt SO_REUSEADDR");
+        }
+    }
 }
 
 /// Connects to a Unix socket; waits while its backlog is full, as a blocking connect(2) does.

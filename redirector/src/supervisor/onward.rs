@@ -12,10 +12,10 @@ use std::{
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    dial::{Failure, Guards, Itself, connect, connect_from_itself, is_to_itself, socket_for},
+    dial::{Failure, Itself, Origin, connect, connect_from_itself, is_to_itself, socket_for},
     elsewhere::{Elsewhere, Remote},
     names::Name,
-    outgoing::Outgoing,
+    outgoing::{Outgoing, OutgoingGuard},
     rules::RuleState,
     steered::Steered,
 };
@@ -34,7 +34,8 @@ pub(super) struct Onward {
     pub(super) endpoint: Endpoint,
     /// Whether it lives in the steered namespace, where it must not be closed carelessly.
     pub(super) place: Place,
-    pub(super) guards: Guards,
+    /// Dropped after the socket is closed.
+    pub(super) guards: Option<OutgoingGuard>,
 }
 
 /// Where an onward socket lives.
@@ -127,7 +128,7 @@ impl Dialer {
                 let dial = async {
                     let door = state.door.as_ref().ok_or_else(|| io::Error::other("no socket"))?;
                     let stream = door.connect().await?;
-                    Ok((Stream::Unix(stream), Place::Outside, Guards::default()))
+                    Ok((Stream::Unix(stream), Place::Outside, None))
                 };
                 within(timeout, Endpoint::Unix(path.clone()), dial).await
             }
@@ -175,8 +176,8 @@ impl Dialer {
     async fn dial_inside(&self, client: &TcpStream, original: SocketAddr) -> Dialled {
         let family = if original.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
         let socket = || self.factory.socket(Anchor::Socket(client.as_fd()), family);
-        let (stream, bypass) = connect_from_itself(socket, original, &self.inside).await?;
-        Ok((Stream::Tcp(stream), Place::Inside, Guards { bypass: Some(bypass), outgoing: None }))
+        let stream = connect_from_itself(socket, original, &self.inside).await?;
+        Ok((Stream::Tcp(stream), Place::Inside, None))
     }
 
     /// Tries a name's addresses. When they fail, or are silent, the name is looked up again, and dialled where it leads now
@@ -237,15 +238,11 @@ impl Dialer {
             && is_to_itself(to)
         {
             // The daemon's own namespace is steered too: only a connection to itself can come back to us there.
-            let (stream, bypass) = connect_from_itself(async || socket_for(to), to, &host).await?;
-            return Ok((
-                Stream::Tcp(stream),
-                Place::Outside,
-                Guards { bypass: Some(bypass), outgoing: None },
-            ));
+            let stream = connect_from_itself(async || socket_for(to), to, &host).await?;
+            return Ok((Stream::Tcp(stream), Place::Outside, None));
         }
-        let (stream, outgoing) = connect(socket_for(to)?, to, self.outgoing_to(to)).await?;
-        Ok((Stream::Tcp(stream), Place::Outside, Guards { bypass: None, outgoing }))
+        let (stream, outgoing) = connect(socket_for(to)?, to, self.origin(self.own)).await?;
+        Ok((Stream::from(stream), Place::Outside, outgoing))
     }
 }
 
@@ -264,9 +261,8 @@ impl Dialer {
         }
     }
 
-    /// Where the own end of a connection is noted, if that tells whose it is: every namespace has an address like 127.0.0.1.
-    fn outgoing_to(&self, to: SocketAddr) -> Option<&Arc<Outgoing>> {
-        (!to.ip().is_loopback()).then_some(&self.outgoing)
+    fn origin(&self, netns: NetnsCookie) -> Origin<'_> {
+        Origin { outgoing: &self.outgoing, netns }
     }
 
     async fn dial_elsewhere(&self, elsewhere: &Arc<Elsewhere>, to: SocketAddr, timeout: Duration) -> Dialled {
@@ -315,14 +311,13 @@ impl Dialer {
                 // Not an address of that namespace: the connection leaves it, and does not meet our program there.
                 Err(Failure::Errno(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
                 connected => {
-                    let (stream, bypass) = connected?;
-                    let guards = Guards { bypass: Some(bypass), outgoing: None };
-                    return Ok((Stream::Tcp(stream), place, guards));
+                    return Ok((Stream::Tcp(connected?), place, None));
                 }
             }
         }
-        let (stream, outgoing) = connect(socket().await?, to, self.outgoing_to(to)).await?;
-        Ok((Stream::Tcp(stream), place, Guards { bypass: None, outgoing }))
+        let origin = self.origin(remote.location.cookie);
+        let (stream, outgoing) = connect(socket().await?, to, origin).await?;
+        Ok((Stream::from(stream), place, outgoing))
     }
 }
 
@@ -342,7 +337,7 @@ fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-type Dialled = Result<(Stream, Place, Guards), Failure>;
+type Dialled = Result<(Stream, Place, Option<OutgoingGuard>), Failure>;
 
 /// A dial with its time limit, and with its outcome classified.
 async fn within(

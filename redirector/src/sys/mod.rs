@@ -5,6 +5,7 @@ pub mod bpf;
 pub(crate) mod inject;
 pub mod namespace;
 pub mod seccomp;
+pub mod sequence;
 pub mod socket;
 
 use std::{

@@ -123,6 +123,18 @@ pub fn option<T: bytemuck::Pod>(socket: impl AsFd, level: i32, name: i32) -> io:
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
+/// Whether the peer of a TCP socket that we have connected has acknowledged any byte, or sent one. Then it has the
+/// connection, also where it answered with a SYN cookie. Minimum kernel 4.1.
+///
+/// # Errors
+///
+/// As getsockopt(2) `TCP_INFO`.
+pub fn has_been_answered(socket: impl AsFd) -> io::Result<bool> {
+    // `tcpi_bytes_acked`, in which our SYN counts as a byte, and `tcpi_bytes_received`, include/uapi/linux/tcp.h.
+    let info = option::<[u64; 17]>(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    Ok(info[15] > 1 || info[16] > 0)
+}
+
 /// Words of the header of a control message.
 const CONTROL_HEADER: usize = size_of::<libc::cmsghdr>() / 4;
 
@@ -267,4 +279,30 @@ pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usi
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
     }
     Ok((message.bytes, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_peer_has_answered_when_it_has_acknowledged_a_byte_or_sent_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dial = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        for asks in [true, false] {
+            let mut dialled = dial();
+            let (mut accepted, _) = listener.accept().unwrap();
+            assert!(!has_been_answered(&dialled).unwrap(), "a handshake is no answer");
+            let (from, to) =
+                if asks { (&mut dialled, &mut accepted) } else { (&mut accepted, &mut dialled) };
+            from.write_all(b"x").unwrap();
+            to.read_exact(&mut [0]).unwrap();
+            assert!(has_been_answered(&dialled).unwrap());
+        }
+    }
 }

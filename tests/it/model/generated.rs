@@ -355,7 +355,7 @@ fn kernel_and_user_space_agree_with_the_model_about_generated_rules() {
                 let (from, to) = packet.ends(&rules);
                 let protocol = packet.protocol;
                 let bypassed = from.ip() == to.ip() && protocol == PROTOCOL_TCP && packet.bypassed;
-                let guard = bypassed.then(|| bench.instance.bypass.enter(from).expect("room"));
+                let guard = bypassed.then(|| bench.instance.bypass.enter(from, to.port()).expect("room"));
                 let flow = Flow { protocol, ingress_ifindex, ..flow(from, to) };
                 let decides = model(&rules, (protocol, ingress_ifindex), from.ip(), to);
                 let in_user_space = rule_set.image.decide(&flow).map(|decision| decision.rule as usize);

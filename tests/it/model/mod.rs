@@ -11,12 +11,12 @@ use std::{
 
 use redirector::{
     config::{Rule, RuleSpec},
-    kernel::{Ingress, Instance, RuleSet, flow},
+    kernel::{BypassError, Ingress, Instance, RuleSet, flow},
     matcher::{Placed, compile},
 };
 use redirector_ebpf::{
-    CONSUMER_BLACK_HOLE, CONSUMER_RELAY, Counters, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, PROTOCOL_TCP,
-    PROTOCOL_UDP, Unavailable, slot,
+    CONSUMER_BLACK_HOLE, CONSUMER_RELAY, Counters, FAMILY_IPV4, FAMILY_IPV6, FLAG_DOWN, Flow, MAX_BYPASS,
+    PROTOCOL_TCP, PROTOCOL_UDP, Unavailable, slot,
 };
 use redirector_tests::{
     eventually::eventually,
@@ -428,13 +428,17 @@ fn only_our_own_connections_to_their_own_address_are_bypassed() {
         let own = at(pod, 50_000);
         let (steered, to) = (bench.steered(own), at(pod, 80));
         assert_eq!(bench.run(&flow(own, to)), steered, "before it is entered");
-        let guard = bench.instance.bypass.enter(own).unwrap();
+        let guard = bench.instance.bypass.enter(own, to.port()).unwrap();
         assert_eq!(bench.run(&flow(own, to)), Verdict::Pass);
+        assert_eq!(bench.run(&flow(own, at(pod, 81))), Verdict::Drop, "another port of the same address");
+        assert_eq!(bench.run(&flow(own, at(pod, 82))), steered, "another port of the same address");
+        let rejected = bench.instance.bypass.enter(own, 81).unwrap();
         assert_eq!(
             bench.run(&flow(own, at(pod, 81))),
             Verdict::Pass,
             "past `reject` too: it was decided before"
         );
+        drop(rejected);
         assert_eq!(bench.run(&flow(at(pod, 50_001), to)), steered, "another port");
         let other = if pod.is_ipv4() { IpAddr::from([10, 77, 0, 9]) } else { "fd77::9".parse().unwrap() };
         assert_eq!(bench.run(&flow(at(other, 50_000), to)), steered, "another client");
@@ -443,9 +447,31 @@ fn only_our_own_connections_to_their_own_address_are_bypassed() {
         assert_eq!(bench.run(&flow(own, to)), steered, "after it was closed");
     }
     // An IPv4 address is not the IPv6 address that begins like it.
-    let _guard = bench.instance.bypass.enter(at([253, 119, 0, 0].into(), 50_000)).unwrap();
+    let _guard = bench.instance.bypass.enter(at([253, 119, 0, 0].into(), 50_000), 80).unwrap();
     let six = at("fd77::".parse().unwrap(), 50_000);
     assert_eq!(bench.run(&flow(six, at(six.ip(), 80))), bench.steered(six));
+}
+
+#[test]
+fn one_namespace_cannot_have_all_bypass_entries() {
+    let shared = Arc::default();
+    let [greedy, modest] = [(); 2].map(|()| {
+        Instance::load_with(&shared, &RuleSet::default(), 1, Ingress::Read).expect("load the program")
+    });
+    let entered: Vec<_> = (0..=u16::MAX)
+        .map_while(|port| match greedy.bypass.enter(at(POD_V4, port), 80) {
+            Ok(guard) => Some(guard),
+            Err(error) => {
+                assert!(matches!(error, BypassError::Full), "{error}");
+                None
+            }
+        })
+        .collect();
+    assert_eq!(entered.len(), MAX_BYPASS / 4);
+    let others: Vec<_> =
+        (0..1000).map(|port| modest.bypass.enter(at(POD_V4, port), 80).expect("a share")).collect();
+    drop((entered, others));
+    drop(greedy.bypass.enter(at(POD_V4, 1), 80).expect("room again"));
 }
 
 #[test]

@@ -13,14 +13,26 @@ use sd_notify::NotifyState;
 /// States that wait to be told, at most.
 const WAITING: usize = 64;
 
+type Message = Box<dyn FnOnce() -> std::io::Result<()> + Send>;
+
 /// Tells it in the order of the calls, and waits for nobody.
 pub(super) fn notify(states: &[NotifyState<'static>]) {
-    static TELLER: OnceLock<SyncSender<Vec<NotifyState<'static>>>> = OnceLock::new();
+    let states = states.to_vec();
+    tell(Box::new(move || sd_notify::notify(&states)));
+}
+
+/// As [`notify`]: one line for whoever asks how the service is.
+pub(super) fn notify_status(status: String) {
+    tell(Box::new(move || sd_notify::notify(&[NotifyState::Status(&status)])));
+}
+
+fn tell(message: Message) {
+    static TELLER: OnceLock<SyncSender<Message>> = OnceLock::new();
     let teller = TELLER.get_or_init(|| {
-        let (sender, receiver) = mpsc::sync_channel::<Vec<NotifyState<'static>>>(WAITING);
+        let (sender, receiver) = mpsc::sync_channel::<Message>(WAITING);
         let tell = move || {
-            for states in receiver {
-                if let Err(error) = sd_notify::notify(&states) {
+            for message in receiver {
+                if let Err(error) = message() {
                     tracing::warn!(%error, "sd_notify");
                 }
             }
@@ -30,7 +42,7 @@ pub(super) fn notify(states: &[NotifyState<'static>]) {
         }
         sender
     });
-    if teller.try_send(states.to_vec()).is_err() {
+    if teller.try_send(message).is_err() {
         tracing::warn!("sd_notify: nobody takes what is told");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::sync::Notify;
 
-use super::notify::notify;
+use super::notify::{notify, notify_status};
 use crate::{
     cli::{
         exit::Failure,
@@ -119,7 +119,7 @@ fn tell(path: &Path, file: &ConfigFile, applied: &Applied) {
         0 => String::new(),
         count => format!("{} of the file could not be made", counted(count, "namespace")),
     };
-    notify(&[NotifyState::Status(&status)]);
+    notify_status(status);
 }
 
 fn log(path: &Path, problems: &[Problem]) {

@@ -74,7 +74,7 @@ fn by_rule_set(
         return heard(Outcome::Passed, Fate::Lookup);
     }
     let may_be_own = asked.protocol == Transport::Tcp && asked.source.ip() == asked.destination.ip();
-    if may_be_own && netns.instance.bypass.contains(asked.source)? {
+    if may_be_own && netns.instance.bypass.contains(asked.source, asked.destination.port())? {
         return heard(Outcome::Bypassed, Fate::Lookup);
     }
     if decision.action == Action::Reject as u32 {
