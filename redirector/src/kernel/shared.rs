@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use super::{Bypass, InstanceError, bypass::BypassMap, RuleSets, object, probe};
+use super::{Bypass, InstanceError, RuleSets, bypass::BypassMap, object, probe};
 use crate::sys::{bpf, named};
 
 /// One for each daemon.

@@ -103,8 +103,7 @@ impl Outgoing {
         to: SocketAddr,
     ) -> io::Result<OutgoingGuard> {
         let coming = self.announce(end(to));
-        let _connecting =
-            self.destination(end(to)).connecting.read().unwrap_or_else(PoisonError::into_inner);
+        let _connecting = self.destination(end(to)).connecting.read().unwrap_or_else(PoisonError::into_inner);
         super::dial::begin(socket, to)?;
         let from = socket.local_addr()?.as_socket();
         let from = from.ok_or_else(|| io::Error::other("not an internet address"))?;
@@ -218,7 +217,8 @@ mod tests {
     fn a_connection_is_ours_by_both_addresses_and_its_first_sequence_number() {
         let outgoing = Arc::new(Outgoing::default());
         let guard = enter(&outgoing, own(1, "10.0.0.1:40000", "10.0.0.2:80", Some(u32::MAX)));
-        let asked = |client, original| outgoing.find(address(client), address(original), || panic!("no need"));
+        let asked =
+            |client, original| outgoing.find(address(client), address(original), || panic!("no need"));
         assert_eq!(asked("10.0.0.1:40000", "10.0.0.2:81"), None, "another port");
         assert_eq!(asked("10.0.0.1:40000", "10.0.0.3:80"), None, "another address");
         assert_eq!(asked("10.0.0.1:40001", "10.0.0.2:80"), None, "another client");

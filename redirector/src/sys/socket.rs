@@ -298,8 +298,7 @@ mod tests {
             let mut dialled = dial();
             let (mut accepted, _) = listener.accept().unwrap();
             assert!(!has_been_answered(&dialled).unwrap(), "a handshake is no answer");
-            let (from, to) =
-                if asks { (&mut dialled, &mut accepted) } else { (&mut accepted, &mut dialled) };
+            let (from, to) = if asks { (&mut dialled, &mut accepted) } else { (&mut accepted, &mut dialled) };
             from.write_all(b"x").unwrap();
             to.read_exact(&mut [0]).unwrap();
             assert!(has_been_answered(&dialled).unwrap());
