@@ -355,7 +355,9 @@ fn exec_serves_whoever_reads_its_stderr_and_a_failing_one_ends() {
             let exec = stage.exec("--match tcp:80", &words);
             // The harness reads stderr of what it starts: this one has another.
             command.args(["-c", "exec 2>&0 </dev/null; exec \"$@\"", "sh"]).arg(exec.get_program());
-            command.args(exec.get_args()).envs(exec.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command
+                .args(exec.get_args())
+                .envs(exec.get_envs().filter_map(|(name, value)| Some((name, value?))));
             let log = log();
             let mut child = command
                 .stdin(log.stderr())
@@ -371,7 +373,9 @@ fn exec_serves_whoever_reads_its_stderr_and_a_failing_one_ends() {
             // Its own error gets nowhere, and nobody waits for that.
             let exec = stage.exec("--match tcp:80", &["/nonexistent/program"]);
             let mut command = Command::new(exec.get_program());
-            command.args(exec.get_args()).envs(exec.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command
+                .args(exec.get_args())
+                .envs(exec.get_envs().filter_map(|(name, value)| Some((name, value?))));
             let mut child = command.stdout(Stdio::null()).stderr(log.stderr()).spawn().expect("start exec");
             assert_eq!(code(child.wait().unwrap()), 127);
             stage.assert_forgotten();

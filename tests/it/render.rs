@@ -56,7 +56,8 @@ fn a_link_a_fifo_or_a_directory_in_the_way_is_refused_and_nothing_is_steered() {
                 stage.assert_forgotten();
             }
             assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
-            let left: Vec<_> = fs::read_dir(&directory).unwrap().map(|one| one.unwrap().file_name()).collect();
+            let left: Vec<_> =
+                fs::read_dir(&directory).unwrap().map(|one| one.unwrap().file_name()).collect();
             assert_eq!(left, ["rendered"], "what was there stays, and nothing comes");
             must(Command::new("rm").arg("-r").arg(&file));
         }
@@ -80,14 +81,17 @@ fn a_file_is_written_with_the_rights_of_cmds_user() {
         let directory = of_nobody(&stage);
         symlink(stage.dir.path(), directory.join("away")).unwrap();
         let through = directory.join("away/rendered");
-        let outcome = stage.run(&format!("--user nobody --render {template}={}", through.display()), &["true"]);
+        let outcome =
+            stage.run(&format!("--user nobody --render {template}={}", through.display()), &["true"]);
         assert!(failure(&outcome).contains("away/rendered"), "{outcome}");
         assert!(!file.exists());
         stage.assert_forgotten();
         // Where nobody may, the file is nobody's.
         let file = directory.join("rendered");
         let options = format!("--match tcp:80 --user nobody --render {template}={}", file.display());
-        let cmd = Exec::start(&mut stage.exec(&options, &["sh", "-c", "cat $1; echo; exec cat", "sh", file.to_str().unwrap()]));
+        let cmd = Exec::start(
+            &mut stage.exec(&options, &["sh", "-c", "cat $1; echo; exec cat", "sh", file.to_str().unwrap()]),
+        );
         cmd.line().parse::<u16>().unwrap();
         let metadata = fs::metadata(&file).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), NOBODY);
@@ -103,7 +107,8 @@ fn a_file_that_is_there_is_replaced_whole_and_keeps_mode_and_owner() {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         chown(&file, None, Some(NOBODY.1)).unwrap();
         let old = fs::File::open(&file).unwrap();
-        let outcome = stage.run(&format!("--render {template}={}", file.display()), &["cat", file.to_str().unwrap()]);
+        let outcome =
+            stage.run(&format!("--render {template}={}", file.display()), &["cat", file.to_str().unwrap()]);
         assert!(outcome.clone().success().stdout.starts_with("new "), "{outcome}");
         let now = fs::metadata(&file).unwrap();
         assert_eq!((now.mode() & 0o777, now.gid()), (0o640, NOBODY.1));

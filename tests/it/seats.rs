@@ -7,13 +7,7 @@ use std::{
     thread,
 };
 
-use redirector_tests::{
-    HANG,
-    daemon::Daemon,
-    eventually::eventually,
-    http::get,
-    world::World,
-};
+use redirector_tests::{HANG, daemon::Daemon, eventually::eventually, http::get, world::World};
 
 use super::SECOND;
 

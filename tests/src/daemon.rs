@@ -120,13 +120,7 @@ impl Daemon {
     }
 
     #[track_caller]
-    fn logging(
-        log: Option<Log>,
-        socket: PathBuf,
-        dir: Dir,
-        command: &mut Command,
-        options: &[&str],
-    ) -> Self {
+    fn logging(log: Option<Log>, socket: PathBuf, dir: Dir, command: &mut Command, options: &[&str]) -> Self {
         let path = dir.join("notify.sock");
         let notify = UnixDatagram::bind(&path).expect("bind NOTIFY_SOCKET");
         // The daemon may be another user's.
@@ -230,7 +224,10 @@ impl Daemon {
     #[track_caller]
     #[must_use]
     pub fn log(&self) -> Vec<String> {
-        assert!(self.elsewhere.is_none(), "nobody reads this log: `Daemon::with_log_read` is for tests that do");
+        assert!(
+            self.elsewhere.is_none(),
+            "nobody reads this log: `Daemon::with_log_read` is for tests that do"
+        );
         self.said()
     }
 

@@ -95,11 +95,7 @@ impl From<ClientError> for Failure {
                     io::ErrorKind::PermissionDenied => "the socket is for root and the daemon's user only",
                     _ => "start it with `redirector run`, or name its socket by `--socket`",
                 };
-                Self {
-                    code: UNREACHABLE,
-                    message: error.to_string(),
-                    hint: Some(hint.into()),
-                }
+                Self { code: UNREACHABLE, message: error.to_string(), hint: Some(hint.into()) }
             }
             ClientError::Broken { .. } => Self::failed(&error),
             ClientError::Refused(error) => error.into(),

@@ -24,9 +24,11 @@ pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(),
             Some(rules) => rules.shadows(&command.target).map_err(Failure::text)?,
             None => shadows(socket, &command.target).await?,
         };
-        output::print(|out| {
-            if command.json { output::json(out, &answer) } else { print_shadows(out, &answer) }
-        })?;
+        output::print(
+            |out| {
+                if command.json { output::json(out, &answer) } else { print_shadows(out, &answer) }
+            },
+        )?;
         return Ok(());
     };
     let args::Explain { target, all_reasons, json, .. } = command;

@@ -83,7 +83,11 @@ pub(super) async fn serve(
         }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.ask).max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.ask)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_HEAD);
     let stream = TokioIo::new(Impatient { stream, limit: limits.unread, stalled: None });
     let mut connection = pin!(builder.serve_connection(stream, service));
     let ended = tokio::select! {
@@ -157,7 +161,11 @@ struct Impatient {
 
 impl Impatient {
     /// The result of a write, or an error when the last one that did something is too long ago.
-    fn judge(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn judge(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
@@ -231,20 +239,25 @@ mod tests {
         let worked = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&worked);
         let router = Router::new()
-            .route("/slow", get(async || {
-                sleep(3 * SHORT).await;
-                "done"
-            }))
+            .route(
+                "/slow",
+                get(async || {
+                    sleep(3 * SHORT).await;
+                    "done"
+                }),
+            )
             .route("/large", get(async || "x".repeat(8 << 20)))
-            .route("/body", post(async move |body: Result<Bytes, axum::extract::rejection::BytesRejection>| {
-                counted.fetch_add(1, Ordering::Relaxed);
-                body.map(|body| body.len().to_string()).map_err(|_| axum::http::StatusCode::BAD_REQUEST)
-            }));
+            .route(
+                "/body",
+                post(async move |body: Result<Bytes, axum::extract::rejection::BytesRejection>| {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    body.map(|body| body.len().to_string()).map_err(|_| axum::http::StatusCode::BAD_REQUEST)
+                }),
+            );
         let (ours, theirs) = UnixStream::pair().unwrap();
         let caller = Caller { pid: None, uid: None };
         let seat = Arc::<Seats>::default().take().await;
-        let served =
-            tokio::spawn(serve(theirs, caller, router, seat, limits, std::future::pending()));
+        let served = tokio::spawn(serve(theirs, caller, router, seat, limits, std::future::pending()));
         (ours, served, worked)
     }
 
@@ -269,7 +282,10 @@ mod tests {
     async fn a_body_that_stands_still_or_takes_too_long_is_refused() {
         for limits in [Limits { still: SHORT, ..PATIENT }, Limits { body: SHORT, ..PATIENT }] {
             let (mut client, served, worked) = client(limits).await;
-            client.write_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+            client
+                .write_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+                .await
+                .unwrap();
             let answer = rest(&mut client).await;
             assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
             served.await.unwrap();

@@ -40,7 +40,7 @@ pub use server::{Api, Caller, serve};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
 pub use stale::{Stale, remove_stale};
 pub use types::{
-    AttachRequest, AttachResult, Attached, ConnectionCounts, DaemonCounts, DetachRequest, Detached, DiscoverView, Draining,
-    Drift, ErrorBody, ErrorDetail, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView,
-    RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
+    AttachRequest, AttachResult, Attached, ConnectionCounts, DaemonCounts, DetachRequest, Detached,
+    DiscoverView, Draining, Drift, ErrorBody, ErrorDetail, LeaseView, ListenerView, Listing, NamespaceView,
+    NetnsCounts, ProgramView, RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
 };

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 pub(super) const SEATS: usize = 64;
 
 /// A connection keeps its seat for as long as this, whatever it does or does not.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(250);
 
 /// How often it is looked whose turn it is to go, while all seats are taken.
 const LOOK: Duration = Duration::from_millis(50);

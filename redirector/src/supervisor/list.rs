@@ -21,8 +21,8 @@ use super::{
 use crate::{
     config::Target,
     control::{
-        Caller, Code, ConnectionCounts, DaemonCounts, Drift, Error, LeaseView, ListenerView, Listing, NamespaceView,
-        NetnsCounts, ProgramView, RuleCounts, RuleView, SCHEMA,
+        Caller, Code, ConnectionCounts, DaemonCounts, Drift, Error, LeaseView, ListenerView, Listing,
+        NamespaceView, NetnsCounts, ProgramView, RuleCounts, RuleView, SCHEMA,
     },
     listener::{self, Listener},
     observe,

@@ -146,8 +146,14 @@ fn the_file_says_how_the_daemon_is_set_up_and_the_command_line_goes_before_it() 
     let ready: serde_json::Value = serde_json::from_str(&ready[0]).expect("an object");
     assert_eq!(ready["max_connections"], 7, "{ready}");
     assert_eq!(ready["level"], "INFO", "{ready}");
-    let daemon =
-        Daemon::with_log_read(&["--config", path.to_str().unwrap(), "--max-connections", "9", "--log-format", "text"]);
+    let daemon = Daemon::with_log_read(&[
+        "--config",
+        path.to_str().unwrap(),
+        "--max-connections",
+        "9",
+        "--log-format",
+        "text",
+    ]);
     logged(&daemon, &["ready", "max_connections=9"]);
     // Without a socket on the command line it is the file's.
     let notify = dir.join("notify.sock");

@@ -39,8 +39,7 @@ impl Render {
                 let tried = sys::in_child(|| {
                     user.become_it().and_then(|()| try_all()).err().map(|failure| failure.to_string())
                 });
-                let tried =
-                    tried.map_err(|error| Failure::failed(&error).of_exec())?;
+                let tried = tried.map_err(|error| Failure::failed(&error).of_exec())?;
                 match tried {
                     None => {}
                     Some(why) => return Err(Failure::text(why).of_exec()),

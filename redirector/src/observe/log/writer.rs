@@ -1,10 +1,6 @@
 //! The thread that writes the log: the only one that a log which cannot be written can hold up.
 
-use std::{
-    io,
-    os::fd::AsFd,
-    time::Duration,
-};
+use std::{io, os::fd::AsFd, time::Duration};
 
 use nix::{
     errno::Errno,
