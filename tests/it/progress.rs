@@ -213,7 +213,9 @@ fn three_thousand_slow_half_closed_clients_get_all_or_it_is_counted() {
 fn a_client_that_reads_after_a_minute_gets_all_and_one_that_is_gone_is_given_up() {
     let [(late, _late_server), (gone, _gone_server)] = [(); 2].map(|()| generous());
     let clients = [&late, &gone].map(|world| world.net.client.enter(|| asked(at(POD_V4, 80), ANSWER)));
-    [&late, &gone].map(|world| eventually_linger(world, 1));
+    for world in [&late, &gone] {
+        eventually_linger(world, 1);
+    }
     gone.net.client.ip("link set dev eth0 down");
     at_intervals(4500, || {});
     let pod = gone.eventually_at_rest();
