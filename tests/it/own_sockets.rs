@@ -129,6 +129,24 @@ fn a_rule_to_a_socket_of_another_daemon_is_refused() {
 }
 
 #[test]
+fn check_tells_a_rule_that_leads_to_a_socket_of_the_daemon_whose_file_it_is() {
+    let dir = Dir::new();
+    let (file, cli) = (dir.join("file.toml"), redirector_tests::cli::Cli::new(&dir.join("none")));
+    let rules = |daemon: &str, path: &str| {
+        let rule = format!("[[namespace.rule]]\nmatch = [\"tcp:80\"]\nto = [\"unix:{path}\"]\n");
+        fs::write(&file, format!("{daemon}[[namespace]]\ntarget = \"netns:a\"\n{rule}")).unwrap();
+        cli.run(&["check", &file.display().to_string()])
+    };
+    let daemon = "[daemon]\nsocket = \"/run/a/control.sock\"\n";
+    let default = "/run/redirector/handoff.sock";
+    for (daemon, path) in [(daemon, "/run/a/control.sock"), (daemon, "/run/a/handoff.sock"), ("", default)] {
+        let outcome = rules(daemon, path);
+        assert!(outcome.code() == 2 && outcome.stderr.contains("control socket"), "{outcome}");
+    }
+    assert_eq!(rules("", "/run/a/control.sock").code(), 0);
+}
+
+#[test]
 fn a_rule_to_an_engines_socket_is_made_with_a_warning() {
     let dir = Dir::new();
     let (docker, link) = (dir.join("docker"), dir.join("link"));
