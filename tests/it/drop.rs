@@ -18,7 +18,7 @@ use socket2::{Domain, Socket, Type};
 use crate::SECOND;
 
 /// A client that has sent its SYN.
-fn begin(from: &Netns, to: SocketAddr) -> Socket {
+pub(super) fn begin(from: &Netns, to: SocketAddr) -> Socket {
     let socket = from
         .enter(|| Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None))
         .expect("a socket");
@@ -29,7 +29,7 @@ fn begin(from: &Netns, to: SocketAddr) -> Socket {
 
 /// Whether it waits for an answer: neither connected nor refused.
 #[track_caller]
-fn assert_waits(client: &Socket) {
+pub(super) fn assert_waits(client: &Socket) {
     assert!(client.take_error().expect("SO_ERROR").is_none(), "it was refused");
     let peer = client.peer_addr().expect_err("it must not be connected");
     assert_eq!(peer.raw_os_error(), Some(nix::libc::ENOTCONN), "{peer}");

@@ -120,31 +120,42 @@ pub fn bind(reach: Reach) -> Result<Socket, BindError> {
     Err(BindError::NoPort(reach))
 }
 
-/// One listener for each family that the kernel has, as [`bind`] makes them: on one port, unless those from
-/// 61000 up are scarce.
+/// One listener for each family that the kernel has, IPv4 first, as [`bind`] makes them, on one port.
 ///
 /// # Errors
 ///
 /// [`BindError`].
 pub fn bind_pair() -> Result<Vec<(Family, Socket)>, BindError> {
-    for port in high_ports() {
-        let mut pair = Vec::new();
-        for family in [Family::Ipv4, Family::Ipv6] {
-            let reach = Reach::only(family);
-            if let Some(socket) = if_there_is_the_family(unbound(reach))? {
-                pair.push((family, reach, socket));
+    let mut order = [Family::Ipv4, Family::Ipv6];
+    for port in ports() {
+        match bound_to(port, order)? {
+            Ok(mut pair) => {
+                pair.sort_by_key(|(family, _)| family.bit());
+                let listen = |(family, socket)| Ok((family, listening(socket, Reach::only(family))?));
+                return pair.into_iter().map(listen).collect();
             }
-        }
-        let mut bound = true;
-        for (_, reach, socket) in &pair {
-            bound = bound && bind_to(socket, *reach, reach.loopback(port))?;
-        }
-        if bound {
-            let listen = |(family, reach, socket)| Ok((family, listening(socket, reach)?));
-            return pair.into_iter().map(listen).collect();
+            // The next port is more likely to be taken there as well.
+            Err(taken) => order.sort_by_key(|family| *family != taken),
         }
     }
-    one_each(bind)
+    Err(BindError::NoPort(Reach::Ipv4))
+}
+
+/// One socket for each family, bound to a port; the family where that is taken, if one is.
+fn bound_to(
+    port: u16,
+    order: [Family; 2],
+) -> Result<Result<Vec<(Family, Socket)>, Family>, BindError> {
+    let mut pair = Vec::new();
+    for family in order {
+        let reach = Reach::only(family);
+        let Some(socket) = if_there_is_the_family(unbound(reach))? else { continue };
+        if !bind_to(&socket, reach, reach.loopback(port))? {
+            return Ok(Err(family));
+        }
+        pair.push((family, socket));
+    }
+    Ok(Ok(pair))
 }
 
 /// As [`bind_pair`], for listeners that stay with the daemon: it has them also where others hold every port.
@@ -153,24 +164,16 @@ pub fn bind_pair() -> Result<Vec<(Family, Socket)>, BindError> {
 ///
 /// [`BindError`].
 pub fn bind_own_pair() -> Result<Vec<(Family, Socket)>, BindError> {
-    let shared = |reach| match bind(reach) {
-        Err(BindError::NoPort(_)) => bind_beside_others(reach),
-        result => result,
-    };
     match bind_pair() {
-        Err(BindError::NoPort(_)) => one_each(shared),
+        Err(BindError::NoPort(_)) => {
+            let made = [Family::Ipv4, Family::Ipv6].into_iter().map(|family| {
+                let socket = if_there_is_the_family(bind_beside_others(Reach::only(family)))?;
+                Ok(socket.map(|socket| (family, socket)))
+            });
+            made.filter_map(Result::transpose).collect()
+        }
         result => result,
     }
-}
-
-fn one_each(
-    make: impl Fn(Reach) -> Result<Socket, BindError>,
-) -> Result<Vec<(Family, Socket)>, BindError> {
-    let made = [Family::Ipv4, Family::Ipv6].into_iter().map(|family| {
-        let socket = if_there_is_the_family(make(Reach::only(family)))?;
-        Ok(socket.map(|socket| (family, socket)))
-    });
-    made.filter_map(Result::transpose).collect()
 }
 
 /// None of the packets of a family can come that the kernel has not.

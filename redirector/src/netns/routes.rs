@@ -1,6 +1,9 @@
 //! Which addresses are delivered locally: the routes of type `local`, by netlink.
 
-use std::io;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
@@ -12,19 +15,24 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::sys::inject::point;
 
-/// The destinations of all local routes of this thread's namespace, IPv4 and IPv6, of all tables.
+/// Local routes of each family that are looked at: whoever is steered may have any number of them.
+const LOOKED_AT: usize = 16_384;
+
+/// The destinations of all local routes of this thread's namespace, IPv4 and IPv6, of all tables. Where there are very
+/// many, anything may be local.
 ///
 /// # Errors
 ///
 /// When netlink fails.
 pub(super) fn local() -> io::Result<Vec<IpNet>> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
     let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        // One each: what is not read to its end is in the way of the next.
+        let socket = Socket::new(NETLINK_ROUTE)?;
         let mut route = RouteMessage::default();
         route.header.address_family = family;
         request(&socket, route, NLM_F_REQUEST | NLM_F_DUMP)?;
-        answers(&socket, &mut found)?;
+        answers(&socket, family, &mut found)?;
     }
     Ok(found)
 }
@@ -41,9 +49,15 @@ pub(super) fn request(socket: &Socket, route: RouteMessage, flags: u16) -> io::R
     socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(drop)
 }
 
-/// Reads one dump to its end.
-fn answers(socket: &Socket, found: &mut Vec<IpNet>) -> io::Result<()> {
+/// Reads one dump to its end, or as far as it is looked at.
+fn answers(socket: &Socket, family: AddressFamily, found: &mut Vec<IpNet>) -> io::Result<()> {
+    let most = found.len() + LOOKED_AT;
     loop {
+        if found.len() > most {
+            found.truncate(most);
+            found.extend(IpNet::new(unspecified(family), 0));
+            return Ok(());
+        }
         let (datagram, _) = socket.recv_from_full()?;
         let mut rest = &datagram[..];
         while !rest.is_empty() {
@@ -87,9 +101,12 @@ fn local_destination(route: &RouteMessage) -> Option<IpNet> {
         }
     }
     // A default route has no destination.
-    let any = match route.header.address_family {
-        AddressFamily::Inet6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        _ => std::net::Ipv4Addr::UNSPECIFIED.into(),
-    };
-    IpNet::new(destination.unwrap_or(any), length).ok()
+    IpNet::new(destination.unwrap_or(unspecified(route.header.address_family)), length).ok()
+}
+
+fn unspecified(family: AddressFamily) -> IpAddr {
+    match family {
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    }
 }

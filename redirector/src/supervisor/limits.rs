@@ -45,7 +45,7 @@ impl Limits {
     }
 }
 
-/// The part of the open files that is not for connections: a namespace has 9 fds for listeners, program, maps and
+/// The part of the open files that is not for connections: a namespace has 10 fds for listeners, anchor, program, maps and
 /// link, and sockets in stock for `original`.
 const RESERVED: u64 = 4;
 

@@ -1,6 +1,7 @@
 //! Configuration files: `check`, `apply`, `export`, `run --config`.
 
 mod apply;
+mod aside;
 mod broken;
 mod generated;
 mod killed;

@@ -19,7 +19,7 @@ use crate::SECOND;
 
 /// The lines of the log with all of these words, when there are some.
 #[track_caller]
-fn logged(daemon: &Daemon, words: &[&str]) -> Vec<String> {
+pub(super) fn logged(daemon: &Daemon, words: &[&str]) -> Vec<String> {
     eventually("it is in the log", SECOND, || {
         let lines = daemon.log_with(words);
         if lines.is_empty() { Err(daemon.log()) } else { Ok(lines) }

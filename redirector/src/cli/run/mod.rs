@@ -19,7 +19,7 @@ use tokio::{
     sync::Notify,
 };
 
-use self::notify::notify;
+use self::notify::{notify, notify_ready};
 use super::{args, exit::Failure, file::Source};
 use crate::{
     config::file::ConfigFile,
@@ -122,11 +122,12 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
     }));
     let handoffs = tokio::spawn(control::serve_handoff(handoff, Arc::clone(&supervisor)));
     let ready = async {
-        if let Some((path, file)) = &config {
-            reload::first(&supervisor, path, file).await?;
-        }
+        let status = match &config {
+            Some((path, file)) => reload::first(&supervisor, path, file).await?,
+            None => String::new(),
+        };
         tracing::info!(socket = %socket.display(), max_connections = limits.total, "ready");
-        notify(&[NotifyState::Ready]);
+        notify_ready(status);
         Ok::<(), Failure>(())
     };
     // What a file names may not answer; a signal is heard meanwhile, and the drain waits for what has been begun.

@@ -21,9 +21,9 @@ pub(super) fn notify(states: &[NotifyState<'static>]) {
     tell(Box::new(move || sd_notify::notify(&states)));
 }
 
-/// As [`notify`]: one line for whoever asks how the service is.
-pub(super) fn notify_status(status: String) {
-    tell(Box::new(move || sd_notify::notify(&[NotifyState::Status(&status)])));
+/// Tells that the daemon is ready, and how it is, in one line.
+pub(super) fn notify_ready(status: String) {
+    tell(Box::new(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])));
 }
 
 fn tell(message: Message) {

@@ -8,7 +8,7 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::sync::Notify;
 
-use super::notify::{notify, notify_status};
+use super::notify::{notify, notify_ready};
 use crate::{
     cli::{
         exit::Failure,
@@ -28,17 +28,15 @@ async fn apply(supervisor: &Arc<Supervisor>, file: &ConfigFile) -> Result<Applie
     task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
 }
 
-/// Applies the file that the daemon starts with: a daemon without it is none. Namespaces that cannot be made are set aside.
+/// Applies the file that the daemon starts with: a daemon without it is none. Namespaces that cannot be made are set aside:
+/// gives the daemon's status.
 pub(super) async fn first(
     supervisor: &Arc<Supervisor>,
     path: &Path,
     file: &ConfigFile,
-) -> Result<(), Failure> {
+) -> Result<String, Failure> {
     match apply(supervisor, file).await {
-        Ok(applied) => {
-            tell(path, file, &applied);
-            Ok(())
-        }
+        Ok(applied) => Ok(tell(path, file, &applied)),
         Err(error) => {
             log(path, &Source::problems(file, &error));
             Err(error.into())
@@ -72,6 +70,7 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
     let own = path.to_owned();
     let read = move || Source::read_again(&own).map(|source| source.parse());
     let read = tokio::task::spawn_blocking(read).await;
+    let mut status = None;
     match read.unwrap_or_else(|error| Err(Failure::failed(&error))) {
         Err(failure) => tracing::error!(error = %failure, "SIGHUP: nothing is changed"),
         Ok(Err(problems)) => {
@@ -86,7 +85,7 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
             }
             match apply(supervisor, &file).await {
                 Ok(applied) => {
-                    tell(path, &file, &applied);
+                    status = Some(tell(path, &file, &applied));
                     tracing::info!(
                         changes = applied.changes.len(),
                         set_aside = applied.set_aside.len(),
@@ -100,10 +99,14 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
             }
         }
     }
-    notify(&[NotifyState::Ready]);
+    match status {
+        Some(status) => notify_ready(status),
+        None => notify(&[NotifyState::Ready]),
+    }
 }
 
-fn tell(path: &Path, file: &ConfigFile, applied: &Applied) {
+/// Logs what may surprise, and what was set aside. Gives the daemon's status.
+fn tell(path: &Path, file: &ConfigFile, applied: &Applied) -> String {
     for warning in &applied.warnings {
         tracing::warn!(warning, "apply");
     }
@@ -115,11 +118,10 @@ fn tell(path: &Path, file: &ConfigFile, applied: &Applied) {
             "set aside, and tried again by and by; the rest of the file is in force: {message}"
         );
     }
-    let status = match applied.set_aside.len() {
+    match applied.set_aside.len() {
         0 => String::new(),
         count => format!("{} of the file could not be made", counted(count, "namespace")),
-    };
-    notify_status(status);
+    }
 }
 
 fn log(path: &Path, problems: &[Problem]) {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Between two tries to make what could not be made.
-const RETRY: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(5);
 
 /// One of them.
 #[derive(Clone, Debug)]
