@@ -162,7 +162,9 @@ impl BlackHole {
         for protocol in protocols.iter().filter(is_missing).copied() {
             let alarm = match &self.alarm {
                 Some(alarm) => alarm,
-                None => self.alarm.insert(Arc::new(Alarm::new().map_err(|source| failed("attach", target, &source))?)),
+                None => self
+                    .alarm
+                    .insert(Arc::new(Alarm::new().map_err(|source| failed("attach", target, &source))?)),
             };
             let error = |source| failed("attach", target, &source);
             let sockets = if protocol == PROTOCOL_TCP {

@@ -16,8 +16,6 @@ use std::{
     thread,
 };
 
-use tokio::sync::oneshot;
-
 use super::namespace::{pidfd_getfd, pidfd_open};
 
 /// Says that this thread has a table of files of its own. Fds of other threads mean nothing here.
@@ -65,12 +63,13 @@ impl Aside {
 pub struct Running<T> {
     /// The thread that does it.
     pub thread: i32,
-    /// What comes of it. An error: it has panicked.
-    pub result: oneshot::Receiver<T>,
+    /// What comes of it. It ends without it when the work has panicked.
+    pub result: mpsc::Receiver<T>,
 }
 
 /// Runs a closure on a thread that has no files but duplicates of these, in this order. What comes of it must hold no
-/// fd: it would mean another file here. Returns when the duplicates are made, without waiting for the work.
+/// fd, which would mean another file here, and the closure must wake no task: the runtime would write to an fd that
+/// means another file there. Returns when the duplicates are made, without waiting for the work.
 ///
 /// # Errors
 ///
@@ -81,7 +80,7 @@ pub fn run<T: Send + 'static>(
 ) -> io::Result<Running<T>> {
     let numbers: Vec<RawFd> = files.iter().map(|file| file.as_raw_fd()).collect();
     let (begun, has_begun) = mpsc::sync_channel(1);
-    let (done, result) = oneshot::channel();
+    let (done, result) = mpsc::sync_channel(1);
     thread::Builder::new().name("aside".into()).spawn(move || {
         let aside = Aside { thread: nix::unistd::gettid().as_raw(), _stays: PhantomData };
         let duplicates = leave_files().and_then(|()| duplicates(&numbers));
@@ -92,7 +91,7 @@ pub fn run<T: Send + 'static>(
         let is_ready = told.is_ok();
         if begun.send(told).is_ok() && is_ready {
             // Nobody may wait for it any more.
-            let _told: Result<(), T> = done.send(work(&aside, &files));
+            let _told: Result<(), _> = done.send(work(&aside, &files));
         }
         // One of them may be the last duplicate by now: released with the rest.
         files.into_iter().for_each(std::mem::forget);
@@ -106,9 +105,8 @@ pub fn run<T: Send + 'static>(
 fn leave_files() -> io::Result<()> {
     const FIRST: libc::c_uint = 3;
     // SAFETY: takes integers only; nothing on this thread owns an fd yet.
-    let result = unsafe {
-        libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -198,7 +196,7 @@ mod tests {
         })
         .unwrap();
         let thread = running.thread;
-        let (open, same, own) = running.result.blocking_recv().unwrap();
+        let (open, same, own) = running.result.recv().unwrap();
         // The standard streams, the duplicate, what was taken, and the directory itself.
         assert_eq!((open, same, own), (6, true, thread));
         while is_there(thread) {

@@ -87,7 +87,8 @@ impl Handoff {
             serde_json::to_vec(request).map_err(|error| broken("write the request")(error.into()))?;
         send_with_fds(&socket, &request, enclosed).map_err(broken("sendmsg"))?;
         let mut answer = vec![0; MAX_MESSAGE];
-        let (length, mut fds) = sys::socket::receive_with_fds(&socket, &mut answer).map_err(broken("recvmsg"))?;
+        let (length, mut fds) =
+            sys::socket::receive_with_fds(&socket, &mut answer).map_err(broken("recvmsg"))?;
         let answer = &answer[..length];
         if let Ok(ErrorBody { schema: _, error }) = serde_json::from_slice(answer) {
             return Err(HandoffError::Refused(error.into()));

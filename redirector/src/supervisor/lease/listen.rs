@@ -217,7 +217,9 @@ async fn listening(looks: &Looks, sockets: Vec<LeasedSocket>) -> Result<Option<P
         return Ok(None);
     }
     match looks.look(&[], move |aside, _| find(aside, &sockets)).await? {
-        (None, Seen::Part) => Err("who has its listener was not found: there are too many processes and files".into()),
+        (None, Seen::Part) => {
+            Err("who has its listener was not found: there are too many processes and files".into())
+        }
         (place, _) => Ok(place),
     }
 }

@@ -7,6 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
+
 use crate::sys::aside::{self, Aside, Running};
 
 /// Of all time, how much is a program's: one part in so many.
@@ -76,16 +81,21 @@ impl Looks {
             }
         }
         let Running { thread, result } = aside::run(files, move |aside, files| {
-            let begin = Instant::now();
             let found = work(aside, files);
-            (found, begin.elapsed())
+            (found, time_of_thread())
         })?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        let ended = tokio::time::timeout(LIMIT, result).await;
-        self.pay(if let Ok(Ok((_, cost))) = &ended { *cost } else { LIMIT });
-        let (found, _) = ended?.map_err(io::Error::other)?;
-        Ok(found)
+        let ended = tokio::task::spawn_blocking(move || result.recv_timeout(LIMIT)).await?;
+        self.pay(ended.as_ref().map_or(LIMIT, |(_, cost)| *cost));
+        ended.map(|(found, _)| found).map_err(io::Error::other)
     }
+}
+
+/// What this thread has used of a processor.
+fn time_of_thread() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return LEAST };
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Duration::from_micros(micros.try_into().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -112,7 +122,7 @@ mod tests {
         for _ in 0..LEFT {
             let (end, ended) = mpsc::channel::<()>();
             ends.push(end);
-            let running = aside::run(&[], move |_, _| drop(ended.recv())).unwrap();
+            let running = aside::run(&[], move |_, _| ended.recv().is_err()).unwrap();
             looks.threads.lock().unwrap().push(running.thread);
         }
         assert!(looks.look(&[], |_, _| ()).await.is_err());

@@ -137,7 +137,8 @@ impl Task {
         })
     }
 
-    /// Whether it has any file. A thread that has ended has none.
+    /// Whether it has any file that may be looked at. A thread that has ended has none; nor has one with capabilities
+    /// that the daemon has not, as process 1 may have: a program without rights is never one.
     ///
     /// # Errors
     ///
@@ -145,8 +146,10 @@ impl Task {
     pub(super) fn has_files(self) -> io::Result<bool> {
         match fs::read_dir(format!("/proc/{}/fd", self.0)) {
             Ok(mut files) => Ok(files.next().is_some_and(|file| file.is_ok())),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM) => Ok(false),
+                _ => Err(error),
+            },
         }
     }
 
@@ -194,7 +197,7 @@ mod tests {
             let right = fstat(myself().take(aside, fd, inode).unwrap()).unwrap().st_ino;
             (right, myself().take(aside, fd, inode + 1).is_err())
         });
-        assert_eq!(taken.unwrap().result.blocking_recv().unwrap(), (inode, true));
+        assert_eq!(taken.unwrap().result.recv().unwrap(), (inode, true));
         assert_ne!(myself().flags(fd).unwrap() & libc::O_CLOEXEC, 0);
         assert_eq!(myself().file(1_000_000).unwrap(), File::None);
         assert_eq!(myself().file(fs::File::open("/dev/null").unwrap().as_raw_fd()).unwrap(), File::Other);
