@@ -2,22 +2,22 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Read as _},
     os::unix::net::UnixDatagram,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
 };
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use redirector_tests::{
     HANG,
     client::Conversation,
-    command::must,
+    command::{must, pid, spawn},
     daemon::{Daemon, binary},
     dir::Dir,
     eventually::eventually,
-    exec::{Exec, Stage, code},
+    exec::{ACTIVATED, Exec, PYTHON, Stage, code},
     log::Log,
     server::Server,
     topology::{POD_V4, POD_V6, Topology, at},
@@ -170,17 +170,15 @@ fn lines_that_found_no_place_are_counted_and_said_in_the_log_when_somebody_reads
     let reading = thread::spawn(move || {
         BufReader::new(reader).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
     });
-    let mut all = Vec::new();
-    while said_lost(&all) < lost {
-        all.push(lines.recv_timeout(HANG).expect("a line"));
+    let mut said = 0;
+    while said < lost {
+        said += said_lost(&[lines.recv_timeout(HANG).expect("a line")]);
     }
-    // What is said now is what was counted, and the log is whole again.
+    // From now on the log is whole again.
     daemon.stop();
     daemon.forget_log();
     reading.join().unwrap();
-    all.extend(lines.try_iter());
-    assert!(all.iter().any(|line| line.contains("stopping")), "{:?}", all.last());
-    assert!(said_lost(&all) >= lost);
+    assert!(lines.try_iter().any(|line| line.contains("stopping")));
 }
 
 /// A file system of 64 KiB.
@@ -203,7 +201,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        must(Command::new("umount").arg("--lazy").arg(self.0.path()));
+        drop(Command::new("umount").arg("--lazy").arg(self.0.path()).status());
     }
 }
 
@@ -236,23 +234,16 @@ fn a_disk_that_was_full_gets_whole_lines_again_and_how_many_are_missing() {
     }
 }
 
-/// What a shell gives a command as its output.
-const READER_IS_GONE: &str = "{ \"$@\"; echo \"code $?\" >&3; } 3>&2 | true";
-const DISK_IS_FULL: &str = "\"$@\" >/dev/full; echo \"code $?\" >&2";
-const ERRORS_GET_NOWHERE: &str = "\"$@\" 2>/dev/full >/dev/null; echo \"code $?\" >&2";
-const ERRORS_HAVE_NO_READER: &str = "{ { \"$@\" >/dev/null; echo \"code $?\" >&3; } 2>&1 3>&4 | true; } 4>&2";
-
-/// Runs a command that way: its exit code, and what else was said.
+/// Runs a command to its end: its exit code, and what it says on stderr.
 #[track_caller]
-fn shell(stage: &World, script: &str, words: &[&str]) -> (i32, String) {
-    let mut command = Command::new("sh");
-    let wrapped = stage.cli().command(words);
-    command.args(["-c", script, "sh"]).arg(wrapped.get_program()).args(wrapped.get_args());
-    command.env("REDIRECTOR_SOCKET", stage.daemon.socket());
-    let outcome = must(&mut command);
-    let said = outcome.stderr.trim_end();
-    let (rest, code) = said.rsplit_once("code ").unwrap_or_else(|| panic!("no code{outcome}"));
-    (code.parse().unwrap(), rest.to_owned())
+fn end_of(command: &mut Command) -> (i32, String) {
+    let mut child = spawn(command.stdin(Stdio::null()));
+    let status = eventually("it ends", 2 * SECOND, || child.try_wait().unwrap().ok_or("it runs"));
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut said).unwrap();
+    }
+    (code(status), said)
 }
 
 #[test]
@@ -276,7 +267,8 @@ fn a_command_whose_output_nobody_wants_ends_as_if_it_were_read_and_one_that_cann
         (&["list", "--watch", "10ms", "--json"], 0),
         (&["attach", &target, "--name", "http", "--match", "tcp:80", "--to", "reject"], 0),
         (&["attach", &target, "--name", "more", "--match", "tcp:82", "--to", "reject", "--json"], 0),
-        (&["explain", &target, "tcp", "192.0.2.1:5", "10.0.0.1:80"], 0),
+        (&["explain", &target, "tcp 10.77.0.2:40000 -> 10.77.0.1:80"], 0),
+        (&["explain", &target, "tcp 10.77.0.2:40000 -> 10.77.0.1:80", "--json"], 0),
         (&["explain", &target, "--shadowed"], 0),
         (&["explain", &target, "--shadowed", "--json"], 0),
         (&["apply", "--dry-run", file], 5),
@@ -304,13 +296,14 @@ fn a_command_whose_output_nobody_wants_ends_as_if_it_were_read_and_one_that_cann
         if !words.contains(&"--watch") && !words.contains(&"more") {
             assert_eq!(world.cli().run(words).code(), *expected, "{words:?}");
         }
-        let (code, said) = shell(&world, READER_IS_GONE, words);
+        let to = |log: &Log| end_of(world.cli().command(words).stdout(log.stderr()).stderr(Stdio::piped()));
+        let (code, said) = to(&Log::closed());
         assert_eq!(code, *expected, "{words:?}: {said}");
         assert!(!said.contains("panicked") && !said.contains("Broken pipe"), "{words:?}: {said}");
         if words.contains(&"detach") {
             continue;
         }
-        let (code, said) = shell(&world, DISK_IS_FULL, words);
+        let (code, said) = to(&Log::full());
         assert_eq!(code, 1, "{words:?}: {said}");
         assert!(said.contains("error: ") && said.contains("No space left"), "{words:?}: {said}");
         assert!(!said.contains("panicked"), "{words:?}: {said}");
@@ -338,9 +331,9 @@ fn an_exit_code_does_not_depend_on_whether_the_error_can_be_said() {
         (&["exec", &target, "--match", "tcp:81", "--", "/nonexistent/program"], 127),
     ];
     for (words, expected) in commands {
-        for script in [ERRORS_GET_NOWHERE, ERRORS_HAVE_NO_READER] {
-            let (code, said) = shell(&world, script, words);
-            assert_eq!((code, &*said), (*expected, ""), "{words:?} by {script}");
+        for log in [Log::closed(), Log::full(), Log::closed_terminal()] {
+            let (code, _) = end_of(world.cli().command(words).stdout(Stdio::null()).stderr(log.stderr()));
+            assert_eq!(code, *expected, "{words:?}, stderr {log:?}");
         }
     }
 }
@@ -349,35 +342,17 @@ fn an_exit_code_does_not_depend_on_whether_the_error_can_be_said() {
 fn exec_serves_whoever_reads_its_stderr_and_a_failing_one_ends() {
     for stage in Stage::both() {
         for log in [Log::closed, Log::unread, Log::full, Log::closed_terminal] {
-            let script = stage.program("activated.py", redirector_tests::exec::ACTIVATED);
-            let words = [redirector_tests::exec::PYTHON, &script, "cmd"];
-            let mut command = Command::new("sh");
-            let exec = stage.exec("--match tcp:80", &words);
-            // The harness reads stderr of what it starts: this one has another.
-            command.args(["-c", "exec 2>&0 </dev/null; exec \"$@\"", "sh"]).arg(exec.get_program());
-            command
-                .args(exec.get_args())
-                .envs(exec.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let script = stage.program("activated.py", ACTIVATED);
             let log = log();
-            let mut child = command
-                .stdin(log.stderr())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("start sh");
+            let mut exec = stage.exec("--match tcp:80", &[PYTHON, &script, "cmd"]);
+            let mut child = spawn(exec.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.stderr()));
             stage.eventually_answers("cmd");
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-            nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+            kill(pid(&child), Signal::SIGTERM).unwrap();
             assert_eq!(code(child.wait().unwrap()), 128 + 15);
             stage.assert_forgotten();
             // Its own error gets nowhere, and nobody waits for that.
-            let exec = stage.exec("--match tcp:80", &["/nonexistent/program"]);
-            let mut command = Command::new(exec.get_program());
-            command
-                .args(exec.get_args())
-                .envs(exec.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            let mut child = command.stdout(Stdio::null()).stderr(log.stderr()).spawn().expect("start exec");
-            assert_eq!(code(child.wait().unwrap()), 127);
+            let mut exec = stage.exec("--match tcp:80", &["/nonexistent/program"]);
+            assert_eq!(end_of(exec.stdout(Stdio::null()).stderr(log.stderr())).0, 127);
             stage.assert_forgotten();
         }
     }

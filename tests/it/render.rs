@@ -3,15 +3,12 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink},
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use redirector_tests::{
-    command::must,
-    exec::{Exec, Stage},
-};
+use nix::{sys::stat::Mode, unistd::mkfifo};
+use redirector_tests::exec::{Exec, Stage};
 
 use super::exec::failure;
 
@@ -26,17 +23,17 @@ fn of_nobody(stage: &Stage) -> PathBuf {
     path
 }
 
-/// What may be in the way: its name, and how nobody makes it.
-fn obstacles(secret: &Path) -> [(&'static str, String); 5] {
-    let secret = secret.display();
-    [
-        ("symbolic link", format!("ln -s {secret} \"$0\"")),
-        ("symbolic link", "ln -s /nonexistent/file \"$0\"".into()),
-        ("symbolic link", "ln -s /dev/null \"$0\"".into()),
-        ("FIFO", "mkfifo \"$0\"".into()),
-        ("directory", "mkdir \"$0\"".into()),
-    ]
-}
+/// Something in the way, by its name.
+type Obstacle = (&'static str, fn(&Path));
+
+/// What nobody may put in the way.
+const OBSTACLES: [Obstacle; 5] = [
+    ("symbolic link", |file| symlink("../secret", file).unwrap()),
+    ("symbolic link", |file| symlink("/nonexistent/file", file).unwrap()),
+    ("symbolic link", |file| symlink("/dev/null", file).unwrap()),
+    ("FIFO", |file| mkfifo(file, Mode::S_IRWXU).unwrap()),
+    ("directory", |file| fs::create_dir(file).unwrap()),
+];
 
 #[test]
 fn a_link_a_fifo_or_a_directory_in_the_way_is_refused_and_nothing_is_steered() {
@@ -46,9 +43,9 @@ fn a_link_a_fifo_or_a_directory_in_the_way_is_refused_and_nothing_is_steered() {
         fs::write(&secret, "secret").unwrap();
         let file = directory.join("rendered");
         let template = stage.program("template", "{port}");
-        for (kind, script) in obstacles(&secret) {
-            let user = ["--reuid=65534", "--regid=65534", "--clear-groups", "--", "sh", "-c"];
-            must(Command::new("setpriv").args(user).arg(script).arg(&file));
+        for (kind, make) in OBSTACLES {
+            make(&file);
+            lchown(&file, Some(NOBODY.0), Some(NOBODY.1)).unwrap();
             for user in ["", "--user nobody"] {
                 let outcome = stage.run(&format!("{user} --render {template}={}", file.display()), &["true"]);
                 let said = failure(&outcome);
@@ -59,7 +56,7 @@ fn a_link_a_fifo_or_a_directory_in_the_way_is_refused_and_nothing_is_steered() {
             let left: Vec<_> =
                 fs::read_dir(&directory).unwrap().map(|one| one.unwrap().file_name()).collect();
             assert_eq!(left, ["rendered"], "what was there stays, and nothing comes");
-            must(Command::new("rm").arg("-r").arg(&file));
+            fs::remove_file(&file).or_else(|_| fs::remove_dir(&file)).unwrap();
         }
         // Devices are root's.
         let outcome = stage.run(&format!("--render {template}=/dev/full"), &["true"]);

@@ -9,8 +9,6 @@ use std::{
 
 use redirector_tests::{HANG, daemon::Daemon, eventually::eventually, http::get, world::World};
 
-use super::SECOND;
-
 /// Connections that may be there at once, one that waits for a place, and some that the daemon has besides.
 const MOST: usize = 64 + 1 + 8;
 
@@ -35,21 +33,15 @@ fn idle(socket: &Path) -> UnixStream {
 #[track_caller]
 fn assert_served_beside(kind: impl Fn(&Path) -> UnixStream) {
     let world = World::new();
+    world.steer("http", "tcp:80", "reject");
     let fds = world.daemon.fds_at_rest();
     let clients: Vec<_> = (0..200).map(|_| kind(world.daemon.socket())).collect();
-    world.steer("http", "tcp:80", "reject");
-    assert_eq!(world.rule("http")["name"], "http");
-    assert!(world.daemon.fds().len() <= fds + MOST + 16, "{} fds more", world.daemon.fds().len() - fds);
-    // Each that was let go has been told so.
+    world.steer("more", "tcp:81", "reject");
+    assert_eq!(world.rule("more")["name"], "more");
+    let now = world.daemon.fds().len();
+    assert!(now <= fds + MOST, "{now} fds, {fds} before");
     drop(clients);
-    assert_rests(&world.daemon, fds + 16);
-}
-
-fn assert_rests(daemon: &Daemon, fds: usize) {
-    eventually("all connections are closed", SECOND, || {
-        let now = daemon.fds().len();
-        if now <= fds { Ok(()) } else { Err(now) }
-    });
+    world.daemon.eventually_has_fds(fds);
 }
 
 #[test]
