@@ -68,7 +68,11 @@ const DROP: Change = Change {
     back: "detach POD --rule hole",
     traffic: |world, when| {
         expect(world, 80, "one");
-        if when == When::After { expect_dropped(world, "hole") } else { expect(world, 82, "refused") }
+        if when == When::After {
+            expect_dropped(world, "hole");
+        } else {
+            expect(world, 82, "refused");
+        }
     },
 };
 
@@ -98,7 +102,11 @@ const DETACH_ONE: Change = Change {
     back: "attach POD --name hole --match any:82 --to drop",
     traffic: |world, when| {
         expect(world, 80, "one");
-        if when == When::After { expect(world, 82, "refused") } else { expect_dropped(world, "hole") }
+        if when == When::After {
+            expect(world, 82, "refused");
+        } else {
+            expect_dropped(world, "hole");
+        }
     },
 };
 
@@ -111,9 +119,9 @@ const APPLY: Change = Change {
         let after = when == When::After;
         expect(world, 80, if after { "two" } else { "one" });
         if after {
-            expect_dropped(world, "hole")
+            expect_dropped(world, "hole");
         } else {
-            expect(world, 82, "refused")
+            expect(world, 82, "refused");
         }
         let client =
             redirector_tests::client::answer(&world.net.pod, at(redirector_tests::topology::CLIENT_V4, 80));

@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use redirector_ebpf::{PROTOCOL_TCP, slot};
-use tokio::io::Interest;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Lease, LeasedSocket,
@@ -37,11 +37,19 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// forgotten: it gets nothing, but who holds it is not ended when the namespace dies.
 const MAX_ENDED: usize = 64;
 
-/// Waits until the process that a pidfd means has ended.
-pub(super) async fn wait_for_end(pidfd: io::Result<OwnedFd>) {
-    let pidfd = pidfd.and_then(|pidfd| sys::async_fd(pidfd, Interest::READABLE));
-    let ended = match &pidfd {
-        Ok(pidfd) => pidfd.readable().await.map(drop),
+/// What becomes readable when the process that a pidfd means has ended.
+///
+/// # Errors
+///
+/// As fcntl(2) `F_DUPFD_CLOEXEC`, epoll_ctl(2).
+pub(super) fn watch(pidfd: &OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    sys::async_fd(pidfd.try_clone()?, Interest::READABLE)
+}
+
+/// Waits until that process has ended.
+pub(super) async fn wait_for_end(watched: io::Result<AsyncFd<OwnedFd>>) {
+    let ended = match &watched {
+        Ok(watched) => watched.readable().await.map(drop),
         Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
     };
     if let Err(error) = ended {
@@ -177,7 +185,7 @@ impl Lease {
 
     /// Waits until the process has ended and nobody holds its listeners.
     async fn released(&self) {
-        wait_for_end(self.pidfd.try_clone()).await;
+        wait_for_end(watch(&self.pidfd)).await;
         let mut pause = LOOK_AGAIN.0;
         loop {
             let sockets = self.listeners();

@@ -115,6 +115,9 @@ impl Leases for Supervisor {
         } = request;
         let Receiver { caller, pidfd, enclosed } = receiver;
         let asked = asked(listen_as, enclosed, caller, &pidfd)?;
+        // Before anything is made: a lease whose end nobody sees would last for ever.
+        let end = end::watch(&pidfd)
+            .map_err(|error| Error::new(Code::Failed, format!("watch the program that asks: {error}")))?;
         let spec = RuleSpec {
             name,
             matches,
@@ -140,7 +143,6 @@ impl Leases for Supervisor {
         let netns = netns.ok_or_else(|| Error::new(Code::Failed, "no namespace was attached"))?;
         // From here on the rule is in force: whatever fails, the watcher takes it back.
         let (delivered, told) = oneshot::channel();
-        let end = pidfd.try_clone();
         let described = describe(&listeners);
         let (sockets, failure) = match described {
             Ok(sockets) => (sockets, None),
@@ -178,7 +180,7 @@ impl Leases for Supervisor {
         let supervisor = Arc::clone(&self);
         tokio::spawn(async move {
             if told.await.is_ok() {
-                end::wait_for_end(end).await;
+                end::wait_for_end(Ok(end)).await;
             }
             supervisor.end_lease(&netns, &lease).await;
         });
