@@ -89,7 +89,7 @@ fn detach_of_one_rule_leaves_the_others_and_their_connections() {
 }
 
 #[test]
-fn a_rule_that_changes_a_thousand_times_loses_no_connection_of_four_clients() {
+fn a_rule_that_changes_again_and_again_loses_no_connection_of_four_clients() {
     // Of which the kernel keeps one in a map of another size than the other.
     let ports =
         |first: usize| (0..60).map(|item| (first + 1000 * item).to_string()).collect::<Vec<_>>().join(",");
@@ -125,7 +125,7 @@ fn an_open_connection_stays_with_its_destination_when_the_rule_changes() {
 }
 
 #[test]
-fn attach_and_detach_a_hundred_times_under_load_loses_no_connection() {
+fn attach_and_detach_again_and_again_under_load_loses_no_connection() {
     let (world, proxy) = (World::new(), Server::here("proxy"));
     let _app = Server::inside(&world.net.pod, "app", 80);
     let fds = world.daemon.fds_at_rest();

@@ -45,7 +45,7 @@ fn in_a_row(world: &World, to: SocketAddr, times: usize) {
 }
 
 #[test]
-fn ten_thousand_connections_in_a_row_all_arrive_and_cost_nothing_afterwards() {
+fn many_connections_in_a_row_all_arrive_and_cost_nothing_afterwards() {
     let (world, proxy) = steered();
     let times = scale::many();
     assert_costs_nothing(&world, || in_a_row(&world, at(POD_V4, 80), times));
@@ -116,7 +116,7 @@ fn connections_that_fail_cost_nothing_afterwards() {
 }
 
 #[test]
-fn a_gibibyte_each_way_at_the_same_time_arrives_unchanged() {
+fn much_data_each_way_at_the_same_time_arrives_unchanged() {
     let length = scale::bulk();
     let patterns = Arc::new((Pattern::new(1), Pattern::new(2)));
     let world = World::new();

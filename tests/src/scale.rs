@@ -18,52 +18,51 @@ pub fn numbers(first: usize) -> impl Iterator<Item = usize> {
     (first..).step_by(step)
 }
 
-/// What a bulk transfer carries each way, in bytes: 1 GiB, small 64 MiB.
+/// What a test does so often as this: in virtual machines, at each change, and in a soak.
+fn scaled<T>(small: T, usual: T, soak: T) -> T {
+    if is_small() {
+        small
+    } else if is("soak") {
+        soak
+    } else {
+        usual
+    }
+}
+
+/// What a bulk transfer carries each way, in bytes: 256 MiB, small 64 MiB, soak 1 GiB.
 #[must_use]
 pub fn bulk() -> u64 {
-    if is_small() { 64 << 20 } else { 1 << 30 }
+    scaled(64 << 20, 256 << 20, 1 << 30)
 }
 
-/// Connections one after the other: 10,000, small 1,000.
+/// Connections one after the other: 1,000, soak 10,000.
 #[must_use]
 pub fn many() -> usize {
-    if is_small() { 1_000 } else { 10_000 }
+    scaled(1_000, 1_000, 10_000)
 }
 
-/// Generated cases: 2,000, small 100, soak 20,000.
+/// Generated cases: 200, small 100, soak 2,000.
 #[must_use]
 pub fn cases() -> u32 {
-    if is_small() {
-        100
-    } else if is("soak") {
-        20_000
-    } else {
-        2_000
-    }
+    scaled(100, 200, 2_000)
 }
 
 /// Inputs of a parser: 2,000, small 100, soak 100,000.
 #[must_use]
 pub fn inputs() -> u32 {
-    if is("soak") { 100_000 } else { cases() }
+    scaled(100, 2_000, 100_000)
 }
 
-/// How often a rule is changed while others use it: 1,000 times, small 20.
+/// How often a rule is changed while others use it: 100 times, small 20, soak 1,000.
 #[must_use]
 pub fn very_often() -> usize {
-    if is_small() { 20 } else { 1_000 }
+    scaled(20, 100, 1_000)
 }
 
-/// How often something is changed while others use it: 100 times, small 20, soak 1,000.
+/// How often something is changed while others use it: 20 times, soak 100.
 #[must_use]
 pub fn often() -> usize {
-    if is_small() {
-        20
-    } else if is("soak") {
-        1_000
-    } else {
-        100
-    }
+    scaled(20, 20, 100)
 }
 
 /// How many times the figure of a specification may pass before a test gives up: 10 times, small 40. Only the

@@ -47,7 +47,7 @@ const THEMES: [Theme; 5] = [
     Theme {
         name: "counts",
         about: "changes under traffic, and what is killed on the way: ten times as often",
-        ordinary: &["changes::", "files::apply::", "files::killed::"],
+        ordinary: &["changes::", "files::apply::", "files::killed::", "relay::", "servers::"],
     },
     Theme { name: "foreign", about: "test suites of others, whole", ordinary: &[] },
 ];
