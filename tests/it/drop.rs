@@ -94,6 +94,8 @@ fn nothing_of_it_is_left_and_it_is_mended() {
     let before = Snapshot::of(&world.net.pod);
     let fds = world.daemon.fds_at_rest();
     world.steer("other", "tcp:81", "reject");
+    // The relay has listeners of its own, which stay.
+    world.steer("relayed", "tcp:83", "unix:/nowhere.sock");
     let usual = listening(&world.net.pod);
     world.steer("silent", "tcp:80", "drop");
     let both = listening(&world.net.pod);
@@ -126,6 +128,7 @@ fn nothing_of_it_is_left_and_it_is_mended() {
 fn what_it_leads_to_is_revived_as_soon_as_it_is_killed_however_often() {
     let world = World::new();
     world.steer("other", "tcp:81", "reject");
+    world.steer("relayed", "tcp:83", "unix:/nowhere.sock");
     let usual = listening(&world.net.pod);
     world.steer("silent", "tcp:80", "drop");
     let of_it: Vec<_> = listening(&world.net.pod).into_iter().filter(|one| !usual.contains(one)).collect();
