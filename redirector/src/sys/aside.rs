@@ -16,7 +16,10 @@ use std::{
     thread,
 };
 
-use super::namespace::{pidfd_getfd, pidfd_open};
+use super::{
+    inject::point,
+    namespace::{pidfd_getfd, pidfd_open},
+};
 
 /// Says that this thread has a table of files of its own. Fds of other threads mean nothing here.
 #[derive(Debug)]
@@ -104,6 +107,7 @@ pub fn run<T: Send + 'static>(
 /// was taken. Minimum kernel 5.9.
 fn leave_files() -> io::Result<()> {
     const FIRST: libc::c_uint = 3;
+    point("close_range")?;
     // SAFETY: takes integers only; nothing on this thread owns an fd yet.
     let result =
         unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };

@@ -82,6 +82,7 @@ pub fn in_child(work: impl FnOnce() -> Option<String>) -> io::Result<Option<Stri
         return Err(io::Error::other("fork: there is another thread"));
     }
     let (mut reader, mut writer) = io::pipe()?;
+    inject::point("fork")?;
     // SAFETY: this process has one thread, so the child is a whole copy of it.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),

@@ -146,6 +146,7 @@ pub fn is_polled(file: FileOf, epoll: i32, offset: u32) -> io::Result<bool> {
 }
 
 fn compare((one, other): (i32, i32), kind: i32, index: u64, other_index: u64) -> io::Result<bool> {
+    point("kcmp")?;
     // SAFETY: takes integers, and for `EPOLL_TARGET` the address of an `EpollSlot`, which its caller has until the
     // call has returned.
     let result = unsafe { libc::syscall(libc::SYS_kcmp, one, other, kind, index, other_index) };
