@@ -62,7 +62,7 @@ fn haproxy(stage: &Stage, options: &str, configuration: &str) -> Exec {
     let template = stage.program("haproxy.cfg.in", &configuration.replace("BIND", BIND));
     // It is written as the user that HAProxy runs as.
     let folder = stage.dir.join("written");
-    fs::create_dir(&folder).unwrap();
+    fs::create_dir_all(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
     let file = folder.join("haproxy.cfg");
     let file = file.to_str().unwrap();

@@ -89,7 +89,7 @@ fn sockets_for_udp_are_there_while_a_rule_needs_them() {
         let listed = world.net.pod.must("ss", &["-Hln", protocol]).stdout;
         listed.lines().count()
     };
-    world.steer("one", "tcp:80", "reject");
+    world.steer("one", "tcp:80", "unix:/nowhere.sock");
     assert_eq!((sockets("-t"), sockets("-u")), (2, 0), "the relay's");
     world.steer("two", "udp:53", "drop");
     assert_eq!((sockets("-t"), sockets("-u")), (2, 2));

@@ -11,6 +11,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use redirector_ebpf::{CONSUMER_BLACK_HOLE, PROTOCOL_TCP, slot};
 use socket2::Socket;
 use tokio::io::{Interest, unix::AsyncFd};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     attach::{Bound, make_inside},
@@ -42,6 +43,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Tells that a socket was killed from inside. It holds none: one that is closed is gone from there.
 #[derive(Debug)]
 pub(super) struct Alarm {
+    /// There is none any more to be watched.
+    over: CancellationToken,
     epoll: Epoll,
     /// A duplicate of it, that the runtime waits for.
     raised: AsyncFd<OwnedFd>,
@@ -51,7 +54,7 @@ impl Alarm {
     fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let raised = sys::async_fd(epoll.0.try_clone()?, Interest::READABLE)?;
-        Ok(Self { epoll, raised })
+        Ok(Self { over: CancellationToken::new(), epoll, raised })
     }
 
     fn add(&self, socket: &Socket) -> io::Result<()> {
@@ -90,6 +93,7 @@ async fn watch(netns: Arc<Namespace>, alarm: Arc<Alarm>) {
     };
     tokio::select! {
         () = left => {}
+        () = alarm.over.cancelled() => {}
         // Without it they are mended less often.
         () = revive => tracing::error!(netns = %netns.target, "wait for the death of what `drop` leads to"),
     }
@@ -201,6 +205,12 @@ impl BlackHole {
     pub(super) fn keep(&mut self, protocols: &[u32], instance: &Instance) {
         for gone in self.holes.extract_if(.., |hole| !protocols.contains(&hole.protocol)) {
             instance.clear_listener(gone.slot());
+        }
+        if self.holes.is_empty()
+            && let Some(alarm) = self.alarm.take()
+        {
+            alarm.over.cancel();
+            self.is_watched = false;
         }
     }
 
