@@ -47,7 +47,17 @@ for line in sys.stdin:
 #[track_caller]
 fn hold(pod: &Netns, kind: &str, first: u16, last: u16) -> Holder {
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--no-new-privs", PYTHON, "-c", HOLD, kind]);
+    command.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--bounding-set=-all",
+        "--no-new-privs",
+        PYTHON,
+        "-c",
+        HOLD,
+        kind,
+    ]);
     command.args([first.to_string(), last.to_string()]);
     pod.enter(|| Holder::start(&mut command))
 }
@@ -116,7 +126,8 @@ fn a_pod_that_holds_every_port_is_steered_all_the_same() {
     }
     for (number, address) in listeners(&world).into_iter().enumerate() {
         kill_listener(&world, address);
-        world.eventually("it is revived", "/drift/listeners_revived", |revived| *revived == number as u64 + 1);
+        world
+            .eventually("it is revived", "/drift/listeners_revived", |revived| *revived == number as u64 + 1);
         assert_answered(&world, 80, "proxy");
     }
     // Another program would not know what to do with such a listener.

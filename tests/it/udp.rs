@@ -89,14 +89,14 @@ fn sockets_for_udp_are_there_while_a_rule_needs_them() {
         let listed = world.net.pod.must("ss", &["-Hln", protocol]).stdout;
         listed.lines().count()
     };
-    world.steer("one", "tcp:80", "unix:/nowhere.sock");
-    assert_eq!((sockets("-t"), sockets("-u")), (2, 0), "the relay's");
+    world.steer("one", "tcp:80", "reject");
+    assert_eq!((sockets("-t"), sockets("-u")), (0, 0), "there is nothing for the relay");
     world.steer("two", "udp:53", "drop");
-    assert_eq!((sockets("-t"), sockets("-u")), (2, 2));
+    assert_eq!((sockets("-t"), sockets("-u")), (0, 2));
     world.steer("three", "tcp:53", "drop");
-    assert_eq!((sockets("-t"), sockets("-u")), (4, 2));
+    assert_eq!((sockets("-t"), sockets("-u")), (2, 2));
     world.steer("two", "udp:53", "reject");
-    assert_eq!((sockets("-t"), sockets("-u")), (4, 0));
+    assert_eq!((sockets("-t"), sockets("-u")), (2, 0));
     world.detach();
     assert_eq!((sockets("-t"), sockets("-u")), (0, 0));
 }

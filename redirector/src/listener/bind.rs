@@ -142,10 +142,7 @@ pub fn bind_pair() -> Result<Vec<(Family, Socket)>, BindError> {
 }
 
 /// One socket for each family, bound to a port; the family where that is taken, if one is.
-fn bound_to(
-    port: u16,
-    order: [Family; 2],
-) -> Result<Result<Vec<(Family, Socket)>, Family>, BindError> {
+fn bound_to(port: u16, order: [Family; 2]) -> Result<Result<Vec<(Family, Socket)>, Family>, BindError> {
     let mut pair = Vec::new();
     for family in order {
         let reach = Reach::only(family);

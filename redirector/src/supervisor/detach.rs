@@ -21,7 +21,9 @@ impl Supervisor {
         let target = request.target.clone();
         let detached = self.detach_sought(&mut table, sought, request).await;
         let detached = match detached {
-            Err(error) if error.code == Code::NotFound && !set_aside.is_empty() => Ok(never_made(target, set_aside)),
+            Err(error) if error.code == Code::NotFound && !set_aside.is_empty() => {
+                Ok(never_made(target, set_aside))
+            }
             result => result,
         };
         // What was found stays away until the next file.

@@ -67,7 +67,11 @@ impl Supervisor {
             let follow = (is_container && !heading.follows).then_some(false);
             NamespaceSpec { target, follow, host_netns: heading.host_netns, rules }
         });
-        Exported { schema: SCHEMA, namespaces: namespaces.chain(aside).collect(), discover: self.discovery.specs() }
+        Exported {
+            schema: SCHEMA,
+            namespaces: namespaces.chain(aside).collect(),
+            discover: self.discovery.specs(),
+        }
     }
 
     /// Namespaces that are not any more what the target leads to by which they were named.

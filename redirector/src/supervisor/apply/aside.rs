@@ -84,7 +84,10 @@ impl SetAside {
         let mut state = self.state();
         let mut gone = Vec::new();
         for one in state.list.iter_mut().filter(|one| one.spec.target == *target) {
-            let rules = one.spec.rules.extract_if(.., |spec| rule.is_none_or(|rule| spec.name.as_ref() == Some(rule)));
+            let rules = one
+                .spec
+                .rules
+                .extract_if(.., |spec| rule.is_none_or(|rule| spec.name.as_ref() == Some(rule)));
             gone.extend(rules.filter_map(|spec| spec.name));
         }
         state.list.retain(|one| !one.spec.rules.is_empty());

@@ -70,9 +70,8 @@ impl Supervisor {
             }
             entry += 1;
         }
-        let is_aside = |there: &mut There| {
-            there.entries.iter().any(|(entry, _)| request.aside().contains_key(entry))
-        };
+        let is_aside =
+            |there: &mut There| there.entries.iter().any(|(entry, _)| request.aside().contains_key(entry));
         places.aside = places.there.extract_if(.., is_aside).collect();
         (places, refused)
     }

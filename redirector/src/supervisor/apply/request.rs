@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{
-    Aside, Follower, Refusal, SetAside, Waits, Wanted, aside::Again, refusal, refuse_if_any,
-};
+use super::{Aside, Follower, Refusal, SetAside, Waits, Wanted, aside::Again, refusal, refuse_if_any};
 use crate::{
     config::{Container, Engine, Prune, RuleSpec, Target, file::NamespaceSpec},
     control::{Code, Error},
@@ -161,11 +159,12 @@ impl Request {
     pub(super) fn set_aside(&mut self, error: Error) -> Result<(), Error> {
         let (others, of_file): (Vec<Refusal>, Vec<Refusal>) =
             error.problems.iter().cloned().partition(|problem| problem.namespace >= self.of_file);
-        let (of_namespaces, of_file): (Vec<_>, Vec<_>) = of_file.into_iter().partition(|problem| match self.mode {
-            Mode::Strict => false,
-            Mode::Lenient => !problem.is_flaw,
-            Mode::Again(_) => true,
-        });
+        let (of_namespaces, of_file): (Vec<_>, Vec<_>) =
+            of_file.into_iter().partition(|problem| match self.mode {
+                Mode::Strict => false,
+                Mode::Lenient => !problem.is_flaw,
+                Mode::Again(_) => true,
+            });
         if others.is_empty() && of_namespaces.is_empty() {
             return Err(error);
         }

@@ -15,8 +15,7 @@ use crate::{
     listener::{self, BindError},
     netns::{self, Family, NetnsCookie, SocketFactory},
     supervisor::{
-        Supervisor,
-        blocking,
+        Supervisor, blocking,
         dial::Itself,
         failed,
         namespace::{Namespace, Parts},
