@@ -263,8 +263,8 @@ fn a_command_whose_output_nobody_wants_ends_as_if_it_were_read_and_one_that_cann
     let commands: &[(&[&str], i32)] = &[
         (&["list"], 0),
         (&["list", "--json"], 0),
-        (&["list", "--watch", "10ms"], 0),
-        (&["list", "--watch", "10ms", "--json"], 0),
+        (&["list", "--watch=10ms"], 0),
+        (&["list", "--watch=10ms", "--json"], 0),
         (&["attach", &target, "--name", "http", "--match", "tcp:80", "--to", "reject"], 0),
         (&["attach", &target, "--name", "more", "--match", "tcp:82", "--to", "reject", "--json"], 0),
         (&["explain", &target, "tcp 10.77.0.2:40000 -> 10.77.0.1:80"], 0),
@@ -293,7 +293,7 @@ fn a_command_whose_output_nobody_wants_ends_as_if_it_were_read_and_one_that_cann
     ];
     for (words, expected) in commands {
         // Wrong words would pass everywhere.
-        if !words.contains(&"--watch") && !words.contains(&"more") {
+        if !words.contains(&"--watch=10ms") && !words.contains(&"more") {
             assert_eq!(world.cli().run(words).code(), *expected, "{words:?}");
         }
         let to = |log: &Log| end_of(world.cli().command(words).stdout(log.stderr()).stderr(Stdio::piped()));
@@ -345,7 +345,7 @@ fn exec_serves_whoever_reads_its_stderr_and_a_failing_one_ends() {
             let script = stage.program("activated.py", ACTIVATED);
             let log = log();
             let mut exec = stage.exec("--match tcp:80", &[PYTHON, &script, "cmd"]);
-            let mut child = spawn(exec.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.stderr()));
+            let mut child = spawn(exec.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log.stderr()));
             stage.eventually_answers("cmd");
             kill(pid(&child), Signal::SIGTERM).unwrap();
             assert_eq!(code(child.wait().unwrap()), 128 + 15);

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use redirector_tests::{HANG, daemon::Daemon, eventually::eventually, http::get, world::World};
+use redirector_tests::{HANG, daemon::Daemon, http::get, world::World};
 
 /// Connections that may be there at once, one that waits for a place, and some that the daemon has besides.
 const MOST: usize = 64 + 1 + 8;
