@@ -130,8 +130,7 @@ fn of_too_many_bytes_that_wait_those_go_that_stand_still_longest_and_they_are_co
         let ended = now["ended"]["linger_limit"].as_u64().unwrap_or(0);
         now["active"] == 0 && now["lingering"].as_u64() == Some(CLIENTS as u64 - ended)
     });
-    let crowded_out = by_how(&pod, "linger_limit");
-    assert!((1..CLIENTS as u64 / 2).contains(&crowded_out), "{pod:#}");
+    assert!(by_how(&pod, "linger_limit") > 0, "{pod:#}");
     let expected = pattern(ANSWER);
     let (mut resets, mut bytes) = (Vec::new(), 0);
     for client in &clients {
@@ -142,9 +141,12 @@ fn of_too_many_bytes_that_wait_those_go_that_stand_still_longest_and_they_are_co
         assert_eq!(end, if all { Ok(()) } else { Err(ErrorKind::ConnectionReset) });
         resets.push(!all);
     }
+    let pod = world.eventually_at_rest();
+    // Only now: those that are left are looked at again and again until their clients have read.
+    let crowded_out = by_how(&pod, "linger_limit");
+    assert!(crowded_out < CLIENTS as u64 / 2, "{pod:#}");
     assert_eq!(resets.iter().filter(|reset| **reset).count() as u64, crowded_out);
     assert_eq!((resets.first(), resets.last()), (Some(&true), Some(&false)), "the oldest go");
-    let pod = world.eventually_at_rest();
     assert_eq!(by_how(&pod, "finished"), CLIENTS as u64 - crowded_out, "{pod:#}");
     assert_eq!(bytes + lost(&pod), count(&pod, "/connections/bytes_out"), "{pod:#}");
     assert_ne!(world.daemon.log_with(&["linger_limit", "bytes_lost_to_client"]), [""; 0]);

@@ -7,11 +7,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{cargo, dist, engine, run, setup, test, tool, vm};
+use crate::{cargo, dist, engine, run, setup, soak, test, tool, vm};
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("first run", first_run),
     ("set-up", set_up),
     ("formatting", formatting),
@@ -19,6 +19,7 @@ const STEPS: [Step; 11] = [
     ("lints for BPF", lints_for_bpf),
     ("documentation", documentation),
     ("tests", tests),
+    ("a tenth of a soak", || soak::run(&soak::Options::tenth())),
     ("demo with Docker", || demo(engine::Kind::Docker)),
     ("demo with Podman", || demo(engine::Kind::Podman)),
     ("packages", || dist::run(&dist::Options { check: true })),

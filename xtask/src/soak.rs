@@ -29,27 +29,50 @@ struct Theme {
     about: &'static str,
     /// Ordinary tests that have larger loads here: what their names begin with.
     ordinary: &'static [&'static str],
+    marked: Marked,
+}
+
+/// What the tests that are marked with a theme do in CI.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Marked {
+    /// They try a tenth.
+    Tenth,
+    /// Nothing: ordinary tests do the same with less.
+    Nothing,
 }
 
 /// A mark names one of these.
 const THEMES: [Theme; 5] = [
-    Theme { name: "inject", about: "the n-th system call fails, or kills the daemon: each n", ordinary: &[] },
+    Theme {
+        name: "inject",
+        about: "the n-th system call fails, or kills the daemon: each n",
+        ordinary: &[],
+        marked: Marked::Tenth,
+    },
     Theme {
         name: "fuzz",
         about: "bytes near to good ones for each parser of what others write: 100,000 each",
         ordinary: &["parsers::"],
+        marked: Marked::Nothing,
     },
     Theme {
         name: "generated",
         about: "generated rules, files and packets: ten times as many cases",
         ordinary: &["model::generated::", "explain::", "files::generated::"],
+        marked: Marked::Nothing,
     },
     Theme {
         name: "counts",
         about: "changes under traffic, and what is killed on the way: ten times as often",
         ordinary: &["changes::", "files::apply::", "files::killed::", "relay::", "servers::"],
+        marked: Marked::Nothing,
     },
-    Theme { name: "foreign", about: "test suites of others, whole", ordinary: &[] },
+    Theme {
+        name: "half-closed",
+        about: "clients that read slowly or late: 3,000, and for more than a minute",
+        ordinary: &["progress::"],
+        marked: Marked::Nothing,
+    },
 ];
 
 /// What CI gives a theme. More is said, and is no failure: a machine may be slow.
@@ -72,6 +95,13 @@ pub(crate) struct Options {
 enum Part {
     Whole,
     Tenth,
+}
+
+impl Options {
+    /// What CI runs.
+    pub(crate) fn tenth() -> Self {
+        Self { theme: None, list: false, tenth: true }
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -111,7 +141,8 @@ impl Theme {
     /// Whether a test is run with so much of this theme.
     fn has(&self, test: &Test, part: Part) -> bool {
         match (test.theme(), part) {
-            (Some(theme), _) => theme == self.name,
+            (Some(theme), Part::Whole) => theme == self.name,
+            (Some(theme), Part::Tenth) => theme == self.name && self.marked == Marked::Tenth,
             (None, Part::Whole) => {
                 !test.is_ignored() && self.ordinary.iter().any(|begin| test.name.starts_with(begin))
             }

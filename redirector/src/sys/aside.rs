@@ -81,7 +81,7 @@ pub fn run<T: Send + 'static>(
     files: &[BorrowedFd<'_>],
     work: impl FnOnce(&Aside, &[OwnedFd]) -> T + Send + 'static,
 ) -> io::Result<Running<T>> {
-    let numbers: Vec<RawFd> = files.iter().map(|file| file.as_raw_fd()).collect();
+    let numbers: Vec<RawFd> = files.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
     let (begun, has_begun) = mpsc::sync_channel(1);
     let (done, result) = mpsc::sync_channel(1);
     thread::Builder::new().name("aside".into()).spawn(move || {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 /// Modules of `tests/it` in which it is the kernel that decides: its programs, sockets, namespaces and their ends.
-const DEPEND: [&str; 22] = [
+const DEPEND: [&str; 26] = [
     "attach",
     "death",
     "drop",
@@ -21,8 +21,12 @@ const DEPEND: [&str; 22] = [
     "lost",
     "model",
     "original",
+    "own_connections",
+    "past_the_rules",
     "ports",
+    "progress",
     "residue",
+    "taken_ports",
     "targets",
     "tubular",
     "udp",
@@ -30,8 +34,9 @@ const DEPEND: [&str; 22] = [
 
 /// Those in which it is redirector that decides, or somebody else's program.
 #[cfg(test)]
-const DO_NOT_DEPEND: [&str; 18] = [
+const DO_NOT_DEPEND: [&str; 28] = [
     "api",
+    "attackers",
     "backlog",
     "changes",
     "cleanup",
@@ -43,11 +48,20 @@ const DO_NOT_DEPEND: [&str; 18] = [
     "explain",
     "files",
     "harness",
+    "injected",
     "inputs",
     "list",
+    "log",
+    "names",
+    "own_sockets",
+    "parsers",
     "patience",
+    "places",
+    "procfs",
     "relay",
+    "render",
     "rules",
+    "seats",
     "servers",
 ];
 

@@ -113,8 +113,7 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
     let (handoff_file, handoff) = bind(&handoff_path(&socket), Type::SEQPACKET)?;
     let listener = UnixListener::from_std(listener.into())?;
     let own_sockets = OwnSockets::at(&[&socket, &handoff_path(&socket)])?;
-    let supervisor =
-        Supervisor::start(limits, Surroundings { opener, own_sockets, resolve_interval })?;
+    let supervisor = Supervisor::start(limits, Surroundings { opener, own_sockets, resolve_interval })?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = Arc::clone(&supervisor);
     let server = tokio::spawn(control::serve(listener, api, async {

@@ -33,6 +33,18 @@ const GIVE_UP: Duration = Duration::from_secs(600);
 /// Between two looks at who still holds listeners of leases that have ended.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// The same when the look before did not see everybody.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a look at leases that have ended has left.
+enum Left {
+    Nothing,
+    /// Listeners that somebody holds.
+    Held,
+    /// Listeners of which it is not known whether somebody holds them.
+    Unseen,
+}
+
 /// Leases that have ended and whose listeners somebody still holds, in one namespace. One more, and the first is
 /// forgotten: it gets nothing, but who holds it is not ended when the namespace dies.
 const MAX_ENDED: usize = 64;
@@ -90,42 +102,40 @@ impl Supervisor {
             looks.turn().await;
             let left = self.sweep_once(&looks).await;
             let ended = self.leases_ended.notified();
-            if left {
-                drop(tokio::time::timeout(SWEEP, ended).await);
-            } else {
-                ended.await;
+            match left {
+                Left::Nothing => ended.await,
+                Left::Held => drop(tokio::time::timeout(SWEEP, ended).await),
+                Left::Unseen => drop(tokio::time::timeout(SWEEP_AGAIN, ended).await),
             }
         }
     }
 
-    /// Whether some are left. One look for all of them, and not under the lock. Those that it did not see are left.
-    async fn sweep_once(&self, looks: &Looks) -> bool {
+    /// One look for all of them, and not under the lock.
+    async fn sweep_once(&self, looks: &Looks) -> Left {
         let mut namespaces: Vec<_> = self.table.lock().await.values().cloned().collect();
         namespaces.extend(self.draining.all());
         let ended: Vec<_> = namespaces.iter().flat_map(|netns| netns.ended_leases()).collect();
         let sockets: Vec<LeasedSocket> = ended.iter().flat_map(|lease| lease.listeners()).collect();
         if sockets.is_empty() {
             ended.iter().for_each(|lease| namespaces.iter().for_each(|netns| netns.forget_lease(lease)));
-            return false;
+            return Left::Nothing;
         }
         let (held, seen) = match looks.look(&[], move |aside, _| held(aside, &sockets)).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "look for holders of listeners whose lease has ended");
-                return true;
+                return Left::Unseen;
             }
         };
-        let mut left = false;
+        let mut left = Left::Nothing;
         for lease in ended {
-            let listeners = lease.listeners();
-            let is_held = |one: &LeasedSocket| seen == Seen::Part || held.contains(&one.cookie);
-            if listeners.iter().any(is_held) {
-                left = true;
-            } else {
+            if lease.listeners().iter().any(|one| held.contains(&one.cookie)) {
+                left = Left::Held;
+            } else if seen == Seen::All {
                 namespaces.iter().for_each(|netns| netns.forget_lease(&lease));
             }
         }
-        left
+        if seen == Seen::Part { Left::Unseen } else { left }
     }
 }
 
