@@ -126,21 +126,24 @@ pub fn is_there(thread: i32) -> bool {
     Path::new(&format!("/proc/self/task/{thread}")).exists()
 }
 
-/// Closes files that somebody else has had, without waiting for what that may entail.
-pub fn let_go(files: Vec<OwnedFd>) {
+/// Closes files that somebody else has had, without waiting for what that may entail: at the end of a thread, which this is
+/// the number of.
+pub fn let_go(files: Vec<OwnedFd>) -> Option<i32> {
     if files.is_empty() {
-        return;
+        return None;
     }
     let (closed, is_closed) = mpsc::channel::<()>();
     let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
     // Ours are not the last duplicates then: those are released at the end of the thread.
-    if let Err(error) = run(&borrowed, move |_, _| is_closed.recv().is_err()) {
+    let held = run(&borrowed, move |_, _| is_closed.recv().is_err());
+    if let Err(error) = &held {
         tracing::warn!(%error, "close files on a thread of its own");
         // What is no socket has no such option.
         files.iter().for_each(|file| drop(socket2::SockRef::from(file).set_linger(None)));
     }
     drop(files);
     drop(closed);
+    held.ok().map(|running| running.thread)
 }
 
 /// Files that came from somebody else. Dropping it lets go of them.

@@ -1,6 +1,11 @@
 //! What one look at other processes may cost: their files must not be the measure of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
 
 /// Files of one process that are looked at. A server with as many is one in thousands.
 const OF_PROCESS: u32 = 65_536;
@@ -8,8 +13,8 @@ const OF_PROCESS: u32 = 65_536;
 /// Files and threads of all processes.
 const OF_ALL: u32 = 1 << 20;
 
-/// The longest that a look may take.
-const TIME: Duration = Duration::from_secs(1);
+/// Time of a processor.
+const TIME: Duration = Duration::from_secs(2);
 
 /// Steps of which the time is asked for once.
 const STEPS: u32 = 256;
@@ -19,7 +24,7 @@ const STEPS: u32 = 256;
 pub(super) struct Budget {
     of_process: u32,
     of_all: u32,
-    until: Instant,
+    until: Duration,
 }
 
 impl Budget {
@@ -29,7 +34,7 @@ impl Budget {
 
     /// With so many steps.
     pub(super) fn of(steps: u32) -> Self {
-        Self { of_process: OF_PROCESS, of_all: steps, until: Instant::now() + TIME }
+        Self { of_process: OF_PROCESS, of_all: steps, until: time_of_thread() + TIME }
     }
 
     /// The next process.
@@ -44,7 +49,7 @@ impl Budget {
         }
         self.of_process -= 1;
         self.of_all -= 1;
-        if self.of_all.is_multiple_of(STEPS) && Instant::now() > self.until {
+        if self.of_all.is_multiple_of(STEPS) && time_of_thread() > self.until {
             self.of_all = 0;
         }
         true
@@ -54,6 +59,13 @@ impl Budget {
     pub(super) fn is_spent(&self) -> bool {
         self.of_all == 0
     }
+}
+
+/// What this thread has used of a processor.
+pub(super) fn time_of_thread() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return Duration::ZERO };
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Duration::from_micros(micros.try_into().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -76,7 +88,7 @@ mod tests {
         assert!(budget.spend() && budget.spend());
         assert!(!budget.spend());
         assert!(budget.is_spent());
-        let mut late = Budget { until: Instant::now(), ..Budget::new() };
+        let mut late = Budget { until: Duration::ZERO, ..Budget::new() };
         assert!((0..=STEPS).any(|_| !late.spend()));
         assert!(late.is_spent());
     }

@@ -33,7 +33,7 @@ use crate::{
     supervisor::{Supervisor, namespace::Namespace},
     sys::{
         self,
-        aside::{Aside, let_go},
+        aside::Aside,
         namespace::netns_of,
         seccomp::{self, Answer, Call, CloseOnExec, Next},
         socket::is_listening,
@@ -204,24 +204,21 @@ impl Answers {
         };
         let put = put.await;
         // The program may have made of it what it likes.
-        let_go(vec![socket.into()]);
+        looks.let_go(socket.into());
         put?;
+        // What the program closes from here on is closed.
+        looks.settle().await;
         tracing::info!(netns = %netns.target, %rule, %reach, %address, "a program listens there");
         Ok(())
     }
 }
 
-/// Where one of these is that listens. Nowhere is known only when everybody has been looked at.
-async fn listening(looks: &Looks, sockets: Vec<LeasedSocket>) -> Result<Option<Place>, BoxedError> {
+/// Where one of these is that listens, as far as it can be found: where it cannot, a new one is as good.
+async fn listening(looks: &Looks, sockets: Vec<LeasedSocket>) -> io::Result<Option<Place>> {
     if sockets.is_empty() {
         return Ok(None);
     }
-    match looks.look(&[], move |aside, _| find(aside, &sockets)).await? {
-        (None, Seen::Part) => {
-            Err("who has its listener was not found: there are too many processes and files".into())
-        }
-        (place, _) => Ok(place),
-    }
+    looks.look(&[], move |aside, _| find(aside, &sockets)).await
 }
 
 /// A call, and what is to be put in the place of its socket.

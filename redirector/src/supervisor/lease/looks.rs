@@ -7,11 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::TimeValLike as _,
-};
-
+use super::budget::time_of_thread;
 use crate::sys::aside::{self, Aside, Running};
 
 /// Of all time, how much is a program's: one part in so many.
@@ -25,7 +21,7 @@ const LEAST: Duration = Duration::from_millis(1);
 
 /// The longest wait for the end of a look. It is bounded itself; a program can stop it, for example by a file of a
 /// file system that does not answer.
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Threads of looks that have not ended. One more look, and it is refused.
 const LEFT: usize = 8;
@@ -63,6 +59,29 @@ impl Looks {
         *paid_until = Some(from + cost.max(LEAST) * SHARE);
     }
 
+    /// Threads that have not ended: with them the daemon has duplicates of what they have looked at.
+    fn left(&self) -> usize {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| aside::is_there(*thread));
+        threads.len()
+    }
+
+    /// Closes a file that the program has, too.
+    pub(super) fn let_go(&self, file: OwnedFd) {
+        let thread = aside::let_go(vec![file]);
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(thread);
+    }
+
+    /// Waits until the daemon has no duplicate any more, but not for long: the program may see to that.
+    pub(super) async fn settle(&self) {
+        for _ in 0..20 {
+            if self.left() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Looks at files of other processes: see [`aside::run`].
     ///
     /// # Errors
@@ -73,12 +92,8 @@ impl Looks {
         files: &[BorrowedFd<'_>],
         work: impl FnOnce(&Aside, &[OwnedFd]) -> T + Send + 'static,
     ) -> io::Result<T> {
-        {
-            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-            threads.retain(|thread| aside::is_there(*thread));
-            if threads.len() >= LEFT {
-                return Err(io::Error::other("too many looks at the program have not ended"));
-            }
+        if self.left() >= LEFT {
+            return Err(io::Error::other("too many looks at the program have not ended"));
         }
         let Running { thread, result } = aside::run(files, move |aside, files| {
             let found = work(aside, files);
@@ -89,13 +104,6 @@ impl Looks {
         self.pay(ended.as_ref().map_or(LIMIT, |(_, cost)| *cost));
         ended.map(|(found, _)| found).map_err(io::Error::other)
     }
-}
-
-/// What this thread has used of a processor.
-fn time_of_thread() -> Duration {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return LEAST };
-    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-    Duration::from_micros(micros.try_into().unwrap_or(0))
 }
 
 #[cfg(test)]
