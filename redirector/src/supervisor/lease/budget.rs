@@ -49,7 +49,7 @@ impl Budget {
         }
         self.of_process -= 1;
         self.of_all -= 1;
-        if self.of_all.is_multiple_of(STEPS) && time_of_thread() > self.until {
+        if self.of_all.is_multiple_of(STEPS) && time_of_thread() >= self.until {
             self.of_all = 0;
         }
         true
