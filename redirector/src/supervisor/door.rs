@@ -5,12 +5,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,7 +16,7 @@ use nix::fcntl::OFlag;
 use tokio::net::UnixStream;
 
 use super::dial::{Failure, connect_unix};
-use crate::{config::Engine, observe::NotDelivered, target::Opener};
+use crate::{config::Engine, observe::NotDelivered, sys, target::Opener};
 
 /// Where other engines listen by default. Docker's and Podman's are set up.
 const ENGINES: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
@@ -151,8 +148,7 @@ impl Door {
 }
 
 fn open(path: &Path, flags: OFlag) -> io::Result<File> {
-    let flags = (OFlag::O_PATH | OFlag::O_CLOEXEC | flags).bits();
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
+    sys::path::hold(path, flags)
 }
 
 fn path_of(file: &File) -> PathBuf {

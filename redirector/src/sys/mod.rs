@@ -4,6 +4,7 @@ pub mod aside;
 pub mod bpf;
 pub(crate) mod inject;
 pub mod namespace;
+pub mod path;
 pub mod seccomp;
 pub mod sequence;
 pub mod socket;

@@ -1,17 +1,18 @@
 //! Opening a target.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+        unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use nix::{
+    fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::statfs::{FsType, fstatfs},
 };
@@ -23,7 +24,10 @@ use super::{
 use crate::{
     config::Target,
     netns::{NetnsFile, ProcessLink},
-    sys::namespace::{namespace_type, pidfd_open},
+    sys::{
+        namespace::{namespace_type, pidfd_open},
+        path,
+    },
 };
 
 /// Where `ip netns` keeps its names (iproute2, `NETNS_RUN_DIR`).
@@ -219,10 +223,7 @@ pub(super) fn open_process(target: &Target, pid: i32) -> Result<OpenNetns, Targe
         _ => syscall(target, format!("pidfd_open {pid}"))(source),
     })?;
     let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-    let directory = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_PATH | nix::libc::O_DIRECTORY)
-        .open(format!("/proc/{pid}/ns"));
+    let directory = path::hold(format!("/proc/{pid}/ns"), OFlag::O_DIRECTORY);
     let opened = directory.and_then(|directory| Ok((File::open(&path)?, directory)));
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     let ended = poll(&mut fds, PollTimeout::ZERO);

@@ -1,9 +1,9 @@
 //! An engine whose socket is held: all that is asked is asked of one, whatever its path leads to meanwhile.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+    os::fd::AsRawFd as _,
     path::PathBuf,
 };
 
@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use tokio::net::{UnixStream, unix::UCred};
 
 use super::{ANSWER, EngineError, Engines, error::Failure};
-use crate::config::Engine;
+use crate::{config::Engine, sys};
 
 /// One engine, and a client that speaks a version of the API that it knows.
 #[derive(Debug)]
@@ -51,8 +51,7 @@ impl Engines {
 }
 
 async fn hold(socket: PathBuf) -> io::Result<(File, UCred)> {
-    let flags = (OFlag::O_PATH | OFlag::O_CLOEXEC).bits();
-    let open = move || OpenOptions::new().read(true).custom_flags(flags).open(socket);
+    let open = move || sys::path::hold(socket, OFlag::empty());
     let held =
         tokio::task::spawn_blocking(open).await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
     // Never a thread's: who listens may have no room for us, for ever.
