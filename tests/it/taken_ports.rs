@@ -7,6 +7,7 @@ use redirector_tests::{
     daemon::Daemon,
     eventually::eventually,
     exec::PYTHON,
+    features::Feature,
     holder::Holder,
     netns::Netns,
     server::{Server, echo},
@@ -171,7 +172,9 @@ fn rules_that_are_decided_in_the_kernel_have_no_listener_and_the_first_for_the_r
     let cookie = format!("cookie:{}", world.net.pod.cookie());
     world.cli().json(&["attach", &cookie, "--name", "more", "--match", "tcp:83", "--to", "reject"]);
     world.cli().run(&["explain", &cookie, "tcp 10.77.0.2:5 -> 10.77.0.1:81"]);
-    world.attach("--name eth --match tcp:84 --interface eth0 --to reject");
+    if Feature::IngressIfindex.is_here() {
+        world.attach("--name eth --match tcp:84 --interface eth0 --to reject");
+    }
     assert_answered(&world, 81, "refused");
     assert_answered(&world, 82, "app");
     assert_eq!(sockets(), quiet);
