@@ -32,13 +32,11 @@ pub(crate) struct Options {
 /// Most of these tests wait for somebody: more of them run at once than there are processors. Engines are heavy.
 fn threads(needs: Needs, arguments: &[OsString]) -> Option<String> {
     let said = |word: &OsString| word.to_string_lossy().starts_with("--test-threads");
+    if needs != Needs::Root || arguments.iter().any(said) {
+        return None;
+    }
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let count = match needs {
-        Needs::Nothing => return None,
-        Needs::Root => 2 * processors,
-        Needs::Engines => processors + processors / 2,
-    };
-    (!arguments.iter().any(said)).then(|| format!("--test-threads={count}"))
+    Some(format!("--test-threads={}", 2 * processors))
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
