@@ -108,7 +108,7 @@ pub(super) fn finish(result: Result<(), Failure>) -> ExitCode {
     finish_by(say, result)
 }
 
-/// The same of a command on which others depend: it ends although nobody reads its stderr.
+/// Says an error of a command on which others depend: the command ends although nobody reads its stderr.
 pub(super) fn finish_in_time(result: Result<(), Failure>) -> ExitCode {
     finish_by(say_in_time, result)
 }
@@ -135,7 +135,7 @@ pub(super) fn say(what: &str, text: &str) {
     drop(io::stderr().write_all(line.as_bytes()));
 }
 
-/// The same while others wait for this process: when nobody has read stderr for a second, it is not said.
+/// Says something while others wait for this process: when nobody has read stderr for a second, it is left out.
 pub(super) fn say_in_time(what: &str, text: &str) {
     if observe::is_writable(io::stderr(), Duration::from_secs(1)) {
         say(what, text);
