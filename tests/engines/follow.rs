@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use redirector_tests::{client::answer, eventually::eventually};
+use redirector_tests::{client::answer, eventually::eventually, scale};
 use serde_json::json;
 
 use crate::{
@@ -396,6 +396,7 @@ fn attach_without_follow_ends_following(kind: &'static str) {
     assert_eq!(setting.answer("web"), "refused");
 }
 
+/// Takes long because an engine is ended and begins again, with the containers that it has had.
 fn a_restart_of_the_engine_is_survived(kind: &'static str) {
     let setting = Setting::new(kind);
     setting.engine.run("web", &[]);
@@ -421,9 +422,9 @@ fn a_restart_of_the_engine_is_survived(kind: &'static str) {
 }
 
 fn many_containers_start_and_go_at_once(kind: &'static str) {
-    const CONTAINERS: usize = 50;
+    let containers = scale::containers();
     let setting = Setting::new(kind);
-    let names: Vec<_> = (0..CONTAINERS).map(|number| format!("web{number}")).collect();
+    let names: Vec<_> = (0..containers).map(|number| format!("web{number}")).collect();
     let fds = setting.daemon.fds_at_rest();
     for name in &names {
         setting.engine.client(&["create", "--name", name, setting.engine.image()]);
@@ -433,7 +434,7 @@ fn many_containers_start_and_go_at_once(kind: &'static str) {
     let (engine, names) = (&setting.engine, &names);
     let at_once = |command: &[&str]| {
         thread::scope(|scope| {
-            for half in names.chunks(CONTAINERS / 2) {
+            for half in names.chunks(containers / 2) {
                 let arguments = [command, half].concat();
                 scope.spawn(move || engine.client(&arguments));
             }
@@ -441,12 +442,12 @@ fn many_containers_start_and_go_at_once(kind: &'static str) {
     };
     at_once(&["start"]);
     setting.eventually("every container is steered", |list| {
-        list["namespaces"].as_array().is_some_and(|all| all.len() == CONTAINERS)
+        list["namespaces"].as_array().is_some_and(|all| all.len() == containers)
     });
     assert_eq!(setting.visit("web0").server, "proxy");
     at_once(&["rm", "--force"]);
     let list = setting.eventually("every rule waits", |list| list["namespaces"] == json!([]));
-    assert_eq!(list["waiting"].as_array().map(Vec::len), Some(CONTAINERS));
+    assert_eq!(list["waiting"].as_array().map(Vec::len), Some(containers));
     for name in names {
         setting.cli().json(&["detach", &setting.engine.target(name)]);
     }

@@ -1,6 +1,6 @@
 //! Containers as targets.
 
-use redirector_tests::{client::answer, topology::at};
+use redirector_tests::{client::answer, scale, topology::at};
 use serde_json::json;
 
 use crate::{
@@ -105,7 +105,7 @@ fn without_follow_death_ends_the_rule(kind: &'static str) {
 /// moment before. `it/death.rs` has one that certainly is the same.
 fn containers_in_the_place_of_others_are_not_steered(kind: &'static str) {
     let setting = Setting::new(kind);
-    for _ in 0..10 {
+    for _ in 0..scale::often() / 5 {
         setting.engine.run("web", &[]);
         setting.steer("web", &[]);
         assert_eq!(setting.answer("web"), "proxy");

@@ -107,6 +107,7 @@ fn a_client_that_is_away_for_a_while_gets_all_when_it_is_back() {
     }
 }
 
+/// Half a minute is how long an answer is waited for.
 #[test]
 fn a_client_that_never_comes_back_for_the_end_of_an_answer_is_given_up_after_half_a_minute() {
     let (go, went) = mpsc::channel::<()>();

@@ -65,6 +65,12 @@ pub fn often() -> usize {
     scaled(20, 20, 100)
 }
 
+/// Containers that start and go at once: 10, soak 50.
+#[must_use]
+pub fn containers() -> usize {
+    scaled(10, 10, 50)
+}
+
 /// How many times the figure of a specification may pass before a test gives up: 10 times, small 40. Only the
 /// machine is slower there, and a guard against hanging must not measure that.
 #[must_use]

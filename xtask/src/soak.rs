@@ -64,7 +64,14 @@ const THEMES: [Theme; 5] = [
     Theme {
         name: "counts",
         about: "changes under traffic, and what is killed on the way: ten times as often",
-        ordinary: &["changes::", "files::apply::", "files::killed::", "relay::", "servers::"],
+        ordinary: &[
+            "changes::",
+            "files::apply::",
+            "files::killed::",
+            "follow::many_",
+            "relay::",
+            "servers::",
+        ],
         marked: Marked::Nothing,
     },
     Theme {

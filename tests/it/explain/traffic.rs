@@ -317,6 +317,7 @@ fn try_out(site: &mut Site, seed: u64, sets: usize) -> BTreeMap<String, usize> {
     seen
 }
 
+/// Takes long because each of 200 flows is explained, for which a program is loaded, and then sent.
 #[test]
 fn what_is_said_is_what_happens() {
     let decides = if Feature::TestRun.is_here() { "kernel" } else { "rule_set" };
@@ -342,6 +343,7 @@ fn what_is_said_is_what_happens() {
     assert!(is_enough, "{seen:?}");
 }
 
+/// As long as [`what_is_said_is_what_happens`], for the same reason.
 #[test]
 fn without_test_runs_the_same_is_said() {
     let mut site = Site::new(daemon_without_test_runs(), "rule_set");

@@ -262,6 +262,7 @@ fn what_is_exported_leads_where_it_is_in_force_although_its_name_does_not_any_mo
     assert_eq!(world.answer(at(POD_V4, 80)), "refused");
 }
 
+/// Takes long because such rules are compiled up to the limit, by `check` and by `apply`, without optimisation.
 #[test]
 fn rules_that_are_too_many_together_are_refused_at_their_place_and_by_check() {
     let world = World::new();
