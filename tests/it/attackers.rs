@@ -14,6 +14,7 @@ use redirector_tests::{
     eventually::at_intervals,
     exec::{Exec, PYTHON, Stage},
     features::Feature,
+    holder::Holder,
     server::Server,
     topology::{POD_V4, POD_V6, Topology, at},
 };
@@ -348,6 +349,17 @@ fn p99(net: &Topology, visits: usize) -> Duration {
 
 const VISITS: usize = 400;
 
+/// Uses a processor, and has nothing to do with the daemon: what a machine with as many busy programs costs clients anyway.
+const BUSY: &str = "
+import os, sys, threading
+def busy():
+    while True: pass
+threading.Thread(target=busy, daemon=True).start()
+for line in sys.stdin:
+    print(line, end='', flush=True)
+os._exit(0)
+";
+
 #[test]
 fn beside_all_attackers_at_once_the_clients_of_another_namespace_lose_nothing() {
     let stage = Stage::with_daemon();
@@ -358,6 +370,10 @@ fn beside_all_attackers_at_once_the_clients_of_another_namespace_lose_nothing() 
     steer(&victim, "tcp:80", &proxy.destination());
     steer(&stage.net, "tcp:79", "drop");
     let before = p99(&victim, VISITS);
+    let beside_busy = {
+        let _busy = [(); 3].map(|()| Holder::start(Command::new(PYTHON).args(["-c", BUSY])));
+        p99(&victim, VISITS)
+    };
     let forks = "
 first = bound()
 listen(first)
@@ -390,6 +406,8 @@ for_ever(lambda: time.sleep(1))
         drop(stop);
         (during, kills.join().expect("no panic"))
     });
-    println!("p99 before: {before:?}; beside the attackers: {during:?}; {kills} kills");
-    assert_eq!(proxy.accepted(), 2 * VISITS);
+    println!(
+        "p99 before: {before:?}; beside three busy programs: {beside_busy:?}; beside three attackers: {during:?}; {kills} kills"
+    );
+    assert_eq!(proxy.accepted(), 3 * VISITS);
 }
