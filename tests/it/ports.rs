@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use redirector_tests::{
     client::visit,
     server::Server,
-    topology::{POD_V4, at},
+    topology::{POD_V4, POD_V6, at},
     world::World,
 };
 
@@ -26,6 +26,22 @@ fn connections_to_the_original_destination_leave_the_applications_their_ports() 
     for _ in 0..20 {
         assert_eq!(visit(&world.net.pod, at(POD_V4, 80)).unwrap().server, "app");
     }
+}
+
+#[test]
+fn a_port_does_not_rest_when_its_client_has_closed_first() {
+    let world = World::new();
+    // 35 ports are left for connections to the application, and each is in TIME_WAIT when it is its turn again.
+    world.net.pod.sysctl("net/ipv4/ip_local_port_range", "10000 65500");
+    let app = Server::inside(&world.net.pod, "app", 80);
+    world.steer("self", "tcp:80", "original");
+    for pod in [POD_V4, POD_V6] {
+        for _ in 0..200 {
+            let port = world.visit(at(pod, 80)).peer.unwrap().port();
+            assert!(port > 65_500, "{port}");
+        }
+    }
+    assert_eq!(app.accepted(), 400);
 }
 
 #[test]

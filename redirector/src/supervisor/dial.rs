@@ -130,9 +130,7 @@ pub(super) fn is_to_itself(to: SocketAddr) -> bool {
 /// Connects a socket to an address of its own namespace from that same address, past the program. Another
 /// source port is tried when one is in use.
 ///
-/// The program knows such a connection by its two ends, so nobody else may have them while it does. The socket is bound
-/// without SO_REUSEADDR: that refuses a port where anybody else is bound, and anybody else afterwards. (With it,
-/// a process that was bound there first could connect in the place of this socket.)
+/// The program knows such a connection by its two ends, so nobody else may have them while it does: see [`bind_alone`].
 pub(super) async fn connect_from_itself<S: Future<Output = io::Result<Socket>>>(
     new_socket: impl Fn() -> S,
     to: SocketAddr,
@@ -158,7 +156,7 @@ pub(super) async fn connect_from_itself<S: Future<Output = io::Result<Socket>>>(
         };
         let mut from = to;
         from.set_port(port);
-        match socket.bind(&from.into()) {
+        match bind_alone(&socket, from) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 last = error;
                 unbound = Some(socket);
@@ -182,6 +180,26 @@ pub(super) async fn connect_from_itself<S: Future<Output = io::Result<Socket>>>(
         }
     }
     Err(Failure::Because(NotDelivered::NoSourcePort, last))
+}
+
+/// Binds a socket where nobody else is, without SO_REUSEADDR: that refuses a port where anybody else is bound, and
+/// anybody else afterwards. (With it, a process that was bound there first could connect in the place of this socket.)
+///
+/// What we have left in TIME_WAIT ([`Alone::before_fin`]) is no hindrance, or a client that ends its connections first would
+/// have each port rest for a minute. SO_REUSEPORT tells the two apart: it passes over TIME_WAIT, and shares a port with a
+/// socket of the same user only (`inet_bind_conflict`,
+/// <https://github.com/torvalds/linux/blob/v6.18/net/ipv4/inet_connection_sock.c>). So what is left is a process of the
+/// daemon's own user that waits at such a port: between the entry in the map and connect(2) it could connect to the
+/// same port of the same address.
+fn bind_alone(socket: &Socket, from: SocketAddr) -> io::Result<()> {
+    match socket.bind(&from.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+        result => return result,
+    }
+    socket.set_reuse_port(true)?;
+    let bound = socket.bind(&from.into());
+    socket.set_reuse_port(false)?;
+    bound
 }
 
 /// A port that is free at an address, of those that applications use too, as the kernel chooses. Never the port of the
@@ -236,8 +254,10 @@ impl Hold for Alone {
             return;
         }
         self.0.end();
-        if let Err(error) = SockRef::from(stream).set_reuse_address(true) {
-            tracing::debug!(%error, "setsockopt SO_REUSEADDR");
+        // The one for applications, the other for our own next connection.
+        let shared = SockRef::from(stream).set_reuse_address(true);
+        if let Err(error) = shared.and_then(|()| SockRef::from(stream).set_reuse_port(true)) {
+            tracing::debug!(%error, "setsockopt SO_REUSEADDR, SO_REUSEPORT");
         }
     }
 }

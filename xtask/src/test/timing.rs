@@ -42,7 +42,7 @@ impl Times {
     pub(super) fn tell(&mut self) {
         self.0.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
         for (test, time) in self.0.iter().take(NAMED) {
-            let long = if *time > LONG { ", a long one: its documentation says why" } else { "" };
+            let long = if *time > LONG { ", a long one: its documentation has to say why" } else { "" };
             tool::note(&format!("slowest: {:>6.1} s {test}{long}", time.as_secs_f64()));
         }
     }
