@@ -458,6 +458,13 @@ fn a_call_that_fails_in_the_end_of_a_lease_does_not_keep_it() {
             });
             let call = calls.get(number - 1);
             println!("{number}: {call:?}");
+            // Also where the call was one of those that take the rule out of force: it is tried again.
+            eventually("its rule is taken back", SECOND, || {
+                let list = world.list();
+                let rules = list["namespaces"].as_array().into_iter().flatten();
+                let mut rules = rules.flat_map(|netns| netns["rules"].as_array().into_iter().flatten());
+                if rules.any(|rule| rule["origin"] == "lease") { Err(list.clone()) } else { Ok(()) }
+            });
             eventually_as("its listeners are closed", &world.net, &before.namespaces);
             Look::at(&world).assert_same_as(&before);
             if call.is_none() {

@@ -1,10 +1,11 @@
 //! How a lease ends: its process has ended, or its namespace has died.
 
 use std::{
+    collections::HashSet,
     io,
     os::fd::OwnedFd,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     config::Span,
     netns::Family,
-    supervisor::{Supervisor, namespace::Namespace},
+    supervisor::{Supervisor, Table, namespace::Namespace},
     sys::{self, namespace::pidfd_send_signal},
 };
 
@@ -35,6 +36,15 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// The same when the look before did not see everybody.
 const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+
+/// Between two tries to take back a rule whose lease has ended, the first and the longest: what stands in the way may last.
+const TAKE_BACK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// When it is time to try again to take back what could not be taken back.
+struct NextTry {
+    at: Instant,
+    pause: Duration,
+}
 
 /// What a look at leases that have ended has left.
 enum Left {
@@ -77,13 +87,23 @@ impl Supervisor {
         lease.ended.store(true, Ordering::Relaxed);
         netns.bound_ended_leases();
         self.leases_ended.notify_one();
+        self.take_back(&mut table, netns, lease).await;
+    }
+
+    /// Takes the rule of a lease that has ended out of force, and empties its slots. Whether the rule is out.
+    async fn take_back(&self, table: &mut Table, netns: &Arc<Namespace>, lease: &Lease) -> bool {
         if !lease.is_in_force(netns) {
-            return;
+            return true;
         }
         let rule = &lease.rule.rule.name;
+        let mut is_out = true;
         if table.get(&netns.cookie).is_some_and(|one| Arc::ptr_eq(one, netns)) {
-            if let Err(error) = self.remove_rules(&mut table, netns, std::slice::from_ref(rule)).await {
-                tracing::error!(netns = %netns.target, %rule, %error, "end the lease; the rule's on_unavailable decides");
+            if let Err(error) = self.remove_rules(table, netns, std::slice::from_ref(rule)).await {
+                tracing::error!(
+                    netns = %netns.target, %rule, %error,
+                    "end the lease; the rule's on_unavailable decides until it can be taken back"
+                );
+                is_out = false;
             } else {
                 tracing::info!(netns = %netns.target, %rule, "the lease has ended");
             }
@@ -92,20 +112,44 @@ impl Supervisor {
         for family in [Family::Ipv4, Family::Ipv6] {
             netns.instance.clear_listener(slot(lease.rule.consumer, PROTOCOL_TCP, family.bit()));
         }
+        is_out
+    }
+
+    /// Tries again to take back the rules of leases that have ended. `None`: there are none.
+    async fn take_back_again(&self, before: Option<NextTry>) -> Option<NextTry> {
+        if before.as_ref().is_some_and(|next| next.at > Instant::now()) {
+            return before;
+        }
+        let mut table = self.table.lock().await;
+        let namespaces: Vec<_> = table.values().cloned().collect();
+        let mut is_left = false;
+        for netns in &namespaces {
+            for lease in netns.ended_leases() {
+                is_left |= !self.take_back(&mut table, netns, &lease).await;
+            }
+        }
+        let pause = before.map_or(TAKE_BACK.0, |before| (before.pause * 2).min(TAKE_BACK.1));
+        is_left.then(|| NextTry { at: Instant::now() + pause, pause })
     }
 
     /// Forgets leases that have ended, when nobody holds their listeners any more. Those that somebody holds keep
     /// the namespace, so they are wanted when it dies. Runs for as long as the daemon.
     pub(in crate::supervisor) async fn sweep_leases(self: Arc<Self>) {
-        let looks = Looks::default();
+        let (looks, mut next_try) = (Looks::default(), None);
         loop {
+            next_try = self.take_back_again(next_try).await;
             looks.turn().await;
             let left = self.sweep_once(&looks).await;
             let ended = self.leases_ended.notified();
-            match left {
-                Left::Nothing => ended.await,
-                Left::Held => drop(tokio::time::timeout(SWEEP, ended).await),
-                Left::Unseen => drop(tokio::time::timeout(SWEEP_AGAIN, ended).await),
+            let look_again = match left {
+                Left::Nothing => None,
+                Left::Held => Some(SWEEP),
+                Left::Unseen => Some(SWEEP_AGAIN),
+            };
+            let try_again = next_try.as_ref().map(|next| next.at.saturating_duration_since(Instant::now()));
+            match look_again.into_iter().chain(try_again).min() {
+                None => ended.await,
+                Some(pause) => drop(tokio::time::timeout(pause, ended).await),
             }
         }
     }
@@ -116,6 +160,7 @@ impl Supervisor {
         namespaces.extend(self.draining.all());
         let ended: Vec<_> = namespaces.iter().flat_map(|netns| netns.ended_leases()).collect();
         let sockets: Vec<LeasedSocket> = ended.iter().flat_map(|lease| lease.listeners()).collect();
+        let asked: HashSet<u64> = sockets.iter().map(|one| one.cookie).collect();
         if sockets.is_empty() {
             ended.iter().for_each(|lease| namespaces.iter().for_each(|netns| netns.forget_lease(lease)));
             return Left::Nothing;
@@ -129,7 +174,8 @@ impl Supervisor {
         };
         let mut left = Left::Nothing;
         for lease in ended {
-            if lease.listeners().iter().any(|one| held.contains(&one.cookie)) {
+            let listeners = lease.listeners();
+            if listeners.iter().any(|one| held.contains(&one.cookie) || !asked.contains(&one.cookie)) {
                 left = Left::Held;
             } else if seen == Seen::All {
                 namespaces.iter().for_each(|netns| netns.forget_lease(&lease));
@@ -145,7 +191,11 @@ impl Namespace {
         leases.iter().filter(|lease| lease.has_ended()).cloned().collect()
     }
 
+    /// One whose rule could not be taken back yet is kept.
     fn forget_lease(&self, lease: &Arc<Lease>) {
+        if self.is_steering() && lease.is_in_force(self) {
+            return;
+        }
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         leases.retain(|one| !Arc::ptr_eq(one, lease));
     }

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
     num::NonZeroU16,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, PoisonError, Weak},
@@ -203,6 +203,10 @@ impl Answers {
             })
         };
         let put = put.await;
+        if put.is_err() {
+            // The program may have it all the same, and who looks for its listeners when the namespace dies may have looked.
+            drop(SockRef::from(&socket).shutdown(Shutdown::Both));
+        }
         // The program may have made of it what it likes.
         looks.let_go(socket.into());
         put?;

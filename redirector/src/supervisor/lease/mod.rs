@@ -159,11 +159,11 @@ impl Leases for Supervisor {
             ended: AtomicBool::new(false),
             looks: Looks::default(),
         });
+        netns.leases.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&lease));
         if let Some(error) = failure {
             self.end_lease(&netns, &lease).await;
             return Err(error);
         }
-        netns.leases.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&lease));
         if netns.is_aborted() {
             // It died before the lease was there to be revoked with the others.
             lease.revoke().await;
