@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::Instant;
 
 use super::{Family, Location, enter};
-use crate::sys::{inject::point, namespace::netns_of};
+use crate::sys::{blocking::blocking, inject::point, namespace::netns_of};
 
 /// Most sockets that are made at one time.
 const LARGEST_BATCH: usize = 32;
@@ -92,18 +92,19 @@ impl SocketFactory {
         let made = match anchor {
             Anchor::Socket(socket) => {
                 let socket = socket.try_clone_to_owned()?;
-                tokio::task::spawn_blocking(move || {
+                blocking(move || {
                     let netns = netns_of(socket.as_fd())?;
                     drop(socket);
                     enter(&netns, || make(domain, count))?
                 })
+                .await
             }
             Anchor::Location(location) => {
                 let location = location.clone();
-                tokio::task::spawn_blocking(move || location.enter(|| make(domain, count)))
+                blocking(move || location.enter(|| make(domain, count))).await
             }
         };
-        let mut sockets = made.await.map_err(io::Error::other)??;
+        let mut sockets = made??;
         let first = sockets.pop().ok_or_else(|| io::Error::other("no socket was made"))?;
         shelf.put(sockets);
         Ok(first)

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Target,
     netns::{Location, NetnsCookie, NetnsFile, SocketFactory, enter},
+    sys::blocking::blocking,
     target::{Caller, OpenNetns, Opener, Watch},
 };
 
@@ -236,8 +237,7 @@ impl Elsewhere {
         let opened = self.opener.open(self.target.clone(), Caller { pid: None, uid: 0 }).await;
         let not_found = |error| io::Error::new(io::ErrorKind::NotFound, crate::control::chain(&error));
         let opened = opened.map_err(not_found)?;
-        let found = tokio::task::spawn_blocking(move || Remote::location(opened));
-        let location = found.await.map_err(io::Error::other)??;
+        let location = blocking(move || Remote::location(opened)).await??;
         if Self::is_of_process(&self.target, Some(&location)) {
             let why = format!(
                 "`{}` leads through a process, whose number may be another process's by now",

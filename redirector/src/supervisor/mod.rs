@@ -70,6 +70,7 @@ use crate::{
     },
     kernel::Shared,
     netns::{NetnsCookie, NetnsFile},
+    sys,
     target::{Opener, Watch},
 };
 
@@ -254,7 +255,7 @@ fn failed(call: &str, target: &Target, error: &(dyn std::error::Error + 'static)
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = sys::blocking::blocking(work).await;
     done.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
 }
 

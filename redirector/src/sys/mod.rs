@@ -1,6 +1,7 @@
 //! The only `unsafe` of this crate: system calls that no crate wraps, each as a typed safe function.
 
 pub mod aside;
+pub(crate) mod blocking;
 pub mod bpf;
 pub(crate) mod inject;
 pub mod namespace;

@@ -8,7 +8,10 @@ use super::{
     open,
     open::{open_path, open_process},
 };
-use crate::config::{Container, Target};
+use crate::{
+    config::{Container, Target},
+    sys,
+};
 
 /// Looks at a container before it is given up that two in a row say the same: it may be restarting.
 const LOOKS: usize = 5;
@@ -86,7 +89,7 @@ impl Opener {
 async fn blocking(
     work: impl FnOnce() -> Result<OpenNetns, TargetError> + Send + 'static,
 ) -> Result<OpenNetns, TargetError> {
-    tokio::task::spawn_blocking(work).await.expect("it does not panic and is not cancelled")
+    sys::blocking::blocking(work).await.expect("it does not panic")
 }
 
 fn refusal(target: &Target, source: EngineError) -> TargetError {

@@ -23,7 +23,11 @@ use super::{
     mounts,
     witness::{Tables, Witness, find, sees_host},
 };
-use crate::{netns::NetnsFile, observe::RateLimit, sys};
+use crate::{
+    netns::NetnsFile,
+    observe::RateLimit,
+    sys::{self, blocking::blocking},
+};
 
 /// Between two looks at all witnesses.
 const TICK: Duration = Duration::from_secs(2);
@@ -194,12 +198,11 @@ impl Watcher {
         if wanted.is_empty() {
             return wanted;
         }
-        let scanned = tokio::task::spawn_blocking(move || {
+        let scanned = blocking(move || {
             let found = find(&wanted);
             (wanted, found)
         });
-        let scanned = scanned.await.map_err(io::Error::other);
-        let (mut wanted, found) = match scanned.and_then(|(wanted, found)| Ok((wanted, found?))) {
+        let (mut wanted, found) = match scanned.await.and_then(|(wanted, found)| Ok((wanted, found?))) {
             Ok(scanned) => scanned,
             Err(error) => {
                 tracing::warn!(%error, "scan for processes and mounts");

@@ -17,6 +17,7 @@ use crate::{
     config::file::{ConfigFile, DaemonOptions, Problem},
     control::{Api as _, Applied, ApplyRequest, Caller, Code, Error},
     supervisor::Supervisor,
+    sys::blocking::blocking,
 };
 
 async fn apply(supervisor: &Arc<Supervisor>, file: &ConfigFile) -> Result<Applied, Error> {
@@ -69,7 +70,7 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
     }
     let own = path.to_owned();
     let read = move || Source::read_again(&own).map(|source| source.parse());
-    let read = tokio::task::spawn_blocking(read).await;
+    let read = blocking(read).await;
     let mut status = None;
     match read.unwrap_or_else(|error| Err(Failure::failed(&error))) {
         Err(failure) => tracing::error!(error = %failure, "SIGHUP: nothing is changed"),

@@ -34,6 +34,7 @@ use crate::{
     sys::{
         self,
         aside::Aside,
+        blocking::blocking,
         namespace::netns_of,
         seccomp::{self, Answer, Call, CloseOnExec, Next},
         socket::is_listening,
@@ -111,7 +112,7 @@ impl Answers {
             let mut ready = asked.readable().await?;
             let from = Arc::clone(&asked);
             // It would wait where somebody else has taken the call meanwhile.
-            match tokio::task::spawn_blocking(move || seccomp::next(from.get_ref())).await?? {
+            match blocking(move || seccomp::next(from.get_ref())).await?? {
                 Next::Call(call) => {
                     let answer = self.answer(&asked, call, (&looks, &said)).await.unwrap_or_else(|error| {
                         if let Some(suppressed) = said.errors.pass() {
@@ -188,7 +189,7 @@ impl Answers {
         }
         lease.make_room(&netns, looks).await?;
         let made = Arc::clone(&netns);
-        let socket = tokio::task::spawn_blocking(move || make(&made, reach)).await??;
+        let socket = blocking(move || make(&made, reach)).await??;
         let put = async {
             // Before the program has it: what somebody holds is known.
             lease.remember(&socket, wish)?;

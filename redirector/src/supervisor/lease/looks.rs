@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::budget::time_of_thread;
-use crate::sys::aside::{self, Aside, Running};
+use crate::sys::{
+    aside::{self, Aside, Running},
+    blocking::blocking,
+};
 
 /// Of all time, how much is a program's: one part in so many.
 const SHARE: u32 = 10;
@@ -100,7 +103,7 @@ impl Looks {
             (found, time_of_thread())
         })?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        let ended = tokio::task::spawn_blocking(move || result.recv_timeout(LIMIT)).await?;
+        let ended = blocking(move || result.recv_timeout(LIMIT)).await?;
         self.pay(ended.as_ref().map_or(LIMIT, |(_, cost)| *cost));
         ended.map(|(found, _)| found).map_err(io::Error::other)
     }

@@ -12,7 +12,10 @@ use nix::fcntl::OFlag;
 use tokio::net::{UnixStream, unix::UCred};
 
 use super::{ANSWER, EngineError, Engines, error::Failure};
-use crate::{config::Engine, sys};
+use crate::{
+    config::Engine,
+    sys::{self, blocking::blocking},
+};
 
 /// One engine, and a client that speaks a version of the API that it knows.
 #[derive(Debug)]
@@ -52,8 +55,7 @@ impl Engines {
 
 async fn hold(socket: PathBuf) -> io::Result<(File, UCred)> {
     let open = move || sys::path::hold(socket, OFlag::empty());
-    let held =
-        tokio::task::spawn_blocking(open).await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+    let held = blocking(open).await??;
     // Never a thread's: who listens may have no room for us, for ever.
     let peer = UnixStream::connect(path_of(&held)).await?.peer_cred()?;
     Ok((held, peer))
