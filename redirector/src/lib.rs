@@ -1,22 +1,23 @@
 //! redirector takes the traffic that arrives in a network namespace and gives it to a socket you choose.
 //!
-//! The data flow is the order of these modules. Each uses those above it, never those below; `supervisor` and
-//! `cli` see all, `observe` and `sys` are seen by all.
+//! Each module uses those above it in this table, never those below (`tests/manual/modules.rs` looks).
 //!
 //! | module | |
 //! | --- | --- |
+//! | [`sys`] | the only `unsafe` |
+//! | [`text`] | what others have said, as text for people |
 //! | [`config`] | what the user wrote → validated rules |
-//! | [`target`] | what the user named → a namespace, and how we learn that it died |
+//! | [`observe`] | counters and logs |
+//! | [`matcher`] | rules → the image that kernel and relay decide by |
 //! | [`netns`] | the only `setns`: a closure on a thread that then ends; sockets made inside a namespace |
+//! | [`target`] | what the user named → a namespace, and how we learn that it died |
 //! | [`kernel`] | load, attach, publish, ask; one program instance per namespace |
 //! | [`listener`] | listening sockets, accept, back-off |
 //! | [`relay`] | one TCP connection, both ways |
-//! | [`observe`] | counters and logs |
 //! | [`control`] | the API: server, client, shared types |
 //! | [`supervisor`] | attach, detach, list, mend, drain |
 //! | [`doctor`] | what works on this machine, by trying it |
 //! | [`cli`] | parse, call, print |
-//! | [`sys`] | the only `unsafe` |
 
 #![deny(unsafe_code)]
 
@@ -34,3 +35,4 @@ pub mod supervisor;
 #[expect(unsafe_code, reason = "the one door to system calls that no crate wraps")]
 pub mod sys;
 pub mod target;
+pub mod text;

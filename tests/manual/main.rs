@@ -1,4 +1,6 @@
-//! What describes the command line: manual pages, completions, versions.
+//! What describes the program: manual pages, completions, versions; the order of its modules.
+
+mod modules;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 

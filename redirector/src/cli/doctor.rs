@@ -6,7 +6,7 @@ use super::{args, exit::Failure, output};
 use crate::{
     config::file::DaemonOptions,
     doctor::{self, Report, Status},
-    observe::escaped,
+    text::escaped,
 };
 
 pub(super) fn doctor(socket: &Path, command: &args::Doctor) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use std::{
 use super::output;
 use crate::{
     control::{ClientError, Code, Error, chain},
-    observe,
+    observe, text,
 };
 
 const FAILED: u8 = 1;
@@ -131,7 +131,7 @@ fn finish_by(say: fn(&str, &str), result: Result<(), Failure>) -> ExitCode {
 /// One line on stderr, whatever names and paths hold. That stderr is closed is no reason to fail.
 pub(super) fn say(what: &str, text: &str) {
     // All at once: a full disk takes it or not.
-    let line = format!("{what}: {}\n", observe::escaped(text));
+    let line = format!("{what}: {}\n", text::escaped(text));
     drop(io::stderr().write_all(line.as_bytes()));
 }
 
@@ -144,7 +144,7 @@ pub(super) fn say_in_time(what: &str, text: &str) {
 
 /// A line on stderr as it is.
 pub(super) fn say_plainly(line: &str) {
-    drop(writeln!(io::stderr(), "{}", observe::escaped(line)));
+    drop(writeln!(io::stderr(), "{}", text::escaped(line)));
 }
 
 /// Help and version as clap prints them; of an error its first line, which names the object.

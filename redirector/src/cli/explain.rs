@@ -9,7 +9,7 @@ use crate::{
         self, ExplainRequest, ExplainedRule, Explanation, ForeignView, OnUnavailableView, ReasonView,
         ShadowView, Shadows, SocketView, Verdict,
     },
-    observe::escaped,
+    text::escaped,
 };
 
 /// Rules that are named where others never decide because of them.

@@ -10,7 +10,7 @@ use super::exit::Failure;
 use crate::{
     config::file::{ConfigFile, MAX_SIZE, Place, Problem},
     control::{Error, Refusal},
-    observe,
+    text,
 };
 
 /// As many are told as fit on some screens.
@@ -123,7 +123,7 @@ impl Source {
     /// One line about a place.
     fn say_at(&self, what: &str, place: Place, text: &str) {
         let path = self.path.display().to_string();
-        super::exit::say_plainly(&format!("{}:{place}: {what}: {text}", observe::escaped(&path)));
+        super::exit::say_plainly(&format!("{}:{place}: {what}: {text}", text::escaped(&path)));
     }
 }
 

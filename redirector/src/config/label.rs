@@ -6,7 +6,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::{ParseError, RuleName, RuleSpec};
-use crate::observe::escaped;
+use crate::text::escaped;
 
 /// What all labels begin with that are meant for redirector.
 const OURS: &str = "redirector.";

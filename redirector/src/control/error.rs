@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{ErrorBody, ErrorDetail, Refusal, SCHEMA};
-use crate::{observe::escaped, target::TargetError};
+use crate::{target::TargetError, text::escaped};
 
 /// What kind of error, which decides the HTTP status and the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

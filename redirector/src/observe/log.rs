@@ -20,7 +20,7 @@ use tracing::Dispatch;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt as _};
 
 use self::queue::Queue;
-use crate::config::file::LogFormat;
+use crate::{config::file::LogFormat, text::escaped};
 
 pub use writer::is_writable;
 
@@ -171,20 +171,6 @@ impl<W: Write> Write for OneLine<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
-}
-
-/// Control characters as what a programmer would write for them, all others as they are.
-#[must_use]
-pub fn escaped(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
 }
 
 #[cfg(test)]

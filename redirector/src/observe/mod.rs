@@ -5,5 +5,5 @@ mod log;
 mod rate_limit;
 
 pub use connections::{Connections, Ended, NotDelivered};
-pub use log::{Log, escaped, init, is_writable, lines_lost};
+pub use log::{Log, init, is_writable, lines_lost};
 pub use rate_limit::RateLimit;

@@ -22,8 +22,8 @@ use crate::{
     config::{Target, file::DaemonOptions},
     control::{Error, SCHEMA, Stale, handoff_path, remove_stale},
     kernel::{self, AttachedProgram},
-    observe::escaped,
     target::{Caller, Opener},
+    text::escaped,
 };
 
 /// The document of `redirector cleanup --json`.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::ANSWER;
-use crate::{config::Engine, observe::escaped};
+use crate::{config::Engine, text::escaped};
 
 /// Why there is no answer, or a refusal.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use bollard::Docker;
 
 use super::{EngineError, HeldEngine, error::Failure};
-use crate::observe::escaped;
+use crate::text::escaped;
 
 /// What an engine calls a container for as long as it exists: 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
