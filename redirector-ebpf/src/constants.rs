@@ -28,6 +28,11 @@ constant!(
     WORDS,
     words
 );
+constant!(
+    /// [`redirector_ebpf::image::looks`].
+    LOOKS,
+    looks
+);
 constant!(READS_INGRESS, raw_reads_ingress);
 constant!(
     /// The ingress interface where it is not read.

@@ -36,10 +36,12 @@ pub mod head {
     pub const LENGTH: u32 = 0;
     /// Of every hash in the image.
     pub const SEED: u32 = 1;
+    /// What is looked at: see [`super::looks`].
+    pub const LOOKS: u32 = 2;
     /// At the [`super::rest`]s.
-    pub const RESTS: u32 = 2;
+    pub const RESTS: u32 = 3;
     /// A [`super::hashed`] table of [`super::pair`]s.
-    pub const PAIRS: u32 = 3;
+    pub const PAIRS: u32 = 4;
     /// The [`super::leaf`] that no rule is, behind all others: wherever there is no rule, this is what is found.
     pub const NOTHING: u32 = PAIRS + super::hashed::WORDS;
     /// The [`super::table`]s: see [`table`].
@@ -53,6 +55,25 @@ pub mod head {
     pub const fn table(kind: crate::Kind) -> u32 {
         TABLES + kind.number() * super::table::WORDS
     }
+}
+
+/// What some packet is looked at for: bits. A program is loaded for those of its rule set, as a constant, and the verifier walks
+/// nothing of the others.
+pub mod looks {
+    /// Some table has [`super::prefixes`] of destinations of IPv4.
+    pub const IPV4_DESTINATIONS: u32 = 1 << 0;
+    /// Of IPv6.
+    pub const IPV6_DESTINATIONS: u32 = 1 << 1;
+    /// Some table has prefixes of sources of IPv4.
+    pub const IPV4_SOURCES: u32 = 1 << 2;
+    /// Of IPv6.
+    pub const IPV6_SOURCES: u32 = 1 << 3;
+    /// Some [`super::rest`] has pairs.
+    pub const PAIRS: u32 = 1 << 4;
+    /// Some table has [`super::interfaces`].
+    pub const INTERFACES: u32 = 1 << 5;
+    /// All there are.
+    pub const ALL: u32 = (1 << 6) - 1;
 }
 
 /// The table of one protocol and family, relative to its begin.

@@ -66,6 +66,8 @@ pub mod constant {
     pub const NETNS: &str = "NETNS";
     /// The length of images, in words, a power of 2. An image of another length needs a program of its own, and a map.
     pub const WORDS: &str = "WORDS";
+    /// What the program looks at: [`crate::image::looks`]. An image that asks for more needs a program of its own.
+    pub const LOOKS: &str = "LOOKS";
     /// 1: the program reads the ingress interface of each packet. Minimum kernel 5.17.
     pub const READS_INGRESS: &str = "READS_INGRESS";
     /// What the program takes for the ingress interface where it does not read it.

@@ -3,16 +3,22 @@
 use crate::{
     Decision, Flow, Kind, Packet,
     image::{
-        Mixed, NO_RANK, STEPS_IPV4, STEPS_IPV6, class, entry, hashed, head, interfaces, leaf, pages, pair,
-        ports, prefixes, rest, step, table,
+        Mixed, NO_RANK, STEPS_IPV4, STEPS_IPV6, class, entry, hashed, head, interfaces, leaf, looks, pages,
+        pair, ports, prefixes, rest, step, table,
     },
 };
+
+/// 1 if one number is less than another, else 0; neither of them is above [`NO_RANK`].
+#[inline(always)]
+const fn less(one: u32, other: u32) -> u32 {
+    one.wrapping_sub(other) >> 31
+}
 
 /// Whether one number is less than another, neither of them above [`NO_RANK`]. From a comparison the verifier would learn about
 /// both, and walk what follows again for each thing that he may know.
 #[inline(always)]
 const fn precedes(one: u32, other: u32) -> bool {
-    one.wrapping_sub(other) >> 31 != 0
+    less(one, other) != 0
 }
 
 /// The first rule that takes the packet, as far as was looked.
@@ -29,6 +35,10 @@ pub trait Words {
 
     /// Whether there are [`crate::image::NARROW`] words at most.
     fn is_narrow(&self) -> bool;
+
+    /// Whether some packet is looked at for one of these ([`looks`]). Where the answer is no, the image does not lead there; the
+    /// kernel program may say yes for nothing, since it may have been loaded for a rule set before.
+    fn looks_at(&self, looks: u32) -> bool;
 
     /// A word of the [`head`], which every image has.
     fn head(&self, index: u32) -> u32;
@@ -83,40 +93,42 @@ impl<W: Words> Image<W> {
         if class == 0 {
             return None;
         }
-        let interfaces = self.at(table + table::INTERFACES);
-        if interfaces != 0 {
-            let its = self.of_interface(interfaces, packet.ingress_ifindex());
-            if its != 0 {
-                table = self.0.wrap(its);
-                class = self.class(table, local_port);
-            }
+        if self.0.looks_at(looks::INTERFACES) {
+            // Calculated, or the verifier would walk all that follows for this table and for that of an interface.
+            let its = self.of_interface(self.at(table + table::INTERFACES), packet.ingress_ifindex());
+            table = self.0.wrap(table ^ (table ^ its) & less(0, its).wrapping_neg());
+            class = self.class(table, local_port);
         }
         let class = self.at(table + table::CLASSES) + class * class::WORDS;
         let mut best = self.ranked(self.at(class + class::LEAF));
         let mut pairs_of = self.nothing() & 0xffff;
-        if precedes(self.at(class + class::DESTINATION_RANK), best.rank) {
+        if self.0.looks_at(looks::IPV4_DESTINATIONS | looks::IPV6_DESTINATIONS)
+            && precedes(self.at(class + class::DESTINATION_RANK), best.rank)
+        {
             let destinations = table + table::DESTINATIONS;
-            let symbol = if kind.is_ipv6() {
+            let symbol = if self.is_ipv6(kind, looks::IPV4_DESTINATIONS, looks::IPV6_DESTINATIONS) {
                 self.symbol::<4>(destinations, packet.local_address(), STEPS_IPV6)
             } else {
                 self.symbol::<1>(destinations, [packet.local_first(), 0, 0, 0], STEPS_IPV4)
             };
             let number = self.in_ports(destinations, symbol, local_port);
-            if self.at(self.rest(number) + rest::HAS_PAIRS) != 0 {
+            if self.0.looks_at(looks::PAIRS) && self.at(self.rest(number) + rest::HAS_PAIRS) != 0 {
                 pairs_of = number;
             } else {
                 self.improve(&mut best, self.at(self.rest(number) + rest::LEAF));
             }
         }
         let source_rank = self.at(class + class::SOURCE_RANK);
-        if pairs_of != 0 || precedes(source_rank, best.rank) {
+        if self.0.looks_at(looks::IPV4_SOURCES | looks::IPV6_SOURCES)
+            && (self.0.looks_at(looks::PAIRS) && pairs_of != 0 || precedes(source_rank, best.rank))
+        {
             let sources = table + table::SOURCES;
-            let symbol = if kind.is_ipv6() {
+            let symbol = if self.is_ipv6(kind, looks::IPV4_SOURCES, looks::IPV6_SOURCES) {
                 self.symbol::<4>(sources, packet.remote_address(), STEPS_IPV6)
             } else {
                 self.symbol::<1>(sources, [packet.remote_first(), 0, 0, 0], STEPS_IPV4)
             };
-            if pairs_of != 0 {
+            if self.0.looks_at(looks::PAIRS) && pairs_of != 0 {
                 self.improve(&mut best, self.of_pair(pairs_of, symbol));
             }
             if precedes(source_rank, best.rank) {
@@ -132,6 +144,12 @@ impl<W: Words> Image<W> {
         let found = (self.at(best.leaf + leaf::RULE), self.at(best.leaf + leaf::PACKED));
         let (rule, packed) = core::hint::black_box(found);
         Some(Decision::unpacked(rule, packed))
+    }
+
+    /// Whether the packet is of IPv6, where its address is looked at: of which family that happens at all is known before.
+    #[inline(always)]
+    fn is_ipv6(&self, kind: Kind, ipv4: u32, ipv6: u32) -> bool {
+        self.0.looks_at(ipv6) && (!self.0.looks_at(ipv4) || kind.is_ipv6())
     }
 
     /// Zero. The verifier does not know, so that what begins with it is to him as what comes of it: he looks the fewer times at
@@ -177,10 +195,10 @@ impl<W: Words> Image<W> {
         if self.0.is_narrow() { self.class_of::<2>(ports, port) } else { self.class_of::<1>(ports, port) }
     }
 
-    /// The table of an interface; nothing when no rule names it.
+    /// The table of an interface; nothing when no rule names it, or `interfaces` is nothing.
     #[inline(always)]
     fn of_interface(&self, interfaces: u32, index: u32) -> u32 {
-        let length = self.at(interfaces + interfaces::LENGTH);
+        let length = self.at(interfaces + interfaces::LENGTH) * less(0, interfaces);
         let mut interface = interfaces + interfaces::FIRST;
         let mut number = 0;
         while number < interfaces::MAX && number < length {
@@ -190,7 +208,7 @@ impl<W: Words> Image<W> {
             interface += interfaces::WORDS;
             number += 1;
         }
-        0
+        self.nothing()
     }
 
     #[inline(always)]

@@ -64,6 +64,11 @@ impl Words for InForce {
     }
 
     #[inline(always)]
+    fn looks_at(&self, looks: u32) -> bool {
+        constants::looks() & looks != 0
+    }
+
+    #[inline(always)]
     fn wrap(&self, index: u32) -> u32 {
         (index as usize & self.mask) as u32
     }

@@ -90,7 +90,7 @@ impl Instance {
 
     /// What would become of a packet under the rules in force, with the listeners that are there now. Nothing of it is counted.
     /// Where the kernel does not tell by which interface packets come (before 5.17), that of the flow means nothing.
-    /// Loads a program, which takes some 25 ms; blocks. Minimum kernel 5.13.
+    /// Loads a program, which takes some milliseconds; blocks. Minimum kernel 5.13.
     ///
     /// `expected` is the rule whose counters are looked at first: there may be many.
     ///

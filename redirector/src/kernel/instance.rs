@@ -9,7 +9,7 @@ use std::{
 use super::{
     Bypass, Counters, RuleSet, RuleSets, Shared,
     counters::Array,
-    loaded::{InForce, Loaded, Maps, identity, load, put},
+    loaded::{InForce, Loaded, Maps, Shape, identity, load, put},
     object,
 };
 use crate::sys::{SyscallError, bpf, named};
@@ -64,8 +64,8 @@ pub struct Prepared(Next);
 
 #[derive(Debug)]
 enum Next {
-    /// The same program goes on with another image of the same length.
-    Image { map: Arc<OwnedFd>, words: usize },
+    /// The same program goes on with another image.
+    Image(InForce),
     /// Another program, and counters where it needs more.
     Program { loaded: Loaded, more: Option<Array> },
 }
@@ -164,17 +164,16 @@ impl Instance {
 
     /// Makes what is needed to put a rule set into force. Nothing of it is yet.
     ///
-    /// Where an image has another length, or rules need more counters, that is another program with the same maps. What was
-    /// counted stays counted.
+    /// Where an image has another length, or looks at more than the program can, or rules need more counters, that is another
+    /// program with the same maps. What was counted stays counted.
     ///
     /// # Errors
     ///
     /// As [`Self::load_with`].
     pub fn prepare(&self, rule_set: &RuleSet, rules: u32) -> Result<Prepared, InstanceError> {
         let loaded = self.loaded();
-        let words = rule_set.image.words().len();
-        if loaded.words == words && rules <= loaded.counted {
-            return Ok(Prepared(Next::Image { map: rule_set.map()?, words }));
+        if loaded.shape.suffices_for(Shape::of(rule_set)) && rules <= loaded.counted {
+            return Ok(Prepared(Next::Image(InForce::new(rule_set)?)));
         }
         let counted = self.counters.capacity();
         let more = if rules <= counted { None } else { Some(Array::make(counters_for(rules))?) };
@@ -197,11 +196,10 @@ impl Instance {
     pub fn switch(&self, Prepared(next): Prepared) -> Result<Prepared, InstanceError> {
         let mut loaded = self.loaded();
         match next {
-            Next::Image { words, .. } if words != loaded.words => Err(InstanceError::Outdated),
-            Next::Image { map, words } => {
-                put(&loaded.rules, &map)?;
-                let before = std::mem::replace(&mut loaded.in_force, map);
-                Ok(Prepared(Next::Image { map: before, words }))
+            Next::Image(next) if !loaded.shape.suffices_for(next.shape) => Err(InstanceError::Outdated),
+            Next::Image(next) => {
+                put(&loaded.rules, &next.map)?;
+                Ok(Prepared(Next::Image(std::mem::replace(&mut loaded.in_force, next))))
             }
             Next::Program { loaded: new, more } => {
                 if let Some(link) = &*self.link() {
@@ -210,7 +208,7 @@ impl Instance {
                 more.into_iter().for_each(|more| self.counters.add(more));
                 let before = std::mem::replace(&mut *loaded, new);
                 // Nothing has waited until no packet is in the program before; this does.
-                if let Err(error) = put(&loaded.rules, &loaded.in_force) {
+                if let Err(error) = put(&loaded.rules, &loaded.in_force.map) {
                     tracing::error!(%error, "wait for packets that the program before decides");
                 }
                 Ok(Prepared(Next::Program { loaded: before, more: None }))
@@ -224,9 +222,7 @@ impl Instance {
         ingress: Ingress,
         counters: &Counters,
     ) -> Result<OwnedFd, InstanceError> {
-        let loaded = self.loaded();
-        let in_force = InForce { map: Arc::clone(&loaded.in_force), words: loaded.words };
-        drop(loaded);
+        let in_force = self.loaded().in_force.clone();
         let maps = Maps { listeners: self.listeners.as_fd(), bypass: &self.bypass };
         let identity = identity(&self.shared, ingress);
         let counted = counters.capacity();
@@ -325,6 +321,18 @@ impl Instance {
             .map(|info| info.machine_code_length)
     }
 
+    /// Instructions that the verifier has walked to load the program, each as often as it did: what a load costs, whatever the
+    /// machine. `None` where the kernel does not tell (before 5.16).
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
+    pub fn verified_instructions(&self) -> Result<Option<u32>, SyscallError> {
+        let info = bpf::program_info(self.loaded().program.as_fd());
+        let verified = named("bpf BPF_OBJ_GET_INFO_BY_FD program", info)?.verified_instructions;
+        Ok(Some(verified).filter(|verified| *verified > 0))
+    }
+
     /// Bytes of kernel memory that this namespace takes: program, maps, and the rule set that others may share. Neither the
     /// one bypass map of all namespaces nor sockets are counted.
     ///
@@ -334,8 +342,8 @@ impl Instance {
     pub fn kernel_memory(&self) -> io::Result<u64> {
         let code = self.machine_code_length().map_err(io::Error::other)?;
         let counters: u64 = self.counters.with_all(locked_memory).into_iter().sum::<io::Result<_>>()?;
-        let Loaded { program, rules, in_force, words: _, counted: _ } = &*self.loaded();
-        let fds = [program.as_fd(), rules.as_fd(), in_force.as_fd(), self.listeners.as_fd()];
+        let Loaded { program, rules, in_force, shape: _, counted: _ } = &*self.loaded();
+        let fds = [program.as_fd(), rules.as_fd(), in_force.map.as_fd(), self.listeners.as_fd()];
         Ok(fds.into_iter().map(locked_memory).sum::<io::Result<u64>>()? + counters + u64::from(code))
     }
 

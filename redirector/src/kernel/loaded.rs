@@ -17,9 +17,9 @@ pub(super) struct Loaded {
     /// The map of maps that the program knows.
     pub(super) rules: bpf::Map<u32, u32>,
     /// The rule set in it.
-    pub(super) in_force: Arc<OwnedFd>,
-    /// How many words of it the program knows.
-    pub(super) words: usize,
+    pub(super) in_force: InForce,
+    /// Of the rule sets that the program can decide by.
+    pub(super) shape: Shape,
     /// How many rules it has counters for.
     pub(super) counted: u32,
 }
@@ -53,15 +53,36 @@ pub(super) struct Maps<'a> {
     pub(super) bypass: &'a Bypass,
 }
 
+/// What a program is loaded for: the verifier leaves out what it excludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// How long an image is.
+    words: usize,
+    /// What it looks at, or less: [`redirector_ebpf::image::looks`].
+    looks: u32,
+}
+
+impl Shape {
+    pub(super) fn of(rule_set: &RuleSet) -> Self {
+        Self { words: rule_set.image.words().len(), looks: rule_set.image.looks() }
+    }
+
+    /// Whether a program for this shape can decide by a rule set of the other.
+    pub(super) fn suffices_for(self, other: Self) -> bool {
+        self.words == other.words && other.looks & !self.looks == 0
+    }
+}
+
 /// A rule set, where the kernel has it.
+#[derive(Clone, Debug)]
 pub(super) struct InForce {
     pub(super) map: Arc<OwnedFd>,
-    pub(super) words: usize,
+    pub(super) shape: Shape,
 }
 
 impl InForce {
     pub(super) fn new(rule_set: &RuleSet) -> Result<Self, SyscallError> {
-        Ok(Self { map: rule_set.map()?, words: rule_set.image.words().len() })
+        Ok(Self { map: rule_set.map()?, shape: Shape::of(rule_set) })
     }
 }
 
@@ -70,19 +91,21 @@ pub(super) fn load(
     Identity { name, reads_ingress, given_ingress }: Identity,
     Maps { listeners, bypass }: &Maps<'_>,
     (counters, counted): (BorrowedFd<'_>, u32),
-    InForce { map: in_force, words }: InForce,
+    in_force: InForce,
 ) -> Result<Loaded, InstanceError> {
-    let rules = bpf::array_of_maps(in_force.as_fd(), "RULES");
+    let rules = bpf::array_of_maps(in_force.map.as_fd(), "RULES");
     let rules = named("bpf BPF_MAP_CREATE RULES", rules)?;
-    put(&rules, &in_force)?;
-    let length = u32::try_from(words).expect("at most MOST");
+    put(&rules, &in_force.map)?;
+    let shape = in_force.shape;
+    let words = u32::try_from(shape.words).expect("at most MOST");
     let program = object::load(
         name,
         &[
             (constant::READS_INGRESS, reads_ingress),
             (constant::GIVEN_INGRESS, given_ingress),
             (constant::NETNS, bypass.netns()),
-            (constant::WORDS, length),
+            (constant::WORDS, words),
+            (constant::LOOKS, shape.looks),
         ],
         &[
             ("RULES", rules.as_fd()),
@@ -91,5 +114,5 @@ pub(super) fn load(
             ("COUNTERS", counters),
         ],
     )?;
-    Ok(Loaded { program, rules, in_force, words, counted })
+    Ok(Loaded { program, rules, in_force, shape, counted })
 }

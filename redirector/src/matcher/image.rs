@@ -28,6 +28,10 @@ impl abi::Words for Words<'_> {
         self.0.len() <= NARROW
     }
 
+    fn looks_at(&self, looks: u32) -> bool {
+        self.0[head::LOOKS as usize] & looks != 0
+    }
+
     fn wrap(&self, index: u32) -> u32 {
         index
     }
@@ -44,6 +48,12 @@ impl Image {
     #[must_use]
     pub fn words(&self) -> &[u32] {
         &self.0
+    }
+
+    /// What packets are looked at for: [`redirector_ebpf::image::looks`].
+    #[must_use]
+    pub fn looks(&self) -> u32 {
+        self.0[head::LOOKS as usize]
     }
 
     /// Bytes of it in the kernel.
@@ -92,6 +102,11 @@ impl Builder {
     /// Changes a word of the head.
     pub(super) fn set(&mut self, at: u32, word: u32) {
         self.words[at as usize] = word;
+    }
+
+    /// Some packet is looked at for this: [`redirector_ebpf::image::looks`].
+    pub(super) fn look_at(&mut self, look: u32) {
+        self.words[head::LOOKS as usize] |= look;
     }
 
     /// Writes words that were not written before.

@@ -5,7 +5,10 @@ use std::{
     rc::Rc,
 };
 
-use redirector_ebpf::image::{NO_RANK, class, head, interfaces, leaf, pages, prefixes, table};
+use redirector_ebpf::{
+    FAMILY_IPV4,
+    image::{NO_RANK, class, head, interfaces, leaf, looks, pages, prefixes, table},
+};
 
 use super::{
     CompileError,
@@ -77,6 +80,16 @@ pub(super) fn build(
     let mut addresses = Addresses::of(cells);
     let Some(destinations) = addresses.destinations.write(builder, family)? else { return Ok(false) };
     let Some(sources) = addresses.sources.write(builder, family)? else { return Ok(false) };
+    let (of_destinations, of_sources) = if family == FAMILY_IPV4 {
+        (looks::IPV4_DESTINATIONS, looks::IPV4_SOURCES)
+    } else {
+        (looks::IPV6_DESTINATIONS, looks::IPV6_SOURCES)
+    };
+    for (prefixes, look) in [(&destinations, of_destinations), (&sources, of_sources)] {
+        if prefixes[prefixes::SEARCH as usize] != 0 {
+            builder.look_at(look);
+        }
+    }
     let mut words = vec![u32::try_from(named.len()).expect("few")];
     let mut tables = vec![(at, None)];
     for interface in named {
@@ -90,6 +103,7 @@ pub(super) fn build(
         }
         let list = builder.push(&words)?;
         builder.set(at + table::INTERFACES, list);
+        builder.look_at(looks::INTERFACES);
     }
     for (at, interface) in tables {
         let write = |builder: &mut Builder, at, words: &[u32]| {
@@ -327,6 +341,7 @@ impl Values for Destined<'_> {
         let last = cells.iter().find(|cell| cell.source == Prefix::ALL);
         let leaf = last.map_or(Ok(head::NOTHING), |cell| self::leaf(builder, cell))?;
         let number = self.rests.add(leaf, true)?;
+        builder.look_at(looks::PAIRS);
         // The first cell of the order is entered last, over the others.
         let mut by_source = BTreeMap::new();
         for cell in cells.iter().rev().filter(|cell| cell.source != Prefix::ALL) {

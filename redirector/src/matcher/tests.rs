@@ -1,5 +1,6 @@
 //! The compiled form against the rules as users write them.
 
+use redirector_ebpf::image::looks;
 use serde_json::json;
 
 use super::*;
@@ -121,6 +122,37 @@ fn overlapping(ranges: usize, sources: usize) -> Vec<serde_json::Value> {
         json!({"match": matches.collect::<Vec<_>>(), "from": sources, "to": ["pass"]})
     };
     sources.chunks(64).enumerate().map(|(number, sources)| rule(sources, number)).collect()
+}
+
+#[test]
+fn an_image_says_what_is_looked_at() {
+    let cases = [
+        (json!({"match": ["tcp:80"]}), 0),
+        (json!({"match": ["tcp:10.0.0.0/8:80"]}), looks::IPV4_DESTINATIONS),
+        (json!({"match": ["udp:[fd00::1]:*"]}), looks::IPV6_DESTINATIONS),
+        (json!({"match": ["tcp:*"], "from": ["10.0.0.0/8"]}), looks::IPV4_SOURCES),
+        (json!({"match": ["tcp:*"], "from": ["fd00::/8"]}), looks::IPV6_SOURCES),
+        (
+            json!({"match": ["tcp:10.0.0.0/8:*"], "from": ["10.0.0.0/8"]}),
+            looks::IPV4_DESTINATIONS | looks::IPV4_SOURCES | looks::PAIRS,
+        ),
+        (json!({"match": ["tcp:*"], "except": ["tcp:[fd00::1]:22"]}), looks::IPV6_DESTINATIONS),
+        (json!({"match": ["tcp:80"], "interface": ["eth0"]}), looks::INTERFACES),
+        (
+            json!({"match": ["any:80"], "from": ["10.0.0.1", "fd00::1"], "interface": ["eth0"]}),
+            looks::IPV4_SOURCES | looks::IPV6_SOURCES | looks::INTERFACES,
+        ),
+    ];
+    let mut seen = 0;
+    for (mut spec, expected) in cases {
+        spec["to"] = json!(["pass"]);
+        let rules = rules(&[spec]);
+        let placed = rules.iter().map(|rule| Placed { interfaces: &[3], ..Placed::new(rule, 0) });
+        let looks = compile(placed).unwrap().looks();
+        assert_eq!(looks, expected, "{rules:?}: {looks:#b}");
+        seen |= looks;
+    }
+    assert_eq!(seen, looks::ALL, "every look has a case");
 }
 
 #[test]

@@ -265,7 +265,7 @@ struct GetInfo {
     info: u64,
 }
 
-/// `struct bpf_prog_info` up to the name.
+/// `struct bpf_prog_info` as far as we look. A kernel whose own is shorter leaves the rest as it is: 0.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct ProgramInfo {
@@ -283,7 +283,14 @@ pub struct ProgramInfo {
     map_count: u32,
     map_ids: u64,
     name: [u8; 16],
+    /// Where it is bound, line numbers, how often it has run.
+    unread: [u64; 17],
+    /// Instructions that the verifier has walked, each as often as it did; 0 before Linux 5.16.
+    pub verified_instructions: u32,
+    unread_id: u32,
 }
+
+const _: () = assert!(std::mem::offset_of!(ProgramInfo, verified_instructions) == 216);
 
 impl ProgramInfo {
     /// The name that its loader gave it, at most 15 bytes.
