@@ -3,26 +3,34 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::{cargo, privilege, setup, tool};
+use crate::{build, cargo, privilege, setup, tool};
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// What to measure
     subject: Subject,
+    /// For `control`: with how many namespaces
+    #[arg(value_name = "NAMESPACES")]
+    counts: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Subject {
     /// What a decision of the kernel program costs, in nanoseconds, with one rule and with ten thousand
     Steer,
+    /// What attach, detach, apply, list and a death cost, with one namespace and with a thousand
+    Control,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let name = match options.subject {
         Subject::Steer => "steer",
+        Subject::Control => "control",
     };
     setup::for_build()?;
+    let redirector = build::released()?;
+    let environment = [("REDIRECTOR_BIN", redirector.as_os_str())];
     let built = cargo::executables(&[
         "bench",
         "--no-run",
@@ -33,7 +41,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         name,
     ])?;
     for executable in built {
-        tool::call(&mut privilege::command(&executable.path, &[])?)?;
+        let mut bench = privilege::command(&executable.path, &environment)?;
+        tool::call(bench.args(options.counts.iter().map(u32::to_string)))?;
     }
     Ok(())
 }

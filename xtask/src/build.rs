@@ -7,7 +7,12 @@ use anyhow::{Context as _, Result};
 use crate::{cargo, setup};
 
 pub(crate) fn run() -> Result<()> {
-    build(&["--release"]).map(drop)
+    released().map(drop)
+}
+
+/// Builds the release binary, and returns where it is.
+pub(crate) fn released() -> Result<PathBuf> {
+    build(&["--release"])
 }
 
 /// Builds the binary by the profile that the tests have too, and returns where it is.
