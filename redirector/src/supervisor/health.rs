@@ -64,6 +64,8 @@ impl Supervisor {
             table.values().for_each(Namespace::take_down_gone);
         }
         self.watch.remove(file);
+        // Its inode may be another namespace's already, which is to be watched.
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
         drop(table);
         for netns in dead {
             let connections = netns.connections.active.load(Ordering::Relaxed);

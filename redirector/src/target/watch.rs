@@ -89,7 +89,7 @@ impl Watch {
         drop(self.changes.send(Change::Remove(file)));
     }
 
-    /// Forgets all but these.
+    /// Watches these, and forgets all others.
     pub fn keep(&self, files: HashSet<NetnsFile>) {
         drop(self.changes.send(Change::Keep(files)));
     }
@@ -142,7 +142,13 @@ impl Watcher {
         match change {
             Change::Add(file) => drop(self.witnesses.insert(*file, None)),
             Change::Remove(file) => drop(self.witnesses.remove(file)),
-            Change::Keep(files) => self.witnesses.retain(|file, _| files.contains(file)),
+            Change::Keep(files) => {
+                self.witnesses.retain(|file, _| files.contains(file));
+                // One that was added while these were counted may have been forgotten by the change before.
+                for file in files {
+                    self.witnesses.entry(*file).or_insert(None);
+                }
+            }
         }
     }
 
@@ -247,5 +253,38 @@ async fn tell_changes(table: AsyncFd<OwnedFd>, wake: mpsc::Sender<()>) {
         ready.clear_ready();
         drop(ready);
         let _woken: Result<_, _> = wake.try_send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(inode: u64) -> NetnsFile {
+        NetnsFile { dev: 4, inode }
+    }
+
+    #[tokio::test]
+    async fn what_was_added_while_others_were_counted_is_watched_from_the_next_count_on() {
+        let (changes, received) = mpsc::unbounded_channel();
+        let (wake, woken) = mpsc::channel(1);
+        let (witnesses, tables) = (HashMap::new(), Vec::new());
+        let (deaths, _told) = mpsc::unbounded_channel();
+        let said_hidden = RateLimit::default();
+        let mut watcher = Watcher { witnesses, received, deaths, wake, woken, tables, said_hidden };
+        for change in [
+            Change::Add(file(1)),
+            // Counted before the second one was there.
+            Change::Add(file(2)),
+            Change::Keep(HashSet::from([file(1)])),
+            Change::Keep(HashSet::from([file(1), file(2)])),
+        ] {
+            changes.send(change).unwrap();
+        }
+        watcher.take_changes();
+        let watched: HashSet<_> = watcher.witnesses.keys().copied().collect();
+        assert_eq!(watched, HashSet::from([file(1), file(2)]));
+        watcher.apply(&Change::Keep(HashSet::from([file(2)])));
+        assert_eq!(watcher.without_witness(), HashSet::from([file(2)]));
     }
 }
