@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 const OF_LANE: usize = 4;
 
 /// After so long a look-up is taken for one that waits for a silent name server.
-const PROMPT: Duration = Duration::from_millis(250);
+pub(super) const PROMPT: Duration = Duration::from_millis(250);
 
 /// What a look-up queues behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

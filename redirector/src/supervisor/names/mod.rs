@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::look_up::{Ask, Lane, LookUps, getaddrinfo};
+use self::look_up::{Ask, Lane, LookUps, PROMPT, getaddrinfo};
 
 /// The least time between two look-ups of a name that nobody asks for by `attach` or `apply`; and how soon a name
 /// without an address is looked up again.
@@ -135,27 +135,46 @@ impl Name {
         self.addresses.load().is_empty()
     }
 
-    /// Ready when the name has an address, else when a look-up has failed or takes too long.
+    /// Ready when the name has an address that somebody looks after, else when a look-up has failed or takes too long.
     pub(super) async fn resolve(self: &Arc<Self>) -> io::Result<()> {
         let mut ended = self.ended.subscribe();
-        if !self.is_unknown() {
+        if self.is_looked_after() {
             return Ok(());
         }
         self.begin(Lane::Urgent);
         let in_time = tokio::time::timeout(PATIENCE, ended.changed()).await.is_ok();
-        if !self.is_unknown() {
-            return Ok(());
-        }
         let state = self.state();
-        let error = state.error.as_ref().filter(|_| in_time);
-        Err(error.map_or(io::ErrorKind::TimedOut.into(), |why| io::Error::new(why.kind(), why.to_string())))
+        let error = match &state.error {
+            _ if !in_time => io::ErrorKind::TimedOut.into(),
+            Some(why) => io::Error::new(why.kind(), why.to_string()),
+            None => {
+                // As a new one.
+                self.used.fetch_max(self.names.round.load(Ordering::Relaxed) + GRACE, Ordering::Relaxed);
+                return Ok(());
+            }
+        };
+        Err(error)
     }
 
     /// Has the name looked up when its time comes, for a rule that can wait.
     pub(super) fn resolve_later(self: &Arc<Self>) {
-        if self.is_unknown() {
+        if !self.is_looked_after() {
             self.begin(Lane::Regular);
         }
+    }
+
+    /// Whether its addresses are those of a rule in force, or have just been found. A name that only connections of rules
+    /// before still hold has the addresses of then.
+    fn is_looked_after(&self) -> bool {
+        let is_new = || {
+            let state = self.state();
+            !state.is_running && state.error.is_none() && !state.is_due_after(SPACING)
+        };
+        !self.is_unknown() && (self.is_used() || is_new())
+    }
+
+    fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed) >= self.names.round.load(Ordering::Relaxed)
     }
 
     /// Looks the name up again because a dial to `tried` has failed. Gives the addresses if they are different now.
@@ -220,7 +239,8 @@ impl Name {
         let mut state = self.state();
         let name = self.text.escape_debug();
         state.is_running = false;
-        state.is_slow &= found.is_err();
+        // An answer that comes at once is one of a name server that is there, whatever it says.
+        state.is_slow = found.is_err() && took >= PROMPT;
         let had_failed = state.error.is_some();
         match found {
             Ok(found) => {
@@ -254,7 +274,7 @@ impl Name {
             return period - since;
         }
         drop(state);
-        if self.used.load(Ordering::Relaxed) >= self.names.round.load(Ordering::Relaxed) {
+        if self.is_used() {
             self.begin(Lane::Regular);
         }
         period
@@ -291,6 +311,10 @@ mod tests {
     /// Names that begin with `silent` are answered when this is set.
     static GATE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
     static SILENT: AtomicUsize = AtomicUsize::new(0);
+    /// The same for those that begin with `once-silent`.
+    static ONCE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+    /// How often names have been asked for that begin with `moves`. Each time they are elsewhere.
+    static MOVES: AtomicUsize = AtomicUsize::new(0);
 
     fn ask(name: &str) -> io::Result<Vec<IpAddr>> {
         if name.starts_with("silent") {
@@ -301,6 +325,15 @@ mod tests {
         }
         if name.starts_with("none") {
             return Err(io::ErrorKind::NotFound.into());
+        }
+        if name.starts_with("once-silent") {
+            let open = ONCE.0.lock().unwrap();
+            drop(ONCE.1.wait_while(open, |open| !*open).unwrap());
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if name.starts_with("moves") {
+            let asked = MOVES.fetch_add(1, Ordering::Relaxed);
+            return Ok(vec![IpAddr::from([192, 0, 2, u8::try_from(asked).unwrap()])]);
         }
         Ok(vec![IpAddr::from([192, 0, 2, 1])])
     }
@@ -339,6 +372,50 @@ mod tests {
             }
         }
         assert!(SILENT.load(Ordering::Relaxed) <= 2 * MANY);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_slow_no_longer_than_until_its_server_answers_in_time_whatever_it_says() {
+        let names = Names::asking(Duration::ZERO, 20, ask);
+        let name = names.get("once-silent.test");
+        let mut ended = name.ended.subscribe();
+        name.begin(Lane::Urgent);
+        while !name.state().is_slow {
+            tokio::task::yield_now().await;
+        }
+        *ONCE.0.lock().unwrap() = true;
+        ONCE.1.notify_all();
+        ended.changed().await.unwrap();
+        assert!(name.state().is_slow, "it had no answer in time");
+        name.begin(Lane::Urgent);
+        ended.changed().await.unwrap();
+        let state = name.state();
+        assert!(state.error.is_some() && !state.is_slow, "{state:?}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_no_rule_in_force_has_is_looked_up_for_the_next_rule_that_wants_it() {
+        let names = Names::asking(Duration::ZERO, 20, ask);
+        // A connection of a rule that is gone.
+        let held = names.get("moves.test");
+        held.resolve().await.unwrap();
+        let before = held.addresses();
+        let in_use = |rounds, is_used| {
+            let note = |note: &mut dyn FnMut(&Name)| {
+                if is_used {
+                    note(&held);
+                }
+            };
+            (0..rounds).for_each(|_| names.note_used(note));
+        };
+        in_use(2 * GRACE, true);
+        held.state().began = None;
+        names.get("moves.test").resolve().await.unwrap();
+        assert_eq!(held.addresses(), before, "a rule in force has it");
+        in_use(2 * GRACE, false);
+        names.get("moves.test").resolve().await.unwrap();
+        assert_ne!(held.addresses(), before);
+        assert!(held.is_used(), "it is for a rule that is about to be in force");
     }
 
     #[tokio::test]
