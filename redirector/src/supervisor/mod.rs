@@ -3,6 +3,7 @@
 //! Changes take turns behind one lock (`Supervisor::table`); the data path never takes it. A connection knows
 //! its `namespace::Namespace` and reads the rules in force from there without a lock.
 
+mod all;
 mod apply;
 mod attach;
 mod black_hole;
@@ -38,6 +39,7 @@ mod steering;
 use std::{
     collections::{HashMap, HashSet},
     io,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -51,6 +53,7 @@ pub use limits::{ConnectionLimits, affordable_connections, raise_limits};
 use tokio::sync::{Mutex, Notify, mpsc};
 
 use self::{
+    all::All,
     apply::SetAside,
     discover::Discovery,
     draining::Draining,
@@ -81,6 +84,7 @@ type Table = HashMap<NetnsCookie, Arc<Namespace>>;
 pub struct Supervisor {
     /// What is steered. Held over each change.
     table: Mutex<Table>,
+    all: All,
     draining: Draining,
     limits: Arc<Limits>,
     watch: Arc<Watch>,
@@ -141,6 +145,7 @@ impl Supervisor {
         let watch = Arc::new(watch);
         let supervisor = Arc::new(Self {
             table: Mutex::default(),
+            all: All::default(),
             draining: Draining::default(),
             remotes: Arc::new(Remotes::new(Arc::clone(&watch), limits.stock(), resolve_interval)),
             names: Names::new(resolve_interval, limits.look_ups()),
@@ -176,10 +181,19 @@ impl Supervisor {
     }
 
     /// Stops steering everything at once, waits for the relayed connections, and resets those that are left
-    /// when `deadline` is ready.
+    /// when `deadline` is ready, also where a change has not ended by then.
     pub async fn drain(&self, deadline: impl Future<Output = ()>) {
         self.ending.store(true, Ordering::Relaxed);
-        let mut table = self.table.lock().await;
+        let mut deadline = pin!(deadline);
+        let changed = tokio::select! {
+            biased;
+            table = self.table.lock() => Some(table),
+            () = &mut deadline => None,
+        };
+        let Some(mut table) = changed else {
+            tracing::warn!("a change has not ended at the drain deadline");
+            return reset(self.all.living()).await;
+        };
         for (_, netns) in table.drain() {
             netns.stop_steering(Life::Detached);
             self.draining.push(&netns);
@@ -200,15 +214,20 @@ impl Supervisor {
         };
         tokio::select! {
             biased;
-            () = ended => return,
-            () = deadline => {}
+            () = ended => {}
+            () = deadline => reset(left.clone()).await,
         }
-        for netns in &left {
-            let reset = netns.tasks.len();
-            netns.abort().await;
-            if reset > 0 {
-                tracing::warn!(netns = %netns.target, connections = reset, "reset at the drain deadline");
-            }
+    }
+}
+
+/// Lets go of all of them at once.
+async fn reset(left: Vec<Arc<Namespace>>) {
+    let counts: Vec<_> = left.iter().map(|netns| netns.tasks.len()).collect();
+    left.iter().for_each(|netns| netns.stop_steering(Life::Aborted));
+    for (netns, connections) in left.iter().zip(counts) {
+        netns.abort().await;
+        if connections > 0 {
+            tracing::warn!(netns = %netns.target, connections, "reset at the drain deadline");
         }
     }
 }
@@ -261,3 +280,22 @@ async fn blocking<T: Send + 'static>(
 
 /// How often what should be is compared with what is.
 const RECONCILE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_waits_no_longer_than_its_deadline_for_a_change_that_does_not_end() {
+        let limits = ConnectionLimits { total: 1, per_client: None };
+        let opener = Opener::default();
+        let own_sockets = OwnSockets::at(&[]).unwrap();
+        let surroundings = Surroundings { opener, own_sockets, resolve_interval: Duration::ZERO };
+        let supervisor = Supervisor::start(limits, surroundings).unwrap();
+        let change = supervisor.table.lock().await;
+        // The deadline is over at once; the time is that of a failure.
+        let drained = tokio::time::timeout(Duration::from_secs(5), supervisor.drain(async {})).await;
+        drained.expect("it waits for the change");
+        drop(change);
+    }
+}

@@ -108,6 +108,7 @@ impl Supervisor {
             foreign_programs,
             went_down: self.went_down.clone(),
         });
+        self.all.add(&netns);
         make_sockets(&netns, for_sockets, rules.needs()).await?;
         netns.settle_sockets();
         Ok(Ready { netns, fd, inside })
