@@ -24,16 +24,16 @@ use super::{
     hostile::{kill_listener, listeners},
 };
 
-/// Binds a range of ports on all addresses, as far as they are free, and holds them while its input is open.
+/// Binds a range of ports on all addresses, `udp6` on those of IPv6, as far as they are free, and holds them while its input is open.
 const HOLD: &str = r#"
 import resource, socket, sys
-kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[sys.argv[1]]
+kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "udp6": socket.SOCK_DGRAM}[sys.argv[1]]
 limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 held = []
 for port in range(int(sys.argv[2]), int(sys.argv[3]) + 1):
     one = socket.socket(socket.AF_INET6, kind)
-    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, sys.argv[1] == "udp6")
     try:
         one.bind(("::", port))
         held.append(one)
@@ -156,6 +156,22 @@ fn what_drop_takes_is_refused_while_others_hold_every_udp_port_and_dropped_as_so
         let rule = world.rule("silent");
         if count(&rule, "/counters/dropped") > 0 { Ok(()) } else { Err(rule) }
     });
+}
+
+#[test]
+fn who_holds_every_udp_port_of_one_family_keeps_packets_of_the_other_from_nothing() {
+    let world = World::new();
+    let _held = hold_all(&world.net.pod, "udp6");
+    world.steer("silent", "udp:81", "drop");
+    let [dropped, refused] = [POD_V4, POD_V6].map(|pod| udp::client(&world.net.client, at(pod, 81)));
+    udp::assert_refused(&refused);
+    dropped.send(b"anybody?").unwrap();
+    world.eventually("what can be dropped is", "/rules/0/counters", |counters| {
+        [count(counters, "/dropped"), count(counters, "/unavailable")] == [1, 1]
+    });
+    assert!(dropped.take_error().unwrap().is_none());
+    let said = world.daemon.log_with(&["WARN", "hold every UDP port", "ipv6"]);
+    assert!(said.len() == 1 && !said[0].contains("ipv4"), "{said:#?}");
 }
 
 #[test]

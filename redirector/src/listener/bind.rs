@@ -222,6 +222,12 @@ fn high_ports() -> impl Iterator<Item = u16> {
     })
 }
 
+/// Ports of all, in no order.
+fn any_ports() -> impl Iterator<Item = u16> {
+    let port = |random| u16::try_from(random % u64::from(u16::MAX)).expect("less than 65535") + 1;
+    random_numbers().map(port)
+}
+
 fn random_numbers() -> impl Iterator<Item = u64> {
     let random = RandomState::new();
     (0_u64..).map(move |attempt| random.hash_one(attempt))
@@ -252,32 +258,41 @@ fn unbound(reach: Reach) -> Result<Socket, BindError> {
     Ok(listener)
 }
 
-/// A UDP socket for each family that the kernel has, bound as listeners are, and silent as [`mute()`] makes them, from before it
-/// is bound. It is for the namespace of this thread.
+/// How thoroughly a port is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// Every port is tried, which takes a tenth of a second where others hold all.
+    Every,
+    /// A few of all.
+    Few,
+}
+
+impl Search {
+    fn ports(self) -> Box<dyn Iterator<Item = u16>> {
+        match self {
+            Self::Every => Box::new(ports()),
+            Self::Few => Box::new(high_ports().chain(any_ports().take(PORTS_TRIED))),
+        }
+    }
+}
+
+/// A UDP socket of a family, bound as listeners are, and silent as [`mute()`] makes them, from before it is bound. It is for the
+/// namespace of this thread. `None` where the kernel has not that family.
 ///
 /// # Errors
 ///
 /// [`BindError`].
-pub fn bind_mute_udp() -> Result<Vec<(Family, Socket)>, BindError> {
-    let mut sockets = Vec::new();
-    for family in [Family::Ipv4, Family::Ipv6] {
-        let reach = Reach::only(family);
-        let socket = free_to_bind(reach, Type::DGRAM, Protocol::UDP);
-        let Some(socket) = if_there_is_the_family(socket)? else { continue };
-        mute(&socket).map_err(|error| BindError::Syscall(reach, error))?;
-        let mut bound = false;
-        for port in ports() {
-            bound = bind_to(&socket, reach, reach.loopback(port))?;
-            if bound {
-                break;
-            }
+pub fn bind_mute_udp(family: Family, search: Search) -> Result<Option<Socket>, BindError> {
+    let reach = Reach::only(family);
+    let socket = free_to_bind(reach, Type::DGRAM, Protocol::UDP);
+    let Some(socket) = if_there_is_the_family(socket)? else { return Ok(None) };
+    mute(&socket).map_err(|error| BindError::Syscall(reach, error))?;
+    for port in search.ports() {
+        if bind_to(&socket, reach, reach.loopback(port))? {
+            return Ok(Some(socket));
         }
-        if !bound {
-            return Err(BindError::NoPort(reach));
-        }
-        sockets.push((family, socket));
     }
-    Ok(sockets)
+    Err(BindError::NoPort(reach))
 }
 
 /// A socket that can be bound whatever addresses are there.

@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use backon::ExponentialBackoff;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use redirector_ebpf::{CONSUMER_BLACK_HOLE, PROTOCOL_TCP, slot};
+use redirector_ebpf::{CONSUMER_BLACK_HOLE, PROTOCOL_TCP, PROTOCOL_UDP, slot};
 use socket2::Socket;
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::sync::CancellationToken;
@@ -16,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attach::{Bound, make_inside},
     failed,
+    follow::backoff,
     namespace::{Life, Namespace},
 };
 use crate::{
     config::Target,
     control::{self, Error},
     kernel::Instance,
-    listener::{self, BindError},
+    listener::{self, BindError, Search},
     netns::{Family, NetnsCookie},
     observe::RateLimit,
     sys,
@@ -35,7 +37,55 @@ pub(super) struct BlackHole {
     /// From the first of them on.
     alarm: Option<Arc<Alarm>>,
     is_watched: bool,
+    lacks: Lacks,
 }
+
+/// Families for which there was no UDP port, and when one is looked for again.
+#[derive(Debug, Default)]
+struct Lacks {
+    families: Vec<Family>,
+    next: Option<(Instant, ExponentialBackoff)>,
+    said: RateLimit,
+}
+
+/// Between looks for a port where others have held all: first, and at most. Who holds them must not have us look all the time.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+impl Lacks {
+    /// Notes for which families there is none.
+    fn set(&mut self, families: Vec<Family>, target: &Target) {
+        if families.is_empty() && !self.families.is_empty() {
+            tracing::info!(netns = %target, "there are UDP ports again for what `drop` leads to");
+        }
+        if families == self.families {
+            return;
+        }
+        self.families = families;
+        let mut pauses = backoff(LOOKS);
+        let next = || (Instant::now() + pauses.next().unwrap_or(LOOKS.1), pauses);
+        self.next = (!self.families.is_empty()).then(next);
+        if self.next.is_some()
+            && let Some(suppressed) = self.said.pass()
+        {
+            let families: Vec<_> = self.families.iter().map(ToString::to_string).collect();
+            let families = families.join(", ");
+            tracing::warn!(
+                netns = %target, families, suppressed,
+                "sockets inside hold every UDP port: rules that `drop` UDP there refuse it instead"
+            );
+        }
+    }
+
+    /// Whether it is time to look for them again. Then the next time is later.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let Some((at, pauses)) = self.next.as_mut().filter(|(at, _)| now >= *at) else { return false };
+        *at = now + pauses.next().unwrap_or(LOOKS.1);
+        true
+    }
+}
+
+/// Those that there are.
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
 /// The pause before one is revived again that was killed a moment ago.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -145,25 +195,43 @@ impl Hole {
     }
 }
 
-/// Without a port UDP packets are refused that should be dropped: that is the next best, and the rules are in force.
-fn udp_if_there_is_a_port() -> Result<Bound, BindError> {
-    match listener::bind_mute_udp() {
-        Err(BindError::NoPort(_)) => Ok(Bound::new()),
-        result => result,
+/// UDP sockets of these families, where there is a port for them; the families without one are put to the others. Without a port
+/// packets are refused that should be dropped: that is the next best, and the rules are in force.
+fn udp_where_there_is_a_port(
+    families: &[Family],
+    search: Search,
+    without: &mut Vec<Family>,
+) -> Result<Bound, BindError> {
+    let mut made = Bound::new();
+    for family in families {
+        match listener::bind_mute_udp(*family, search) {
+            Ok(socket) => made.extend(socket.map(|socket| (*family, socket))),
+            Err(BindError::NoPort(_)) => without.push(*family),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(made)
 }
 
 impl BlackHole {
     /// Makes those of these protocols that are not there, in a namespace, and puts them into their slots. Blocks.
     pub(super) fn make(
         &mut self,
-        protocols: &[u32],
+        (protocols, search): (&[u32], Search),
         (fd, cookie, target): (&OwnedFd, NetnsCookie, &Target),
         instance: &Instance,
     ) -> Result<(), Error> {
-        let is_missing = |protocol: &&u32| self.holes.iter().all(|hole| hole.protocol != **protocol);
+        let is_there = |protocol| self.holes.iter().any(|hole| hole.protocol == protocol);
+        let mut missing: Vec<_> = protocols.iter().copied().filter(|one| !is_there(*one)).collect();
+        // Of UDP there may be one family, and a port for the other by now.
+        let udp = if is_there(PROTOCOL_UDP) { self.lacks.families.clone() } else { FAMILIES.to_vec() };
+        missing.retain(|one| *one != PROTOCOL_UDP);
+        if protocols.contains(&PROTOCOL_UDP) && !udp.is_empty() {
+            missing.push(PROTOCOL_UDP);
+        }
         let mut made = Vec::new();
-        for protocol in protocols.iter().filter(is_missing).copied() {
+        let mut lacks = None;
+        for protocol in missing {
             let alarm = match &self.alarm {
                 Some(alarm) => alarm,
                 None => self
@@ -174,14 +242,9 @@ impl BlackHole {
             let sockets = if protocol == PROTOCOL_TCP {
                 make_inside(fd, cookie, target, listener::bind_own_pair)?
             } else {
-                make_inside(fd, cookie, target, udp_if_there_is_a_port)?
+                let without = lacks.insert(Vec::new());
+                make_inside(fd, cookie, target, || udp_where_there_is_a_port(&udp, search, without))?
             };
-            if sockets.is_empty() {
-                tracing::warn!(
-                    netns = %target,
-                    "sockets inside hold every UDP port: rules that `drop` UDP there refuse it instead"
-                );
-            }
             for (family, socket) in sockets {
                 if protocol == PROTOCOL_TCP {
                     listener::mute(&socket).map_err(error)?;
@@ -193,18 +256,24 @@ impl BlackHole {
             }
         }
         self.holes.extend(made);
+        if let Some(families) = lacks {
+            self.lacks.set(families, target);
+        }
         Ok(())
     }
 
-    /// Whether one of these protocols has none.
-    pub(super) fn lacks(&self, protocols: &[u32]) -> bool {
-        protocols.iter().any(|protocol| self.holes.iter().all(|hole| hole.protocol != *protocol))
+    /// Whether there was no port for one of them, and it is time to look for one again.
+    pub(super) fn is_due(&mut self) -> bool {
+        self.lacks.is_due(Instant::now())
     }
 
     /// Takes away those of other protocols.
     pub(super) fn keep(&mut self, protocols: &[u32], instance: &Instance) {
         for gone in self.holes.extract_if(.., |hole| !protocols.contains(&hole.protocol)) {
             instance.clear_listener(gone.slot());
+        }
+        if !protocols.contains(&PROTOCOL_UDP) {
+            self.lacks = Lacks::default();
         }
         if self.holes.is_empty()
             && let Some(alarm) = self.alarm.take()
@@ -241,5 +310,30 @@ impl BlackHole {
             netns.instance.set_listener(hole.slot(), socket.as_fd()).map_err(io::Error::other)?;
         }
         Ok((revived, restored))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_looked_for_seldom_where_others_hold_all_and_soon_again_where_that_is_new() {
+        let (mut lacks, begin) = (Lacks::default(), Instant::now());
+        assert!(!lacks.is_due(begin), "nothing is missing");
+        let target = "netns:test".parse().unwrap();
+        let mut looks = || {
+            lacks.set(FAMILIES.to_vec(), &target);
+            let ticks = (0..720).map(|tick| begin + Duration::from_secs(5) * tick);
+            let looks: Vec<_> = ticks.filter(|now| lacks.is_due(*now)).map(|now| now - begin).collect();
+            lacks.set(Vec::new(), &target);
+            looks
+        };
+        for _ in 0..2 {
+            let looks = looks();
+            assert!(looks[0] <= Duration::from_secs(5), "{looks:?}");
+            assert!((10..25).contains(&looks.len()), "in an hour: {looks:?}");
+        }
+        assert!(!lacks.is_due(begin + Duration::from_secs(3600)), "nothing is missing any more");
     }
 }

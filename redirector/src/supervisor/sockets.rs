@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::Target,
     control::Error,
-    listener::{self, BindError, Listener, Reach},
+    listener::{self, BindError, Listener, Reach, Search},
     netns::{Family, NetnsCookie},
     sys::{SyscallError, named},
 };
@@ -63,13 +63,22 @@ pub(super) fn anchor(fd: &OwnedFd, netns: NetnsCookie, target: &Target) -> Resul
 ///
 /// When it cannot be made there.
 pub(super) async fn make_sockets(netns: &Arc<Namespace>, fd: OwnedFd, needs: Needs) -> Result<(), Error> {
+    make_sockets_with(Search::Every, netns, fd, needs).await
+}
+
+async fn make_sockets_with(
+    search: Search,
+    netns: &Arc<Namespace>,
+    fd: OwnedFd,
+    needs: Needs,
+) -> Result<(), Error> {
     let made = Arc::clone(netns);
     blocking(move || {
         if needs.relay {
             made.make_listeners(&fd)?;
         }
         let mut black_hole = made.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
-        black_hole.make(&needs.black_hole, (&fd, made.cookie, &made.target), &made.instance)
+        black_hole.make((&needs.black_hole, search), (&fd, made.cookie, &made.target), &made.instance)
     })
     .await?;
     netns.watch_black_hole();
@@ -121,10 +130,14 @@ impl Namespace {
         }
     }
 
-    /// Whether there was no port for what a rule in force needs.
-    pub(super) fn lacks_black_hole(&self) -> bool {
-        let needs = self.published.load().current.needs();
-        self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).lacks(&needs.black_hole)
+    /// Makes what a rule in force needs and had no port, where it is time for another try. That is a cheap one: who holds all
+    /// ports must not keep us busy.
+    pub(super) async fn complete_black_hole(self: &Arc<Self>) -> Result<(), Error> {
+        if !self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).is_due() {
+            return Ok(());
+        }
+        let fd = self.open().map_err(|error| failed("open", &self.target, &error))?;
+        make_sockets_with(Search::Few, self, fd, self.published.load().current.needs()).await
     }
 
     /// Lets go of all of them.

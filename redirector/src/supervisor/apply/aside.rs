@@ -12,7 +12,7 @@ use crate::{
     config::{Prune, RuleName, Target, file::NamespaceSpec},
     control::{Applied, Caller, Refusal, WaitingView},
     netns::NetnsCookie,
-    supervisor::{Supervisor, namespace::Namespace, sockets::make_sockets},
+    supervisor::Supervisor,
 };
 
 /// Between two tries to make what could not be made.
@@ -181,17 +181,12 @@ impl Supervisor {
     /// Makes what `drop` leads to where there was no port for it.
     async fn complete_black_holes(&self) {
         let table = self.table.lock().await;
-        for netns in table.values().filter(|netns| netns.lacks_black_hole()) {
-            if let Err(error) = complete(netns).await {
+        for netns in table.values() {
+            if let Err(error) = netns.complete_black_hole().await {
                 tracing::error!(netns = %netns.target, %error, "make what `drop` leads to");
             }
         }
     }
-}
-
-async fn complete(netns: &Arc<Namespace>) -> Result<(), crate::control::Error> {
-    let fd = netns.open().map_err(|error| crate::supervisor::failed("open", &netns.target, &error))?;
-    make_sockets(netns, fd, netns.published.load().current.needs()).await
 }
 
 /// Tells what has become of another try.

@@ -161,7 +161,7 @@ pub(in crate::supervisor) fn make_inside(
     fd: &OwnedFd,
     netns: NetnsCookie,
     target: &Target,
-    make: fn() -> Result<Bound, BindError>,
+    make: impl FnOnce() -> Result<Bound, BindError> + Send,
 ) -> Result<Bound, Error> {
     let error = |error: &(dyn std::error::Error + 'static)| failed("attach", target, error);
     let made = netns::enter(fd, make);
