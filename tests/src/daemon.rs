@@ -180,6 +180,20 @@ impl Daemon {
         });
     }
 
+    /// The last status that it has told its supervisor since somebody asked, if it has told one.
+    #[track_caller]
+    #[must_use]
+    pub fn status(&self) -> Option<String> {
+        self.notify.set_nonblocking(true).expect("O_NONBLOCK");
+        let mut message = [0; 1024];
+        let told = std::iter::from_fn(|| {
+            self.notify.recv(&mut message).ok().map(|length| message[..length].to_vec())
+        });
+        let told: Vec<_> = told.map(|message| String::from_utf8_lossy(&message).into_owned()).collect();
+        let mut lines = told.iter().flat_map(|message| message.lines()).rev();
+        lines.find_map(|line| line.strip_prefix("STATUS=")).map(str::to_owned)
+    }
+
     /// In a PID namespace of its own, where it sees nobody's processes but its own.
     #[track_caller]
     #[must_use]

@@ -50,7 +50,7 @@ use std::{
 pub use door::OwnSockets;
 pub use limits::{ConnectionLimits, affordable_connections, raise_limits};
 
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 use self::{
     all::All,
@@ -178,6 +178,12 @@ impl Supervisor {
 
     fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
+    }
+
+    /// How many namespaces of the file that was applied last are set aside, and each change of that.
+    #[must_use]
+    pub fn set_aside(&self) -> watch::Receiver<usize> {
+        self.set_aside.count()
     }
 
     /// Stops steering everything at once, waits for the relayed connections, and resets those that are left

@@ -35,6 +35,15 @@ fn steered_and_waiting(world: &World) -> [Vec<String>; 2] {
     })
 }
 
+/// Waits until the daemon's supervisor is told this status.
+#[track_caller]
+fn eventually_told(world: &World, status: &str) {
+    eventually("the status is told", SECOND, || match world.daemon.status() {
+        Some(told) if told == status => Ok(()),
+        other => Err(other),
+    });
+}
+
 /// Waits until as many are steered, and as many wait.
 #[track_caller]
 fn eventually_steered(world: &World, what: &str, seconds: u32, counts: [usize; 2]) {
@@ -82,10 +91,12 @@ fn namespaces_that_cannot_be_made_keep_no_other_from_being_steered() {
     let gone = world.cli().json(&["detach", &narrow.target()]);
     assert_eq!(gone["rules"], json!(["narrow"]), "{gone:#}");
     error(&world.cli().run(&["detach", &narrow.target()]), 3);
+    eventually_told(&world, "2 namespaces of the file could not be made");
     // The others come by themselves when they can.
     down.ip("link set lo up");
     other.cli().json(&["detach", &foreign.target()]);
     eventually_steered(&world, "what was set aside is in force", 8, [3, 0]);
+    eventually_told(&world, "");
     logged(&world.daemon, &["INFO", "what was set aside is in force", &down.target()]);
     assert_eq!(world.rule("http")["origin"], "file");
     // And the file brings back what was detached, as it brings back anything.

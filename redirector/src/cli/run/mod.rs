@@ -121,12 +121,13 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
     }));
     let handoffs = tokio::spawn(control::serve_handoff(handoff, Arc::clone(&supervisor)));
     let ready = async {
-        let status = match &config {
-            Some((path, file)) => reload::first(&supervisor, path, file).await?,
-            None => String::new(),
-        };
+        if let Some((path, file)) = &config {
+            reload::first(&supervisor, path, file).await?;
+        }
         tracing::info!(socket = %socket.display(), max_connections = limits.total, "ready");
-        notify_ready(status);
+        let mut set_aside = supervisor.set_aside();
+        notify_ready(reload::status(*set_aside.borrow_and_update()));
+        tokio::spawn(reload::tell_status(set_aside));
         Ok::<(), Failure>(())
     };
     // What a file names may not answer; a signal is heard meanwhile, and the drain waits for what has been begun.

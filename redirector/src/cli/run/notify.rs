@@ -26,6 +26,11 @@ pub(super) fn notify_ready(status: String) {
     tell(Box::new(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])));
 }
 
+/// Tells how the daemon is, in one line.
+pub(super) fn notify_status(status: String) {
+    tell(Box::new(move || sd_notify::notify(&[NotifyState::Status(&status)])));
+}
+
 fn tell(message: Message) {
     static TELLER: OnceLock<SyncSender<Message>> = OnceLock::new();
     let teller = TELLER.get_or_init(|| {

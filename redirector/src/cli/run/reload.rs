@@ -6,9 +6,9 @@ use std::{
 };
 
 use sd_notify::NotifyState;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::notify::{notify, notify_ready};
+use super::notify::{notify, notify_ready, notify_status};
 use crate::{
     cli::{
         exit::Failure,
@@ -29,19 +29,38 @@ async fn apply(supervisor: &Arc<Supervisor>, file: &ConfigFile) -> Result<Applie
     task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
 }
 
-/// Applies the file that the daemon starts with: a daemon without it is none. Namespaces that cannot be made are set aside:
-/// gives the daemon's status.
+/// Applies the file that the daemon starts with: a daemon without it is none. Namespaces that cannot be made are set aside.
 pub(super) async fn first(
     supervisor: &Arc<Supervisor>,
     path: &Path,
     file: &ConfigFile,
-) -> Result<String, Failure> {
+) -> Result<(), Failure> {
     match apply(supervisor, file).await {
-        Ok(applied) => Ok(tell(path, file, &applied)),
+        Ok(applied) => {
+            tell(path, file, &applied);
+            Ok(())
+        }
         Err(error) => {
             log(path, &Source::problems(file, &error));
             Err(error.into())
         }
+    }
+}
+
+/// Tells the daemon's status whenever it has become another one: what is set aside is tried again, detached, or left out of the
+/// next file.
+pub(super) async fn tell_status(mut set_aside: watch::Receiver<usize>) {
+    while set_aside.changed().await.is_ok() {
+        let status = status(*set_aside.borrow_and_update());
+        notify_status(status);
+    }
+}
+
+/// The daemon's status with so many namespaces set aside.
+pub(super) fn status(set_aside: usize) -> String {
+    match set_aside {
+        0 => String::new(),
+        count => format!("{} of the file could not be made", counted(count, "namespace")),
     }
 }
 
@@ -71,7 +90,7 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
     let own = path.to_owned();
     let read = move || Source::read_again(&own).map(|source| source.parse());
     let read = blocking(read).await;
-    let mut status = None;
+    let mut is_applied = false;
     match read.unwrap_or_else(|error| Err(Failure::failed(&error))) {
         Err(failure) => tracing::error!(error = %failure, "SIGHUP: nothing is changed"),
         Ok(Err(problems)) => {
@@ -86,7 +105,8 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
             }
             match apply(supervisor, &file).await {
                 Ok(applied) => {
-                    status = Some(tell(path, &file, &applied));
+                    tell(path, &file, &applied);
+                    is_applied = true;
                     tracing::info!(
                         changes = applied.changes.len(),
                         set_aside = applied.set_aside.len(),
@@ -100,14 +120,15 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
             }
         }
     }
-    match status {
-        Some(status) => notify_ready(status),
-        None => notify(&[NotifyState::Ready]),
+    if is_applied {
+        notify_ready(status(*supervisor.set_aside().borrow()));
+    } else {
+        notify(&[NotifyState::Ready]);
     }
 }
 
-/// Logs what may surprise, and what was set aside. Gives the daemon's status.
-fn tell(path: &Path, file: &ConfigFile, applied: &Applied) -> String {
+/// Logs what may surprise, and what was set aside.
+fn tell(path: &Path, file: &ConfigFile, applied: &Applied) {
     for warning in &applied.warnings {
         tracing::warn!(warning, "apply");
     }
@@ -118,10 +139,6 @@ fn tell(path: &Path, file: &ConfigFile, applied: &Applied) -> String {
             file = %path.display(), line = place.line, column = place.column, target, hint,
             "set aside, and tried again by and by; the rest of the file is in force: {message}"
         );
-    }
-    match applied.set_aside.len() {
-        0 => String::new(),
-        count => format!("{} of the file could not be made", counted(count, "namespace")),
     }
 }
 

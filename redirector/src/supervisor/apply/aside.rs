@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use super::{Places, Request, There, Unplanned, plan::Planner};
 use crate::{
     config::{Prune, RuleName, Target, file::NamespaceSpec},
@@ -29,7 +31,11 @@ pub(in crate::supervisor) struct Aside {
 
 /// Those of the file that was applied last.
 #[derive(Debug, Default)]
-pub(in crate::supervisor) struct SetAside(Mutex<State>);
+pub(in crate::supervisor) struct SetAside {
+    state: Mutex<State>,
+    /// How many they are.
+    count: watch::Sender<usize>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -60,7 +66,7 @@ impl Again {
 
 impl SetAside {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(in crate::supervisor) fn list(&self) -> Vec<Aside> {
@@ -77,6 +83,17 @@ impl SetAside {
         let mut state = self.state();
         state.list = list;
         state.version += 1;
+        self.count_them(&state);
+    }
+
+    /// How many they are, and each change of that.
+    pub(in crate::supervisor) fn count(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
+    fn count_them(&self, state: &State) {
+        let now = state.list.len();
+        self.count.send_if_modified(|count| std::mem::replace(count, now) != now);
     }
 
     /// Somebody does not want what is set aside for this target. Gives the rules.
@@ -92,6 +109,7 @@ impl SetAside {
         }
         state.list.retain(|one| !one.spec.rules.is_empty());
         state.version += u64::from(!gone.is_empty());
+        self.count_them(&state);
         gone
     }
 
