@@ -6,6 +6,7 @@ use super::{Supervisor, Table, blocking, namespace::Namespace, opening::Sought, 
 use crate::{
     config::{Container, RuleName, Target},
     control::{Caller, Code, DetachRequest, Detached, Error, SCHEMA},
+    netns::NetnsCookie,
 };
 
 impl Supervisor {
@@ -17,14 +18,20 @@ impl Supervisor {
         let sought = self.seek(&request.target, caller).await;
         let mut table = self.table.lock().await;
         let found = self.follows.discovered();
-        let set_aside = self.set_aside.forget(&request.target, request.rule.as_ref());
-        let target = request.target.clone();
-        let detached = self.detach_sought(&mut table, sought, request).await;
-        let detached = match detached {
-            Err(error) if error.code == Code::NotFound && !set_aside.is_empty() => {
-                Ok(never_made(target, set_aside))
+        let (target, rule, at) = (request.target.clone(), request.rule.clone(), sought.cookie());
+        let detached = match self.detach_sought(&mut table, sought, request).await {
+            // What is there is still there, and wanted.
+            Err(error) => Err(error),
+            Ok(detached) => {
+                let set_aside = self.set_aside.forget((&target, at), rule.as_ref());
+                detached.map(|detached| with(detached, &set_aside)).or_else(|error| {
+                    if set_aside.is_empty() {
+                        return Err(error);
+                    }
+                    let steered = at.is_some_and(|at| table.contains_key(&at));
+                    Ok(never_made((target, at), set_aside, steered))
+                })
             }
-            result => result,
         };
         // What was found stays away until the next file.
         let is_gone = |container: &Container, name: &RuleName| self.follows.get(container, name).is_none();
@@ -33,17 +40,18 @@ impl Supervisor {
         detached
     }
 
+    /// Gives in the inner result why there is nothing to be detached.
     async fn detach_sought(
         &self,
         table: &mut Table,
         sought: Sought,
         request: DetachRequest,
-    ) -> Result<Detached, Error> {
+    ) -> Result<Result<Detached, Error>, Error> {
         let DetachRequest { target, rule } = request;
         let netns = match sought.find(table) {
             Ok(netns) => netns,
             Err(error) => {
-                return self.stop_following(table, &target, rule.as_ref()).await?.ok_or(error);
+                return Ok(self.stop_following(table, &target, rule.as_ref()).await?.ok_or(error));
             }
         };
         let current = Arc::clone(&netns.published.load().current);
@@ -55,7 +63,7 @@ impl Supervisor {
             Some(name) => {
                 let none =
                     || Error::new(Code::NotFound, format!("rule `{name}`: `{target}` has no such rule"));
-                return self.stop_following(table, &target, Some(&name)).await?.ok_or_else(none);
+                return Ok(self.stop_following(table, &target, Some(&name)).await?.ok_or_else(none));
             }
         };
         let steered = self.remove_rules(table, &netns, &gone).await?;
@@ -64,7 +72,7 @@ impl Supervisor {
             gone.extend(others.rules);
         }
         tracing::info!(netns = %netns.target, rules = gone.len(), steered, "detach");
-        Ok(Detached {
+        Ok(Ok(Detached {
             schema: SCHEMA,
             result: "detached".into(),
             target: netns.target.clone(),
@@ -72,7 +80,7 @@ impl Supervisor {
             rules: gone,
             steered,
             connections: netns.connections.active.load(Ordering::Relaxed),
-        })
+        }))
     }
 
     /// Takes rules away, and stops steering the namespace when no other is left. Gives whether one is.
@@ -129,15 +137,22 @@ impl Supervisor {
     }
 }
 
+/// The answer, with rules that could not come into force beside those that were.
+fn with(mut detached: Detached, set_aside: &[RuleName]) -> Detached {
+    let others: Vec<_> = set_aside.iter().filter(|name| !detached.rules.contains(name)).cloned().collect();
+    detached.rules.extend(others);
+    detached
+}
+
 /// The answer where there were only rules that could not come into force.
-fn never_made(target: Target, rules: Vec<RuleName>) -> Detached {
+fn never_made((target, at): (Target, Option<NetnsCookie>), rules: Vec<RuleName>, steered: bool) -> Detached {
     Detached {
         schema: SCHEMA,
         result: "detached".into(),
         target,
-        cookie: 0,
+        cookie: at.map_or(0, |at| at.0),
         rules,
-        steered: false,
+        steered,
         connections: 0,
     }
 }

@@ -16,6 +16,7 @@ use super::{
     follow::{Follows, container_of},
     lease::LeasedSocket,
     namespace::Namespace,
+    opening::Sought,
     rules::RuleState,
 };
 use crate::{
@@ -37,7 +38,8 @@ impl Supervisor {
         };
         let table = self.table.lock().await;
         let mut waiting = self.waiting(&table, target.as_ref());
-        waiting.extend(self.set_aside.view(target.as_ref()));
+        let at = sought.as_ref().and_then(Sought::cookie);
+        waiting.extend(self.set_aside.view(target.as_ref().map(|target| (target, at))));
         let (wanted, draining) = match sought.map(|sought| sought.find(&table)) {
             None => (table.values().cloned().collect(), self.draining.view()),
             Some(Ok(netns)) => (vec![netns], Vec::new()),

@@ -149,3 +149,53 @@ fn what_is_in_force_stays_where_its_change_cannot_be_made() {
     eventually_steered(&world, "it is in force", 1, [2, 0]);
     assert_eq!(there(&world), Some(json!("original")));
 }
+
+#[test]
+fn what_is_set_aside_is_listed_and_detached_by_every_name_of_its_namespace() {
+    let process = Netns::of_process();
+    let [by_path, by_cookie, steered, changed] = [(); 4].map(|()| Netns::new());
+    let dir = Dir::new();
+    let path = dir.join("redirector.toml");
+    let text = |to: &str| {
+        let rules = json!([rule("first", to), rule("second", "reject")]);
+        let named = [&by_path, &by_cookie, &steered, &changed].map(|netns| namespace(&netns.target(), &rules));
+        let of_process = namespace(&format!("path:{}", process.path().display()), &rules);
+        file(&[&named[..], &[of_process]].concat())
+    };
+    // These two can be as the file says.
+    steered.ip("link set lo up");
+    changed.ip("link set lo up");
+    fs::write(&path, text("original")).unwrap();
+    let daemon = Daemon::with(&["--config", path.to_str().unwrap()]);
+    let world = World::with(daemon, Topology::new());
+    eventually_steered(&world, "the others wait", 1, [2, 3]);
+    let list = |name: &str| world.cli().json(&["list", name]);
+    let detach = |name: &str, options: &[&str]| {
+        world.cli().json(&[&["detach", name], options].concat())["rules"].clone()
+    };
+    let names = [
+        format!("path:{}", by_path.path().display()),
+        format!("cookie:{}", by_cookie.cookie()),
+        format!("pid:{}", process.pid()),
+    ];
+    for name in &names {
+        assert_eq!(list(name)["waiting"][0]["rules"].as_array().map(Vec::len), Some(2), "{name}");
+        assert_eq!(detach(name, &["--rule", "second"]), json!(["second"]), "{name}");
+        assert_eq!(list(name)["waiting"][0]["rules"].as_array().map(Vec::len), Some(1), "{name}");
+        assert_eq!(detach(name, &[]), json!(["first"]), "{name}");
+        error(&world.cli().run(&["detach", name]), 3);
+    }
+    assert_eq!(steered_and_waiting(&world)[1], Vec::<String>::new());
+    // Of one that is steered, and is to be changed.
+    changed.ip("link set lo down");
+    let more = text("original").replace("\"first\"", "\"other\"");
+    fs::write(&path, more).unwrap();
+    world.daemon.signal(Signal::SIGHUP);
+    logged(&world.daemon, &["SIGHUP: the file is applied", "set_aside=4"]);
+    let name = format!("path:{}", changed.path().display());
+    let detached = world.cli().json(&["detach", &name, "--rule", "other"]);
+    assert_eq!((&detached["rules"], &detached["steered"]), (&json!(["other"]), &json!(true)));
+    assert_eq!(detach(&name, &[]), json!(["first", "second"]));
+    assert_eq!(steered_and_waiting(&world).map(|targets| targets.contains(&changed.target())), [false; 2]);
+    error(&world.cli().run(&["detach", &name]), 3);
+}

@@ -55,6 +55,11 @@ impl Aside {
     pub(super) fn why(&self) -> &str {
         &self.why
     }
+
+    /// Whether it is about this target, or about the namespace where another one leads.
+    fn is_of(&self, target: &Target, at: Option<NetnsCookie>) -> bool {
+        self.spec.target == *target || (at.is_some() && self.at == at)
+    }
 }
 
 impl Again {
@@ -96,11 +101,15 @@ impl SetAside {
         self.count.send_if_modified(|count| std::mem::replace(count, now) != now);
     }
 
-    /// Somebody does not want what is set aside for this target. Gives the rules.
-    pub(in crate::supervisor) fn forget(&self, target: &Target, rule: Option<&RuleName>) -> Vec<RuleName> {
+    /// Somebody does not want what is set aside for this target, or for the namespace where it leads. Gives the rules.
+    pub(in crate::supervisor) fn forget(
+        &self,
+        (target, at): (&Target, Option<NetnsCookie>),
+        rule: Option<&RuleName>,
+    ) -> Vec<RuleName> {
         let mut state = self.state();
         let mut gone = Vec::new();
-        for one in state.list.iter_mut().filter(|one| one.spec.target == *target) {
+        for one in state.list.iter_mut().filter(|one| one.is_of(target, at)) {
             let rules = one
                 .spec
                 .rules
@@ -113,10 +122,13 @@ impl SetAside {
         gone
     }
 
-    /// For `list`.
-    pub(in crate::supervisor) fn view(&self, only: Option<&Target>) -> Vec<WaitingView> {
+    /// For `list`: all, or those of a target and of the namespace where that leads.
+    pub(in crate::supervisor) fn view(
+        &self,
+        only: Option<(&Target, Option<NetnsCookie>)>,
+    ) -> Vec<WaitingView> {
         let state = self.state();
-        let meant = state.list.iter().filter(|one| only.is_none_or(|only| *only == one.spec.target));
+        let meant = state.list.iter().filter(|one| only.is_none_or(|(target, at)| one.is_of(target, at)));
         let view = |Aside { spec, why, .. }: &Aside| WaitingView {
             target: spec.target.clone(),
             container: String::new(),
