@@ -284,13 +284,14 @@ fn a_container_that_is_another_one_now_is_found_by_a_dial_that_fails_although_th
 fn a_container_that_is_another_one_now_is_found_within_the_interval_although_a_stranger_answers() {
     let (first, second) = (Topology::around(Netns::of_process()), Topology::around(Netns::of_process()));
     let dir = Dir::new();
-    let (web, daemon) = Web::daemon(&dir, first.pod.pid(), &["--resolve-interval", "1s"]);
+    // Of a container six times as long.
+    let (web, daemon) = Web::daemon(&dir, first.pod.pid(), &["--resolve-interval", "200ms"]);
     let world = World::with(daemon, Topology::new());
     let servers = [Server::inside(&first.pod, "first", 8080), Server::inside(&second.pod, "second", 8080)];
     world.steer("there", "tcp:80", "docker:web/127.0.0.1:8080");
     assert_eq!(world.answer(at(POD_V4, 80)), "first");
     web.is(second.pod.pid());
-    eventually("the other is found", SECOND, || match world.answer(at(POD_V4, 80)).as_str() {
+    eventually("the other is found", SECOND * 2, || match world.answer(at(POD_V4, 80)).as_str() {
         "second" => Ok(()),
         other => Err(other.to_owned()),
     });

@@ -93,6 +93,15 @@ impl Remotes {
         self.living().iter().map(|one| one.location.file).collect()
     }
 
+    /// An engine is asked seldom: that is work for it, and it is asked at once where a dial fails or the namespace dies, which
+    /// is what becomes of a container that moves. What is left is another container with the name of one that lives.
+    fn interval_of(&self, target: &Target) -> Duration {
+        match target {
+            Target::Container(_) => self.interval * OF_CONTAINERS,
+            _ => self.interval,
+        }
+    }
+
     fn living(&self) -> Vec<Arc<Remote>> {
         let remotes = self.list().iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
         remotes.into_iter().filter(|one| !one.gone.is_cancelled()).collect()
@@ -117,6 +126,9 @@ pub(super) struct Elsewhere {
     /// Counts the looks that have ended.
     looked: watch::Sender<u64>,
 }
+
+/// So many times less often than what has another name a container is looked for whose destination answers.
+const OF_CONTAINERS: u32 = 6;
 
 /// Looks for a target's namespace: one at a time, and not at once after one.
 #[derive(Debug, Default)]
@@ -176,7 +188,7 @@ impl Elsewhere {
     pub(super) async fn remote(self: &Arc<Self>) -> io::Result<Arc<Remote>> {
         let mut looked = self.looked.subscribe();
         if let Some(remote) = self.known() {
-            let interval = self.remotes.interval;
+            let interval = self.remotes.interval_of(&self.target);
             let is_due = || self.looks().ended.is_none_or(|ended| ended.elapsed() >= interval);
             if !interval.is_zero() && is_due() {
                 self.begin();

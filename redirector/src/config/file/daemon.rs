@@ -29,8 +29,8 @@ pub struct DaemonOptions {
     /// How long relayed connections may go on after SIGTERM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<Span>,
-    /// How often the host names of destinations are looked up, and the namespaces that connections go to looked for. `0s` is
-    /// only when a connection fails.
+    /// How often the host names of destinations are looked up, and the namespaces that connections go to looked for (those of
+    /// containers six times less often). `0s` is only when a connection fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolve_interval: Option<Span>,
     /// How log lines are written.
