@@ -219,7 +219,7 @@ fn while_the_name_server_is_silent_for_200_rules_dials_attaches_and_deaths_go_on
 
 /// The engine's container `web`: what is said of it, and a gate that holds the answer.
 #[derive(Default)]
-struct Web {
+pub(crate) struct Web {
     says: Mutex<String>,
     is_held: Mutex<bool>,
     let_go: Condvar,
@@ -229,7 +229,7 @@ struct Web {
 impl Web {
     /// A daemon, and its engine with this container, which is what a process has.
     #[track_caller]
-    fn daemon(dir: &Dir, pid: u32, options: &[&str]) -> (Arc<Self>, Daemon) {
+    pub(crate) fn daemon(dir: &Dir, pid: u32, options: &[&str]) -> (Arc<Self>, Daemon) {
         let web = Arc::new(Self::default());
         web.is(pid);
         let socket = dir.join("docker");

@@ -7,6 +7,7 @@ use std::{
     process::Command,
 };
 
+use nix::sys::signal::Signal;
 use redirector_tests::{
     cli::error,
     daemon::Daemon,
@@ -19,7 +20,7 @@ use redirector_tests::{
     world::World,
 };
 
-use crate::SECOND;
+use crate::{SECOND, names::Web};
 
 /// A process in a network namespace of its own, whose fd 3 is that.
 fn process() -> Holder {
@@ -134,7 +135,9 @@ fn a_name_that_comes_to_lead_through_a_process_is_not_followed_there() {
     let (dir, first) = (Dir::new(), Server::inside(&other.pod, "first", 8080));
     let link = dir.join("link");
     symlink(other.pod.path(), &link).unwrap();
-    world.steer("there", "tcp:80", &format!("path:{}/127.0.0.1:8080", link.display()));
+    let there = format!("path:{}/127.0.0.1:8080", link.display());
+    world.steer("there", "tcp:80", &there);
+    world.steer("beside", "tcp:82", &there);
     assert_eq!(world.answer(at(POD_V4, 80)), "first");
     let process = process();
     let servers = server(&process, "process");
@@ -149,8 +152,14 @@ fn a_name_that_comes_to_lead_through_a_process_is_not_followed_there() {
     });
     assert_eq!(servers.accepted(), 0);
     // Who names it now means this process.
-    world.steer("again", "tcp:81", &format!("path:{}/127.0.0.1:8080", link.display()));
-    assert_eq!(world.answer(at(POD_V4, 81)), "process");
+    world.steer("again", "tcp:81", &there);
+    world.steer("there", "tcp:80", &there);
+    for port in [80, 81] {
+        assert_eq!(world.answer(at(POD_V4, port)), "process");
+    }
+    // And no other rule that does.
+    let answer = world.answer(at(POD_V4, 82));
+    assert!(["reset", "refused"].contains(&&*answer), "{answer}");
 }
 
 #[test]
@@ -168,4 +177,102 @@ fn a_rule_that_follows_has_no_destination_that_is_a_process_and_no_help_recommen
     assert!(outcome.stderr.contains("pid:N") && !outcome.stderr.contains("/proc/"), "{outcome}");
     let help = daemon.cli().run(&["attach", "--help"]);
     assert!(!help.stdout.contains("/proc/"), "{help}");
+}
+
+#[test]
+fn what_is_set_aside_is_not_tried_again_in_another_process_with_its_number() {
+    let (tenant, lasting, other) = (process(), process(), Netns::new());
+    let (pid, dir, name) = (tenant.pid(), Dir::new(), Name::of(tenant.pid()));
+    let link = dir.join("link");
+    symlink(format!("/proc/{pid}"), &link).unwrap();
+    let targets = [
+        format!("pid:{pid}"),
+        format!("path:/proc/{pid}/fd/3"),
+        format!("path:{}/ns/net", link.display()),
+        name.target(),
+    ];
+    // Its `lo` is down, so that none of it can be made.
+    let namespace = |number: usize, target: &str, to: &str| {
+        let rule = |number: usize, to: &str| {
+            format!("[[namespace.rule]]\nname = \"r{number}\"\nmatch = [\"tcp:{number}\"]\nto = [\"{to}\"]\n")
+        };
+        format!(
+            "[[namespace]]\ntarget = \"{target}\"\n{}{}",
+            rule(number, to),
+            rule(number + 100, "original")
+        )
+    };
+    let of_targets = targets.iter().enumerate().map(|(index, one)| namespace(80 + index, one, "reject"));
+    let mut text: String = of_targets.collect();
+    text += &namespace(90, &format!("pid:{}", lasting.pid()), "reject");
+    // Where only the destination is a process.
+    let destination = format!("{}/127.0.0.1:8080", targets[2]);
+    text += &namespace(91, &other.target(), &destination);
+    let path = dir.join("redirector.toml");
+    fs::write(&path, text).unwrap();
+    let daemon = Daemon::with(&["--config", path.to_str().unwrap()]);
+    let count = |part: &str| daemon.cli().json(&["list"])[part].as_array().map(Vec::len).unwrap();
+    assert_eq!([count("namespaces"), count("waiting")], [0, 6]);
+    drop(tenant);
+    let stranger = process_with(pid);
+    let _server = server(&stranger, "stranger");
+    other.ip("link set lo up");
+    Netns::at(Path::new(&format!("/proc/{}/ns/net", lasting.pid()))).ip("link set lo up");
+    let why = "whose number may be another process's by now";
+    for target in targets.iter().chain([&other.target()]) {
+        eventually("it is tried again, and is still set aside", SECOND * 8, || {
+            let told = daemon.log_with(&["ERROR", "still set aside", target, why, "apply the file again"]);
+            if told.is_empty() { Err(daemon.log()) } else { Ok(()) }
+        });
+    }
+    // A process that has not ended is the one that was meant.
+    let list = daemon.cli().json(&["list"]);
+    assert_eq!([count("namespaces"), count("waiting")], [1, 5], "{list:#}");
+    assert_eq!(list["namespaces"][0]["target"], format!("pid:{}", lasting.pid()), "{list:#}");
+    // Who applies the file means who is there now.
+    daemon.signal(Signal::SIGHUP);
+    eventually("all of it is in force", SECOND, || {
+        let now = [count("namespaces"), count("waiting")];
+        if now == [3, 0] { Ok(()) } else { Err(now) }
+    });
+}
+
+#[test]
+fn a_rule_that_follows_a_container_goes_to_no_process_that_a_name_leads_through() {
+    let (dir, process, other) = (Dir::new(), process(), Topology::new());
+    let (servers, _named) = (server(&process, "process"), Server::inside(&other.pod, "named", 8080));
+    let name = Name::of(process.pid());
+    let (file, folder) = (dir.join("file"), dir.join("folder"));
+    symlink(format!("/proc/{}/ns/net", process.pid()), &file).unwrap();
+    symlink(format!("/proc/{}", process.pid()), &folder).unwrap();
+    let targets =
+        [format!("path:{}", file.display()), format!("path:{}/ns/net", folder.display()), name.target()];
+    let net = Topology::around(Netns::of_process());
+    let (_web, daemon) = Web::daemon(&dir, net.pod.pid(), &[]);
+    let world = World::with(daemon, net);
+    let mut text = "[[namespace]]\ntarget = \"docker:web\"\nfollow = true\n".to_owned();
+    for (port, target) in (80..).zip(&targets) {
+        let to = format!("{target}/127.0.0.1:8080");
+        let attach = ["attach", "docker:web", "--follow", "--match", "tcp:79", "--to", &to];
+        let said = error(&world.cli().run(&attach), 1);
+        assert!(said.contains("a process cannot be found again"), "{said}");
+        text +=
+            &format!("[[namespace.rule]]\nname = \"r{port}\"\nmatch = [\"tcp:{port}\"]\nto = [\"{to}\"]\n");
+    }
+    let path = dir.join("file.toml");
+    fs::write(&path, text).unwrap();
+    world.cli().json(&["apply", path.to_str().unwrap()]);
+    for port in 80..83 {
+        let answer = world.answer(at(POD_V4, port));
+        assert!(["reset", "refused"].contains(&&*answer), "{answer}");
+        assert_eq!(world.rule(&format!("r{port}"))["state"], "down");
+    }
+    assert_eq!(servers.accepted(), 0);
+    // What has a name again is found.
+    fs::remove_file(&file).unwrap();
+    symlink(other.pod.path(), &file).unwrap();
+    eventually("the rule is up", SECOND * 2, || match world.answer(at(POD_V4, 80)).as_str() {
+        "named" => Ok(()),
+        other => Err(other.to_owned()),
+    });
 }

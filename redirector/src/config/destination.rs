@@ -60,6 +60,14 @@ pub enum DestinationPort {
     Client,
 }
 
+impl Destination {
+    /// Why a rule with it cannot follow a container, where it is a process.
+    #[must_use]
+    pub fn cannot_be_followed(&self) -> String {
+        format!("destination `{self}`: a process cannot be found again, and the rule is to follow")
+    }
+}
+
 const FORMS: &str = "`HOST:PORT`, `TARGET/IP:PORT`, `original`, `unix:/PATH`, `reject`, `drop` or `pass`";
 
 /// The length of `sun_path`, less the NUL.

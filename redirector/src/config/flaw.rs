@@ -81,9 +81,7 @@ impl RuleSpec {
     #[must_use]
     pub fn cannot_follow(&self) -> Option<String> {
         match &self.to[..] {
-            [to @ Destination::Inside { target, .. }] if target.is_process() => Some(format!(
-                "destination `{to}`: a process cannot be found again, and the rule is to follow"
-            )),
+            [to @ Destination::Inside { target, .. }] if target.is_process() => Some(to.cannot_be_followed()),
             _ => None,
         }
     }

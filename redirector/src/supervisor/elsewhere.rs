@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Target,
-    netns::{Location, NetnsCookie, NetnsFile, SocketFactory, enter},
+    netns::{Location, NetnsCookie, NetnsFile, ProcessLink, SocketFactory, enter},
     sys::blocking::blocking,
     target::{Caller, OpenNetns, Opener, Watch},
 };
@@ -155,8 +155,8 @@ impl Remotes {
         opener: &Opener,
         location: Option<Location>,
     ) -> Arc<Elsewhere> {
-        let is_of_process =
-            matches!(target, Target::Pid(_)) || Elsewhere::is_of_process(target, location.as_ref());
+        let processes = location.as_ref().map_or(&[][..], |location| &location.processes);
+        let is_of_process = leads_through_process(target, processes);
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.retain(|_, place| place.strong_count() > 0);
         if let Some(place) = places.get(target).and_then(Weak::upgrade).filter(|_| !is_of_process) {
@@ -180,6 +180,12 @@ impl Remotes {
         }
         place
     }
+}
+
+/// Whether a target is a process, or has led through one. A container's may: its engine says which process that is, each
+/// time.
+pub(super) fn leads_through_process(target: &Target, processes: &[ProcessLink]) -> bool {
+    !matches!(target, Target::Container(_)) && (matches!(target, Target::Pid(_)) || !processes.is_empty())
 }
 
 impl Elsewhere {
@@ -219,7 +225,7 @@ impl Elsewhere {
 
     /// Has a look begin, in a task of its own: it goes on when whoever waits gives up. Whether one runs.
     fn begin(self: &Arc<Self>) -> bool {
-        if self.is_of_process.load(Ordering::Relaxed) {
+        if self.is_found_by_process() {
             return false;
         }
         let mut looks = self.looks();
@@ -250,7 +256,7 @@ impl Elsewhere {
         let not_found = |error| io::Error::new(io::ErrorKind::NotFound, crate::control::chain(&error));
         let opened = opened.map_err(not_found)?;
         let location = blocking(move || Remote::location(opened)).await??;
-        if Self::is_of_process(&self.target, Some(&location)) {
+        if leads_through_process(&self.target, &location.processes) {
             let why = format!(
                 "`{}` leads through a process, whose number may be another process's by now",
                 self.target
@@ -288,7 +294,7 @@ impl Elsewhere {
             return;
         }
         let cookie = location.cookie;
-        let is_of_process = Self::is_of_process(&self.target, Some(&location));
+        let is_of_process = leads_through_process(&self.target, &location.processes);
         self.is_of_process.store(is_of_process, Ordering::Relaxed);
         self.current.store(Some(self.remotes.add(location)));
         if known.is_some() {
@@ -298,9 +304,12 @@ impl Elsewhere {
         }
     }
 
-    /// Another look at the same target may have found another namespace: new connections go there.
+    /// Another look at the same target may have found another namespace: new connections go there. Not where that is a
+    /// process, which only who asked for that look means.
     pub(super) fn adopt(&self, other: &Self) {
-        if let Some(found) = other.known() {
+        if let Some(found) = other.known()
+            && (self.is_found_by_process() || !other.is_found_by_process())
+        {
             self.take(found.location.clone());
         }
     }
@@ -327,10 +336,9 @@ impl Elsewhere {
         self.known().is_none()
     }
 
-    /// Whether a target has led through a process. A container's may: its engine says which process that is, each time.
-    fn is_of_process(target: &Target, location: Option<&Location>) -> bool {
-        !matches!(target, Target::Container(_))
-            && location.is_some_and(|location| !location.processes.is_empty())
+    /// Whether it was found through a process, whose number means another one later.
+    pub(super) fn is_found_by_process(&self) -> bool {
+        self.is_of_process.load(Ordering::Relaxed)
     }
 
     fn known(&self) -> Option<Arc<Remote>> {
@@ -339,7 +347,7 @@ impl Elsewhere {
 
     /// Why it is not known.
     fn why(&self) -> String {
-        if self.is_of_process.load(Ordering::Relaxed) {
+        if self.is_found_by_process() {
             return format!(
                 "the namespace of `{}` is gone, and a process's number is not looked up again",
                 self.target

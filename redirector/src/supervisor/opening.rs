@@ -4,7 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Supervisor, Table, blocking, door::Door, elsewhere::Remote, failed, namespace::Namespace, not_steered,
+    Supervisor, Table, blocking,
+    door::Door,
+    elsewhere::{Remote, leads_through_process},
+    failed,
+    namespace::Namespace,
+    not_steered,
     rules::Whereabouts,
 };
 use crate::{
@@ -125,6 +130,11 @@ impl Supervisor {
                     (Some(Err(error)), Missing::Refused) => return Err(error),
                     _ => None,
                 };
+                // Nobody is there to say which process is meant by now.
+                let is_meant = |location: &Location| {
+                    missing == Missing::Refused || !leads_through_process(target, &location.processes)
+                };
+                let location = location.filter(is_meant);
                 let elsewhere = self.remotes.elsewhere(target, &self.opener, location);
                 Ok(Whereabouts { elsewhere: Some(elsewhere), ..Whereabouts::default() })
             }

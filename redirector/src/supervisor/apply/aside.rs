@@ -47,8 +47,8 @@ struct State {
 /// Another try.
 pub(super) struct Again {
     version: u64,
-    /// Where the targets led before: elsewhere the rules that are there are not to be replaced.
-    at: HashSet<NetnsCookie>,
+    /// Where the target of each entry led before: elsewhere the rules that are there are not to be replaced.
+    at: Vec<Option<NetnsCookie>>,
 }
 
 impl Aside {
@@ -65,7 +65,12 @@ impl Aside {
 impl Again {
     /// Whether what is there may go.
     pub(super) fn replaces(&self, netns: NetnsCookie) -> bool {
-        self.at.contains(&netns)
+        self.at.contains(&Some(netns))
+    }
+
+    /// Where the target of an entry led before.
+    pub(super) fn at(&self, entry: usize) -> Option<NetnsCookie> {
+        self.at.get(entry).copied().flatten()
     }
 }
 
@@ -147,7 +152,9 @@ impl Places {
             why: why.to_owned(),
             at,
         };
-        let unopened = request.aside().iter().map(|(entry, why)| (*entry, aside(*entry, &why.message, None)));
+        let unopened = request.aside().iter();
+        let unopened =
+            unopened.map(|(entry, why)| (*entry, aside(*entry, &why.message, request.was_at(*entry))));
         let mut all: BTreeMap<_, _> = unopened.collect();
         for there in &self.aside {
             let why = there.entries.iter().find_map(|(entry, _)| request.aside().get(entry));
@@ -189,7 +196,7 @@ impl Supervisor {
         if list.is_empty() {
             return;
         }
-        let at = list.iter().filter_map(|one| one.at).collect();
+        let at = list.iter().map(|one| one.at).collect();
         let namespaces = list.iter().map(|one| one.spec.clone()).collect();
         let none = (BTreeMap::new(), &BTreeMap::new());
         let mut request = Request::new(namespaces, (Prune::No, false), none).again(Again { version, at });

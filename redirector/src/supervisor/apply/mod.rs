@@ -21,7 +21,7 @@ use futures_util::{StreamExt as _, stream};
 
 pub(super) use self::aside::{Aside, SetAside};
 use self::{
-    places::{Places, There, Waits},
+    places::{Places, There, Waits, recycled},
     plan::Planner,
     request::Request,
 };
@@ -125,7 +125,7 @@ impl Supervisor {
             let planner = Planner::new(self, &table, request);
             places.there.iter().flat_map(|there| planner.unknown(there)).collect()
         };
-        let whereabouts = self.whereabouts_of(caller, unknown, &mut refused).await;
+        let whereabouts = self.whereabouts_of((caller, request), unknown, &mut refused).await;
         let mut table = self.table.lock().await;
         if self.is_ending() {
             return Err(Error::new(Code::Failed, "the daemon is stopping").into());
@@ -161,12 +161,18 @@ impl Supervisor {
     /// Looks up where destinations are.
     async fn whereabouts_of(
         &self,
-        caller: Caller,
+        (caller, request): (Caller, &Request),
         rules: Vec<Wanted>,
         refused: &mut Vec<Refusal>,
     ) -> HashMap<At, Whereabouts> {
         let looked_up = stream::iter(rules).map(|wanted| async move {
             let found = self.whereabouts(&wanted.rule, caller, wanted.missing()).await;
+            let found = found.and_then(|found| {
+                // Nobody says which process is meant by now.
+                let is_of_process = found.elsewhere.as_ref().is_some_and(|one| one.is_found_by_process());
+                let recycled = || recycled(&format!("destination `{}`", wanted.rule.to));
+                if request.is_again() && is_of_process { Err(recycled()) } else { Ok(found) }
+            });
             (wanted.at, found)
         });
         let mut known = HashMap::new();

@@ -7,9 +7,12 @@ use futures_util::{StreamExt as _, stream};
 use super::{AT_ONCE, Request, Supervisor, flaw, refusal};
 use crate::{
     config::{Container, Target},
-    control::{Caller, Refusal},
+    control::{Caller, Code, Error, Refusal},
     netns::NetnsCookie,
-    supervisor::attach::{Found, HostNetns, find_out, may_be_meant},
+    supervisor::{
+        attach::{Found, HostNetns, find_out, may_be_meant},
+        elsewhere::leads_through_process,
+    },
     target::{ContainerId, TargetError},
 };
 
@@ -102,7 +105,19 @@ impl Supervisor {
         };
         let host_netns = if spec.host_netns { HostNetns::Allowed } else { HostNetns::Refused };
         may_be_meant(target, &opened, host_netns).map_err(|error| flaw(entry, None, error))?;
-        let found = find_out(opened, target, None).await;
-        found.map(Led::There).map_err(|error| refusal(entry, None, error))
+        let is_of_process = leads_through_process(target, &opened.processes);
+        let found = find_out(opened, target, None).await.map_err(|error| refusal(entry, None, error))?;
+        // Who wrote the file is not there to say which process is meant by now; a cookie is never another namespace's.
+        if request.is_again() && is_of_process && request.was_at(entry) != Some(found.cookie) {
+            return Err(refusal(entry, None, recycled(&format!("target `{target}`"))));
+        }
+        Ok(Led::There(found))
     }
+}
+
+/// The error about what is looked for again by the number of a process, and `what` that is.
+pub(super) fn recycled(what: &str) -> Error {
+    let message = format!("{what}: it leads through a process, whose number may be another process's by now");
+    let hint = "when it is the process that is meant, apply the file again: `redirector apply FILE`, or SIGHUP for the daemon's own";
+    Error::new(Code::Failed, message).with_hint(hint)
 }

@@ -89,6 +89,14 @@ impl Request {
         matches!(self.mode, Mode::Again(_))
     }
 
+    /// Where the target of an entry led when it was set aside, if it was and it did.
+    pub(super) fn was_at(&self, entry: usize) -> Option<NetnsCookie> {
+        match &self.mode {
+            Mode::Again(again) => again.at(entry),
+            Mode::Strict | Mode::Lenient => None,
+        }
+    }
+
     /// Whether it is not any more what was set aside.
     pub(super) fn is_outdated(&self, set_aside: &SetAside) -> bool {
         matches!(&self.mode, Mode::Again(again) if set_aside.is_outdated(again))

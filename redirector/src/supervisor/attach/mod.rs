@@ -19,7 +19,9 @@ pub(super) use self::{
     survey::{Found, find_out, warnings},
 };
 use super::{
-    Supervisor, Table, blocking, failed,
+    Supervisor, Table, blocking,
+    elsewhere::Elsewhere,
+    failed,
     follow::Follow,
     namespace::Namespace,
     opening::Missing,
@@ -27,11 +29,13 @@ use super::{
     sockets::make_sockets,
 };
 use crate::{
-    config::{Origin, RuleSpec, Target},
+    config::{Origin, Rule, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
     netns::{Family, NetnsCookie},
     target::{OpenNetns, TargetError},
 };
+
+const CANNOT_FOLLOW_HINT: &str = "name its namespace, or its container";
 
 /// A rule to be put into force.
 pub(super) struct Wanted {
@@ -99,11 +103,16 @@ impl Supervisor {
             return Err(Error::new(Code::Usage, message));
         }
         if follow && let Some(why) = spec.cannot_follow() {
-            return Err(Error::new(Code::Usage, why).with_hint("name its namespace, or its container"));
+            return Err(Error::new(Code::Usage, why).with_hint(CANNOT_FOLLOW_HINT));
         }
         self.can_tell_interfaces(&spec)?;
         // Before the namespace is held: whoever is asked may not answer.
         let whereabouts = self.whereabouts(&spec, caller, Missing::Refused).await?;
+        // What the text does not show: a name that leads through a process.
+        let is_of_process = whereabouts.elsewhere.as_ref().is_some_and(|one| one.is_found_by_process());
+        if follow && let Some(to) = spec.to.first().filter(|_| is_of_process) {
+            return Err(Error::new(Code::Failed, to.cannot_be_followed()).with_hint(CANNOT_FOLLOW_HINT));
+        }
         let opened = match self.open_unless_steered(&target, caller).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -173,7 +182,10 @@ impl Supervisor {
             self.may_change(existing.as_deref(), &target, &spec, follow)?;
         }
         let followed = spec.clone();
-        let Plan { result, rule, index, consumer } = plan(existing.as_deref(), spec, how)?;
+        let Plan { mut result, rule, index, consumer } = plan(existing.as_deref(), spec, how)?;
+        if result == AttachResult::Unchanged && names_process(existing.as_deref(), &rule, &whereabouts) {
+            result = AttachResult::Changed;
+        }
         let mut warnings = warnings(existing.as_deref(), &rule, &found);
         warnings.extend(whereabouts.warning.clone());
         let foreign = foreign_programs(existing.as_deref(), &found);
@@ -250,6 +262,15 @@ impl Supervisor {
         }
         Ok(Put { answer, netns: Some(netns), listeners, state })
     }
+}
+
+/// Whether a rule that says the same as before means a process now, and did not. Other rules that name the same do not, so it
+/// has no destination in common with them any more. What a file's rule means is for the file to say.
+fn names_process(existing: Option<&Namespace>, rule: &Rule, whereabouts: &Whereabouts) -> bool {
+    let is_process = |one: Option<&Arc<Elsewhere>>| one.is_some_and(|one| one.is_found_by_process());
+    let there = existing.and_then(|netns| netns.published.load().current.get(&rule.name).cloned());
+    let was_none = there.is_some_and(|there| !there.is_files() && !is_process(there.elsewhere.as_ref()));
+    was_none && is_process(whereabouts.elsewhere.as_ref())
 }
 
 /// Opens a namespace that is steered.
