@@ -361,3 +361,19 @@ impl Elsewhere {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_is_asked_less_often_than_the_kernel() {
+        let watch = Arc::new(Watch::new().unwrap().0);
+        let of = |seconds, target: &str| {
+            let remotes = Remotes::new(Arc::clone(&watch), 1, Duration::from_secs(seconds));
+            remotes.interval_of(&target.parse().unwrap()).as_secs()
+        };
+        assert_eq!([of(5, "netns:web"), of(5, "docker:web"), of(5, "podman:web")], [5, 30, 30]);
+        assert_eq!(of(0, "docker:web"), 0, "never");
+    }
+}

@@ -158,7 +158,8 @@ fn what_is_set_aside_is_listed_and_detached_by_every_name_of_its_namespace() {
     let path = dir.join("redirector.toml");
     let text = |to: &str| {
         let rules = json!([rule("first", to), rule("second", "reject")]);
-        let named = [&by_path, &by_cookie, &steered, &changed].map(|netns| namespace(&netns.target(), &rules));
+        let named =
+            [&by_path, &by_cookie, &steered, &changed].map(|netns| namespace(&netns.target(), &rules));
         let of_process = namespace(&format!("path:{}", process.path().display()), &rules);
         file(&[&named[..], &[of_process]].concat())
     };
