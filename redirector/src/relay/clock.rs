@@ -26,6 +26,13 @@ impl Clock {
         Self { begin: Instant::now(), last: AtomicU64::new(0), unacknowledged: AtomicU32::new(0) }
     }
 
+    /// With its last progress so long ago.
+    #[cfg(test)]
+    pub(crate) fn aged(age: Duration) -> Self {
+        let begin = Instant::now().checked_sub(age).expect("the machine has run for longer");
+        Self { begin, ..Self::start() }
+    }
+
     /// There is progress now.
     pub fn touch(&self) {
         let now = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);

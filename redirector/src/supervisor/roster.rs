@@ -18,11 +18,12 @@ use crate::relay::{Clock, Stream};
 /// A connection is idle that has made no progress for so long.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Connections at a limit look for idle ones; all are gone through at most so often.
+/// Connections at a limit look for idle ones; all are gone through at most so often, unless there are more idle ones than
+/// are noted.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// As many idle ones are noted at once.
-const NOTED: usize = 256;
+const NOTED: usize = 1024;
 
 /// Locks that connections of one namespace share.
 const SHARDS: usize = 16;
@@ -37,11 +38,13 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    /// Frees its place, and has it reset.
-    pub(super) fn evict(&self) {
-        if self.leave() {
+    /// Has it reset, and gives its place to the caller, unless it has none any more.
+    pub(super) fn evict(&self) -> Option<Seat> {
+        let seat = self.leave();
+        if seat.is_some() {
             self.evicted.cancel();
         }
+        seat
     }
 
     /// Ready when it has to make room.
@@ -49,8 +52,8 @@ impl Carried {
         self.evicted.cancelled().await;
     }
 
-    fn leave(&self) -> bool {
-        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    fn leave(&self) -> Option<Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn is_idle(&self) -> bool {
@@ -132,13 +135,15 @@ impl Roster {
         let mut idle = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let found = shard.values().map(|one| (one.idle(), one)).filter(|(time, _)| *time >= IDLE);
-            idle.extend(found.map(|(time, one)| (time, Arc::clone(one))));
+            // One that was evicted stays until its task has run.
+            let found = shard.values().filter(|one| one.is_idle());
+            idle.extend(found.map(|one| (one.clock.idle(), Arc::clone(one))));
         }
         idle.sort_unstable_by_key(|(time, _)| *time);
         let rest = idle.len().saturating_sub(NOTED);
         noted.idle = idle.drain(rest..).map(|(_, one)| one).collect();
-        noted.again = Some(Instant::now() + PAUSE);
+        // Where there are more, it is not time that has to pass but those that are noted that have to go.
+        noted.again = (rest == 0).then(|| Instant::now() + PAUSE);
     }
 
     fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<Carried>>> {
@@ -157,7 +162,23 @@ impl std::ops::Deref for OnRoster<'_> {
 
 impl Drop for OnRoster<'_> {
     fn drop(&mut self) {
-        self.carried.leave();
+        drop(self.carried.leave());
         self.roster.shard(self.number).remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+impl Roster {
+    /// A connection that has been idle for so long, and stays.
+    pub(super) fn enter_idle(&self, seat: Option<Seat>, age: Duration) -> Arc<Carried> {
+        let carried = Arc::new(Carried {
+            clock: Clock::aged(age),
+            seat: Mutex::new(seat),
+            evicted: CancellationToken::new(),
+            streams: [Weak::new(), Weak::new()],
+        });
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shard(number).insert(number, Arc::clone(&carried));
+        carried
     }
 }
