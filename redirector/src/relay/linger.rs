@@ -14,8 +14,19 @@ use socket2::SockRef;
 use super::{Clock, Lost, Patience, Stream, patience::Judge};
 use crate::sys::socket::{self, TcpInfo};
 
-/// First and longest pause between two looks. An answer usually is there at the first look already.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
+/// The first pause between two looks. An answer usually is there at the first look already.
+const FIRST: Duration = Duration::from_millis(1);
+
+/// The pause grows to this fast, and slowly from there on: who waits that long may wait long.
+const USUAL: Duration = Duration::from_secs(1);
+
+/// The longest pause. Many can wait, and each look costs something.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// The pause after this one.
+fn longer(pause: Duration) -> Duration {
+    if pause < USUAL { (pause * 2).min(USUAL) } else { (pause * 9 / 8).min(LONGEST) }
+}
 
 /// Else the pause between two probes of a closed window grows to two minutes, and for so long nobody knows whether
 /// the peer is there.
@@ -56,7 +67,7 @@ impl<'a> Linger<'a> {
     /// Of a stream to which nothing more is written.
     #[must_use]
     pub fn new(stream: &'a Stream, patience: Patience) -> Self {
-        Self { stream, judge: Judge::new(patience, Instant::now()), pause: PAUSE.0 }
+        Self { stream, judge: Judge::new(patience, Instant::now()), pause: FIRST }
     }
 
     /// Looks once.
@@ -76,16 +87,16 @@ impl<'a> Linger<'a> {
     /// Whether there was a pause already.
     #[must_use]
     pub fn has_waited(&self) -> bool {
-        self.pause > PAUSE.0
+        self.pause > FIRST
     }
 
     /// Waits until it is time to look again.
     pub async fn pause(&mut self) {
-        if self.pause == PAUSE.0 {
+        if self.pause == FIRST {
             probe_often(self.stream);
         }
         tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSE.1);
+        self.pause = longer(self.pause);
     }
 }
 
@@ -112,6 +123,7 @@ fn probe_often(stream: &Stream) {
 pub(super) async fn lost(stream: &Stream, patience: Patience, clock: &Clock) {
     probe_often(stream);
     let mut judge = Judge::new(patience, Instant::now());
+    let mut pause = USUAL;
     loop {
         judge.progressed(clock.last().into_std());
         match judged(&mut judge, stream) {
@@ -119,7 +131,8 @@ pub(super) async fn lost(stream: &Stream, patience: Patience, clock: &Clock) {
             Ok(false) => {}
             Err(_) => return,
         }
-        tokio::time::sleep(PAUSE.1).await;
+        tokio::time::sleep(pause).await;
+        pause = longer(pause);
     }
 }
 
@@ -135,5 +148,29 @@ pub fn reset_when_closed(stream: &Stream) {
         && let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO))
     {
         tracing::error!(%error, "setsockopt SO_LINGER");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_come_often_at_first_and_seldom_for_who_waits_long() {
+        let pauses: Vec<_> =
+            std::iter::successors(Some(FIRST), |pause| Some(longer(*pause))).take(400).collect();
+        let within = |seconds| {
+            let mut sum = Duration::ZERO;
+            pauses.iter().take_while(move |pause| {
+                sum += **pause;
+                sum <= Duration::from_secs(seconds)
+            })
+        };
+        assert!(within(10).all(|pause| *pause <= 2 * USUAL));
+        // As often as each second it would be ten times as many.
+        assert!((300..400).contains(&within(3600).count()), "{}", within(3600).count());
+        assert_eq!(pauses.last(), Some(&LONGEST));
+        let patience = Patience::default();
+        assert!(3 * LONGEST <= patience.unanswered && 10 * LONGEST <= patience.stalled, "{patience:?}");
     }
 }

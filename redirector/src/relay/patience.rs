@@ -92,10 +92,18 @@ mod tests {
     use super::*;
 
     /// Looks once a second at what `peer` gives for each second, until the peer is lost: when, and why.
-    fn judged(seconds: u64, mut peer: impl FnMut(u32) -> TcpInfo) -> Result<(), (u64, Lost)> {
+    fn judged(seconds: u64, peer: impl FnMut(u32) -> TcpInfo) -> Result<(), (u64, Lost)> {
+        judged_each(1, seconds, peer)
+    }
+
+    fn judged_each(
+        pause: usize,
+        seconds: u64,
+        mut peer: impl FnMut(u32) -> TcpInfo,
+    ) -> Result<(), (u64, Lost)> {
         let begin = Instant::now();
         let mut judge = Judge::new(Patience::default(), begin);
-        for second in 0..seconds {
+        for second in (0..seconds).step_by(pause) {
             let now = begin + Duration::from_secs(second);
             let info = peer(u32::try_from(second).unwrap());
             judge.look(now, info).map_err(|lost| (second, lost))?;
@@ -114,6 +122,22 @@ mod tests {
         let probes = [0, 1, 3, 6, 13, 26, 52, 104, 208, 328, 448, 568, 688];
         let peer = |second| answered(second, *probes.iter().rfind(|probe| **probe <= second).unwrap());
         assert_eq!(judged(1000, peer), Err((600, Lost::Stalled)));
+    }
+
+    #[test]
+    fn who_looks_only_each_ten_seconds_comes_to_the_same_ends() {
+        let silent = |second: u32| TcpInfo {
+            retransmits: u8::try_from(second.min(60)).unwrap(),
+            in_flight: 2,
+            since_answer: 1 + second * 1000,
+            segments: 3,
+            ..TcpInfo::default()
+        };
+        assert_eq!(judged_each(10, 100, silent), Err((30, Lost::Unanswering)));
+        let closed = |second: u32| answered(second, second - second % 15);
+        assert_eq!(judged_each(10, 1000, closed), Err((600, Lost::Stalled)));
+        let slow = |second: u32| TcpInfo { acknowledged: u64::from(second / 540), ..closed(second) };
+        assert_eq!(judged_each(10, 36_000, slow), Ok(()));
     }
 
     #[test]

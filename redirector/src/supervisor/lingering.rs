@@ -1,7 +1,8 @@
 //! Sockets whose connection has ended and whose peer has not acknowledged all: what they may hold in all.
 //!
 //! A peer that lives is waited for however slowly it reads, so what bounds memory is not time but the bytes that wait.
-//! Where they are too many, the socket goes that has stood still longest.
+//! Where they are too many, the socket goes that has stood still longest. A socket takes memory itself, so each counts for some
+//! kilobytes at least, which bounds their number too.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,10 +22,14 @@ const MOST: u64 = 256 << 20;
 /// The part of them that one namespace can have.
 const SHARE: u64 = 4;
 
+/// A socket that waits counts for so many bytes at least: 16,384 of one namespace, 65,536 of all.
+const LEAST: u64 = 4 << 10;
+
 /// All that wait. Its lock is taken for a socket that is not acknowledged at the first look, and when its peer has made progress.
 #[derive(Debug)]
 pub(super) struct Lingering {
     most: u64,
+    least: u64,
     next: AtomicU64,
     table: Mutex<Table>,
 }
@@ -61,7 +66,7 @@ pub(super) struct Waits<'a> {
 
 impl Default for Lingering {
     fn default() -> Self {
-        Self { most: MOST, next: AtomicU64::new(0), table: Mutex::default() }
+        Self { most: MOST, least: LEAST, next: AtomicU64::new(0), table: Mutex::default() }
     }
 }
 
@@ -70,7 +75,7 @@ impl Lingering {
     pub(super) fn enter(&self, netns: NetnsCookie, bytes: u64, since: Instant) -> Waits<'_> {
         let key = (since, self.next.fetch_add(1, Ordering::Relaxed));
         let crowded_out = Arc::new(Notify::new());
-        let one = One { bytes, crowded_out: Arc::clone(&crowded_out) };
+        let one = One { bytes: bytes.max(self.least), crowded_out: Arc::clone(&crowded_out) };
         let mut table = self.lock();
         table.insert(netns, key, one);
         table.shed(self.most);
@@ -89,7 +94,7 @@ impl Waits<'_> {
         let mut table = self.all.lock();
         if let Some(one) = table.remove(self.netns, self.key) {
             self.key.0 = Instant::now();
-            table.insert(self.netns, self.key, One { bytes, ..one });
+            table.insert(self.netns, self.key, One { bytes: bytes.max(self.all.least), ..one });
         }
     }
 
@@ -153,7 +158,7 @@ mod tests {
     const B: NetnsCookie = NetnsCookie(2);
 
     fn limited(most: u64) -> Lingering {
-        Lingering { most, ..Lingering::default() }
+        Lingering { most, least: 0, ..Lingering::default() }
     }
 
     fn is_out(one: &Waits<'_>) -> bool {
@@ -191,6 +196,24 @@ mod tests {
         assert_eq!([&slow, &still, &more].map(is_out), [false; 3]);
         let too_much = all.enter(A, 1, Instant::now());
         assert_eq!([&slow, &still, &more, &too_much].map(is_out), [false, true, false, false]);
+    }
+
+    #[tokio::test]
+    async fn their_number_is_bounded_too_however_little_each_has_to_say() {
+        let (all, now) = (Lingering::default(), Instant::now());
+        let mut first = all.enter(A, 1, now - Duration::from_secs(1));
+        first.progressed(1);
+        let of_a: Vec<_> = (1..16_384).map(|_| all.enter(A, 1, now)).collect();
+        assert!(!is_out(&first) && !of_a.iter().any(is_out));
+        let one_more = all.enter(A, 1, Instant::now());
+        assert_eq!(of_a.iter().filter(|one| is_out(one)).count(), 1);
+        assert!(!is_out(&first) && !is_out(&one_more));
+        let others = (2..5).flat_map(|netns| std::iter::repeat_n(NetnsCookie(netns), 16_384));
+        let others: Vec<_> = others.map(|netns| all.enter(netns, 4096, Instant::now())).collect();
+        assert_eq!(of_a.iter().chain(&others).filter(|one| is_out(one)).count(), 0, "of four namespaces");
+        let last = all.enter(NetnsCookie(9), 1, Instant::now());
+        assert_eq!(of_a.iter().filter(|one| is_out(one)).count(), 1, "65,536 of all");
+        assert!(!is_out(&last));
     }
 
     #[tokio::test]
