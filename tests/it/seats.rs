@@ -2,12 +2,16 @@
 
 use std::{
     io::{Read as _, Write as _},
-    os::unix::net::UnixStream,
+    os::unix::net::{UnixListener, UnixStream},
     path::Path,
+    sync::{Arc, Mutex},
     thread,
 };
 
-use redirector_tests::{HANG, daemon::Daemon, http::get, world::World};
+use redirector_tests::{HANG, daemon::Daemon, dir::Dir, eventually::eventually, http::get, world::World};
+use serde_json::json;
+
+use crate::SECOND;
 
 /// Connections that may be there at once, one that waits for a place, and some that the daemon has besides.
 const MOST: usize = 64 + 1 + 8;
@@ -112,4 +116,42 @@ fn a_daemon_that_ends_waits_for_no_client() {
     let _silent: Vec<_> = (0..100).map(|_| connect(&socket, HEAD)).collect();
     let _idle = idle(&socket);
     daemon.stop();
+}
+
+/// They are worked on to their end: a namespace is not left half changed.
+#[test]
+fn clients_that_go_away_while_they_are_served_keep_their_places() {
+    const CLIENTS: usize = 150;
+    // What an engine is asked for one of them: its version, and the container.
+    const QUESTIONS: usize = 2;
+    let rule = json!({ "name": "http", "match": ["tcp:80"], "to": ["reject"] });
+    let attach = json!({ "target": "docker:web", "rule": rule }).to_string();
+    let dir = Dir::new();
+    // An engine that says nothing until it ends.
+    let engine = UnixListener::bind(dir.join("docker")).unwrap();
+    let asked = Arc::new(Mutex::new(Some(Vec::new())));
+    let daemon = Daemon::with(&[&format!("--docker-socket={}", dir.join("docker").display())]);
+    let fds = daemon.fds_at_rest();
+    let asking = Arc::clone(&asked);
+    thread::spawn(move || {
+        for connection in engine.incoming().map_while(Result::ok) {
+            asking.lock().unwrap().as_mut().map(|all| all.push(connection));
+        }
+    });
+    for _ in 0..CLIENTS {
+        let length = attach.len();
+        let head = format!("POST /v1/attach HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        drop(connect(daemon.socket(), &(head + &attach)));
+    }
+    let worked_on = || asked.lock().unwrap().as_ref().map_or(0, Vec::len);
+    eventually("as many are worked on as there are places", SECOND, || {
+        let now = worked_on();
+        if now >= 64 * QUESTIONS { Ok(()) } else { Err(now) }
+    });
+    let now = daemon.fds_at_rest();
+    assert_eq!(worked_on(), 64 * QUESTIONS);
+    assert!(now <= fds + MOST + 64 * QUESTIONS, "{now} fds, {fds} before");
+    drop(asked.lock().unwrap().take());
+    assert_eq!(get(daemon.socket(), "/v1/namespaces").status, 200);
+    daemon.eventually_has_fds(fds);
 }

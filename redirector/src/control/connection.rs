@@ -70,11 +70,13 @@ pub(super) async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let router = TowerToHyperService::new(router);
-    let state = seat.state();
+    let seat = Arc::new(seat);
+    let asked = Arc::clone(&seat);
     let service = service_fn(move |request: Request<Incoming>| {
-        let state = Arc::clone(&state);
+        let state = asked.state();
         let mut request = request.map(|body| Body::new(TimedBody::new(body, Arc::clone(&state), limits)));
         request.extensions_mut().insert(ConnectInfo(caller));
+        request.extensions_mut().insert(Arc::clone(&asked));
         let answer = router.call(request);
         async move {
             let answer = answer.await;

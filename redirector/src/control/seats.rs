@@ -24,7 +24,7 @@ pub(super) struct Seats {
     left: Notify,
 }
 
-/// One connection's seat. Dropping it lets the next one in.
+/// One connection's seat, which its connection and the change that it has asked for share. Dropping it lets the next one in.
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Arc<Seats>,

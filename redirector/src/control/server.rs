@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Bytes,
     extract::{
         ConnectInfo, DefaultBodyLimit, Query, Request, State,
@@ -24,7 +24,7 @@ use super::{
     Applied, ApplyRequest, AttachRequest, Attached, Code, DetachRequest, Detached, Error, ErrorBody,
     ExplainRequest, Explanation, Exported, Listing, Shadows,
     connection::{self, LIMITS},
-    seats::Seats,
+    seats::{Seat, Seats},
 };
 use crate::config::{Target, file::MAX_SIZE};
 
@@ -165,11 +165,11 @@ async fn list<A: Api>(
 async fn attach<A: Api>(
     State(api): State<Arc<A>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
+    Extension(seat): Extension<Arc<Seat>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     match parse(body) {
-        // In a task of its own: a client that hangs up does not leave the attach half done.
-        Ok(request) => respond(finish(tokio::spawn(api.attach(caller, request))).await),
+        Ok(request) => respond(to_its_end(seat, api.attach(caller, request)).await),
         Err(error) => error.into_response(),
     }
 }
@@ -177,10 +177,11 @@ async fn attach<A: Api>(
 async fn detach<A: Api>(
     State(api): State<Arc<A>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
+    Extension(seat): Extension<Arc<Seat>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     match parse(body) {
-        Ok(request) => respond(finish(tokio::spawn(api.detach(caller, request))).await),
+        Ok(request) => respond(to_its_end(seat, api.detach(caller, request)).await),
         Err(error) => error.into_response(),
     }
 }
@@ -188,11 +189,11 @@ async fn detach<A: Api>(
 async fn apply<A: Api>(
     State(api): State<Arc<A>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
+    Extension(seat): Extension<Arc<Seat>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     match parse(body) {
-        // As attach.
-        Ok(request) => respond(finish(tokio::spawn(api.apply(caller, request))).await),
+        Ok(request) => respond(to_its_end(seat, api.apply(caller, request)).await),
         Err(error) => error.into_response(),
     }
 }
@@ -229,7 +230,17 @@ async fn shadowed<A: Api>(
     }
 }
 
-async fn finish<T>(task: tokio::task::JoinHandle<Result<T, Error>>) -> Result<T, Error> {
+/// In a task of its own: a client that hangs up does not leave its change half done. Nor does it leave its seat to others
+/// before that, or there would be no bound to what is worked on.
+async fn to_its_end<T: Send + 'static>(
+    seat: Arc<Seat>,
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let task = tokio::spawn(async move {
+        let done = change.await;
+        drop(seat);
+        done
+    });
     task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
 }
 
