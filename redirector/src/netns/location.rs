@@ -46,7 +46,8 @@ impl Location {
 
     fn open(&self) -> io::Result<File> {
         // Whatever is at that path now must not hold us.
-        let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.path)?;
+        let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.path);
+        let file = file.map_err(|error| if leads_nowhere(&error) { self.gone() } else { error })?;
         // Not setns(2) of something else: its error would say nothing.
         if NetnsFile::of(&file)? != self.file {
             return Err(self.gone());
@@ -66,6 +67,12 @@ impl Location {
     }
 }
 
+/// Whether a file could not be opened because of what is at its path now, not because of what this host lacks.
+fn leads_nowhere(error: &io::Error) -> bool {
+    use nix::libc::{ELOOP, ENODEV, ENOENT, ENOTDIR, ENXIO, ESRCH};
+    matches!(error.raw_os_error(), Some(ENOENT | ENOTDIR | ELOOP | ENXIO | ENODEV | ESRCH))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +88,13 @@ mod tests {
         assert!(is_gone(&Location { file: NetnsFile { inode: 1, ..file }, ..here.clone() }));
         assert!(is_gone(&Location { path: "/nonexistent".into(), ..here.clone() }));
         assert!(is_gone(&Location { path: "/dev/null".into(), ..here.clone() }));
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, itself) = (dir.path().join("socket"), dir.path().join("itself"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink(&itself, &itself).unwrap();
+        for path in [socket, itself, "/dev/null/netns".into()] {
+            assert!(is_gone(&Location { path: path.clone(), ..here.clone() }), "{}", path.display());
+        }
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let directory = File::open(format!("/proc/{}/ns", child.id())).unwrap();
         let of_child = Location { processes: [ProcessLink::new(directory.into(), "net")].into(), ..here };

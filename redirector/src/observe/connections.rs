@@ -54,7 +54,7 @@ reasons! {
         NoSourcePort = "no_source_port",
         /// As many local onward connections as the bypass map holds.
         BypassFull = "bypass_full",
-        /// `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`.
+        /// `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`, `EAGAIN`, `ENOSPC`.
         OutOfSockets = "out_of_sockets",
         /// Any other errno.
         ConnectError = "connect_error",

@@ -142,7 +142,7 @@ fn not_dialled(
     client: Client,
     original: OriginalDst,
 ) {
-    let DialError { reason, endpoint, source } = error;
+    let DialError { reason, endpoint, source, .. } = error;
     reset_undelivered(netns, stream, *reason);
     netns.dial_failed(state, *reason);
     if let Some(suppressed) = netns.log_limit(*reason).pass() {

@@ -60,6 +60,22 @@ impl Failure {
             Self::Because(reason, error) => (reason, error),
         }
     }
+
+    /// Whether the destination may be elsewhere by now: whoever is where it was refuses, resets or is not there. What this host
+    /// lacks says nothing about it.
+    pub(super) fn may_have_moved(&self) -> bool {
+        let Self::Errno(error) = self else { return false };
+        error.raw_os_error() == Some(libc::ECONNRESET)
+            || matches!(
+                classify(error),
+                NotDelivered::ConnectRefused | NotDelivered::ConnectTimeout | NotDelivered::Unreachable
+            )
+    }
+}
+
+/// Whether this host has no more of what every connection needs: it says nothing about a destination.
+pub(super) fn is_out_of_sockets(error: &io::Error) -> bool {
+    classify(error) == NotDelivered::OutOfSockets
 }
 
 fn classify(error: &io::Error) -> NotDelivered {
@@ -67,7 +83,10 @@ fn classify(error: &io::Error) -> NotDelivered {
         Some(libc::ECONNREFUSED) => NotDelivered::ConnectRefused,
         Some(libc::ETIMEDOUT) => NotDelivered::ConnectTimeout,
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => NotDelivered::Unreachable,
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => NotDelivered::OutOfSockets,
+        // The last two are of a thread, and of epoll.
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN | libc::ENOSPC) => {
+            NotDelivered::OutOfSockets
+        }
         // Of connect(2): the local ports of this destination are used up.
         Some(libc::EADDRNOTAVAIL) => NotDelivered::NoSourcePort,
         _ => NotDelivered::ConnectError,
@@ -274,6 +293,33 @@ pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_destination_does_says_that_it_may_have_moved() {
+        let of = |errno| Failure::Errno(io::Error::from_raw_os_error(errno));
+        let of_destination =
+            [libc::ECONNREFUSED, libc::ECONNRESET, libc::ETIMEDOUT, libc::ENETUNREACH, libc::EHOSTUNREACH];
+        assert!(of_destination.iter().all(|errno| of(*errno).may_have_moved()));
+        let out_of_sockets =
+            [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN, libc::ENOSPC];
+        for errno in out_of_sockets {
+            let error = io::Error::from_raw_os_error(errno);
+            assert!(is_out_of_sockets(&error), "{error}");
+            assert!(!Failure::Errno(error).may_have_moved(), "{errno}");
+        }
+        for errno in [libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::EPERM, libc::EIO] {
+            assert!(!of(errno).may_have_moved(), "{errno}");
+        }
+        for reason in [NotDelivered::NoSourcePort, NotDelivered::BypassFull, NotDelivered::OutOfSockets] {
+            let failure = Failure::Because(reason, io::Error::from_raw_os_error(libc::ECONNREFUSED));
+            assert!(!failure.may_have_moved(), "{reason:?}");
         }
     }
 }

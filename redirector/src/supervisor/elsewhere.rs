@@ -17,11 +17,13 @@ use arc_swap::ArcSwapOption;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::dial::{Failure, is_out_of_sockets};
 use crate::{
     config::Target,
     netns::{Location, NetnsCookie, NetnsFile, ProcessLink, SocketFactory, enter},
+    observe::NotDelivered,
     sys::blocking::blocking,
-    target::{Caller, OpenNetns, Opener, Watch},
+    target::{Caller, OpenNetns, Opener, TargetError, Watch},
 };
 
 /// A namespace that destinations lie in, as it was found.
@@ -138,7 +140,48 @@ struct Looks {
     /// Since one has found it.
     failures: u32,
     /// Of the last failure.
-    why: String,
+    why: Option<NoLook>,
+}
+
+/// Why a look has found nothing.
+#[derive(Clone, Debug)]
+struct NoLook {
+    /// That the namespace is gone, or that this host had nothing left to look with.
+    reason: NotDelivered,
+    text: String,
+}
+
+impl NoLook {
+    /// `error` has the kind, `text` the whole story.
+    fn new(error: Option<&io::Error>, text: String) -> Self {
+        let reason = match error {
+            Some(error) if is_out_of_sockets(error) => NotDelivered::OutOfSockets,
+            _ => NotDelivered::NamespaceGone,
+        };
+        Self { reason, text }
+    }
+}
+
+impl From<TargetError> for NoLook {
+    fn from(error: TargetError) -> Self {
+        let text = crate::control::chain(&error);
+        match &error {
+            TargetError::Syscall { source, .. } => Self::new(Some(source), text),
+            _ => Self::new(None, text),
+        }
+    }
+}
+
+impl From<io::Error> for NoLook {
+    fn from(error: io::Error) -> Self {
+        Self::new(Some(&error), error.to_string())
+    }
+}
+
+impl From<NoLook> for Failure {
+    fn from(NoLook { reason, text }: NoLook) -> Self {
+        Self::Because(reason, io::Error::new(io::ErrorKind::NotFound, text))
+    }
 }
 
 /// The least time between two looks.
@@ -191,7 +234,7 @@ pub(super) fn leads_through_process(target: &Target, processes: &[ProcessLink]) 
 impl Elsewhere {
     /// Which namespace it is now. Waits for a look only when none is known; where it has been known for a while, a look
     /// begins for those who come later.
-    pub(super) async fn remote(self: &Arc<Self>) -> io::Result<Arc<Remote>> {
+    pub(super) async fn remote(self: &Arc<Self>) -> Result<Arc<Remote>, Failure> {
         let mut looked = self.looked.subscribe();
         if let Some(remote) = self.known() {
             let interval = self.remotes.interval_of(&self.target);
@@ -205,7 +248,7 @@ impl Elsewhere {
             // The sender is in `self`.
             drop(looked.changed().await);
         }
-        self.known().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, self.why()))
+        self.known().ok_or_else(|| self.why().into())
     }
 
     /// Looks again because a dial into a namespace has failed. Gives another one where the target names another one now.
@@ -250,23 +293,21 @@ impl Elsewhere {
         true
     }
 
-    async fn look(&self) -> io::Result<Location> {
+    async fn look(&self) -> Result<Location, NoLook> {
         // Only `pid:` and `self` ask for a caller.
-        let opened = self.opener.open(self.target.clone(), Caller { pid: None, uid: 0 }).await;
-        let not_found = |error| io::Error::new(io::ErrorKind::NotFound, crate::control::chain(&error));
-        let opened = opened.map_err(not_found)?;
+        let opened = self.opener.open(self.target.clone(), Caller { pid: None, uid: 0 }).await?;
         let location = blocking(move || Remote::location(opened)).await??;
         if leads_through_process(&self.target, &location.processes) {
             let why = format!(
                 "`{}` leads through a process, whose number may be another process's by now",
                 self.target
             );
-            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+            return Err(NoLook::new(None, why));
         }
         Ok(location)
     }
 
-    fn end(&self, found: io::Result<Location>) {
+    fn end(&self, found: Result<Location, NoLook>) {
         let mut looks = self.looks();
         looks.is_running = false;
         looks.ended = Some(Instant::now());
@@ -277,10 +318,10 @@ impl Elsewhere {
             }
             Err(error) => {
                 looks.failures = looks.failures.saturating_add(1);
-                looks.why = error.to_string();
                 if looks.failures == 1 && self.known().is_some() {
-                    tracing::warn!(target = %self.target, %error, "a destination's namespace is not found again; connections go to the last one");
+                    tracing::warn!(target = %self.target, error = %error.text, "a destination's namespace is not found again; connections go to the last one");
                 }
+                looks.why = Some(error);
             }
         }
         drop(looks);
@@ -346,15 +387,14 @@ impl Elsewhere {
     }
 
     /// Why it is not known.
-    fn why(&self) -> String {
+    fn why(&self) -> NoLook {
         if self.is_found_by_process() {
-            return format!(
-                "the namespace of `{}` is gone, and a process's number is not looked up again",
-                self.target
-            );
+            let what = &self.target;
+            let text =
+                format!("the namespace of `{what}` is gone, and a process's number is not looked up again");
+            return NoLook::new(None, text);
         }
-        let looks = self.looks();
-        if looks.why.is_empty() { "it is gone".into() } else { looks.why.clone() }
+        self.looks().why.clone().unwrap_or_else(|| NoLook::new(None, "it is gone".into()))
     }
 
     fn looks(&self) -> MutexGuard<'_, Looks> {
@@ -375,5 +415,27 @@ mod tests {
         };
         assert_eq!([of(5, "netns:web"), of(5, "docker:web"), of(5, "podman:web")], [5, 30, 30]);
         assert_eq!(of(0, "docker:web"), 0, "never");
+    }
+
+    #[test]
+    fn a_look_that_this_host_had_no_files_for_does_not_say_that_the_namespace_is_gone() {
+        let target: Target = "netns:there".parse().unwrap();
+        let of = |errno| io::Error::from_raw_os_error(errno);
+        let call = |errno| TargetError::Syscall {
+            target: target.clone(),
+            call: "open `/run/netns/there`".into(),
+            source: of(errno),
+        };
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN] {
+            for error in [NoLook::from(call(errno)), NoLook::from(of(errno))] {
+                assert!(error.text.contains(&of(errno).to_string()), "{error:?}");
+                let (reason, _) = Failure::from(error).classified();
+                assert_eq!(reason, NotDelivered::OutOfSockets, "{errno}");
+            }
+        }
+        let absent = TargetError::NotFound { target: target.clone(), what: "no file".into() };
+        for error in [absent.into(), NoLook::from(call(libc::EACCES)), NoLook::from(of(libc::ENOENT))] {
+            assert_eq!(error.reason, NotDelivered::NamespaceGone, "{error:?}");
+        }
     }
 }

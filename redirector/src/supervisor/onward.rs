@@ -84,6 +84,8 @@ pub(super) struct DialError {
     pub(super) reason: NotDelivered,
     pub(super) endpoint: Endpoint,
     pub(super) source: io::Error,
+    /// Whether it is worth while to look where the destination is now.
+    pub(super) may_have_moved: bool,
 }
 
 /// What a dial needs of its surroundings.
@@ -167,6 +169,7 @@ impl Dialer {
                 reason: NotDelivered::Unattributed,
                 endpoint: Endpoint::Rule(state.rule.to.clone()),
                 source: io::Error::other("not a destination outside the namespace"),
+                may_have_moved: false,
             }),
         }
     }
@@ -180,8 +183,8 @@ impl Dialer {
         Ok((Stream::Tcp(stream), Place::Inside, None))
     }
 
-    /// Tries a name's addresses. When they fail, or are silent, the name is looked up again, and dialled where it leads now
-    /// if that is elsewhere.
+    /// Tries a name's addresses. When one of them refuses, or all are silent, the name is looked up again, and dialled where it
+    /// leads now if that is elsewhere.
     async fn dial_name(
         &self,
         name: &Arc<Name>,
@@ -199,6 +202,7 @@ impl Dialer {
         };
         let error = match dialled {
             Ok(onward) => return Ok(onward),
+            Err(error) if !error.may_have_moved => return Err(error),
             Err(error) => error,
         };
         match tokio::time::timeout_at(deadline, name.again(&tried)).await {
@@ -220,6 +224,7 @@ impl Dialer {
             reason: NotDelivered::Unresolved,
             endpoint: Endpoint::Rule(destination.clone()),
             source: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
+            may_have_moved: addresses.is_empty(),
         };
         for (index, address) in addresses.iter().enumerate() {
             let to = SocketAddr::new(*address, port);
@@ -227,7 +232,10 @@ impl Dialer {
             let share = deadline.saturating_duration_since(Instant::now()) / remaining;
             match within(share, Endpoint::Tcp(to), self.dial_address(to)).await {
                 Ok(onward) => return Ok(onward),
-                Err(error) => last = error,
+                Err(error) => {
+                    let may_have_moved = error.may_have_moved || last.may_have_moved;
+                    last = DialError { may_have_moved, ..error };
+                }
             }
         }
         Err(last)
@@ -266,8 +274,7 @@ impl Dialer {
     }
 
     async fn dial_elsewhere(&self, elsewhere: &Arc<Elsewhere>, to: SocketAddr, timeout: Duration) -> Dialled {
-        let gone = |error| Failure::Because(NotDelivered::NamespaceGone, error);
-        let mut remote = elsewhere.remote().await.map_err(gone)?;
+        let mut remote = elsewhere.remote().await?;
         // Once more where the name has come to mean another namespace.
         for is_last in [false, true] {
             let moved = while_silent(timeout, elsewhere.again(&remote));
@@ -287,9 +294,9 @@ impl Dialer {
                     if is_last {
                         break;
                     }
-                    elsewhere.remote().await.map_err(gone)?
+                    elsewhere.remote().await?
                 }
-                Err(failure) if !is_last => {
+                Err(failure) if !is_last && failure.may_have_moved() => {
                     // Why the dial has failed is told, not that an engine does not answer.
                     match tokio::time::timeout(timeout / 2, elsewhere.again(&remote)).await {
                         Ok(Some(now)) => now,
@@ -299,7 +306,8 @@ impl Dialer {
                 dialled => return dialled,
             };
         }
-        Err(gone(io::Error::new(io::ErrorKind::NotFound, "it is gone")))
+        let gone = io::Error::new(io::ErrorKind::NotFound, "it is gone");
+        Err(Failure::Because(NotDelivered::NamespaceGone, gone))
     }
 
     async fn dial_remote(&self, remote: &Arc<Remote>, to: SocketAddr) -> Dialled {
@@ -348,13 +356,15 @@ async fn within(
     match tokio::time::timeout(limit, dial).await {
         Ok(Ok((stream, place, guards))) => Ok(Onward { stream, endpoint, place, guards }),
         Ok(Err(failure)) => {
+            let may_have_moved = failure.may_have_moved();
             let (reason, source) = failure.classified();
-            Err(DialError { reason, endpoint, source })
+            Err(DialError { reason, endpoint, source, may_have_moved })
         }
         Err(_) => Err(DialError {
             reason: NotDelivered::ConnectTimeout,
             endpoint,
             source: io::Error::from_raw_os_error(libc::ETIMEDOUT),
+            may_have_moved: true,
         }),
     }
 }
