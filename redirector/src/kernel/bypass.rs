@@ -146,28 +146,54 @@ pub struct BypassGuard {
 }
 
 impl BypassGuard {
-    /// Takes the entry out, if it is still there.
-    pub fn end(&self) {
+    /// Takes the entry out, if it is still there. Whether it is gone: while it is not, nobody else may have its ends.
+    pub fn end(&self) -> bool {
         if self.ended.swap(true, Ordering::Relaxed) {
-            return;
+            return true;
         }
         if let Err(error) = self.bypass.shared.map.delete(&self.key) {
             // Left behind it would let one later client from the namespace itself, with those very ports, pass.
             tracing::error!(%error, "bpf BPF_MAP_DELETE_ELEM BYPASS");
+            self.ended.store(false, Ordering::Relaxed);
+            return false;
         }
         self.bypass.give_place_back();
+        true
     }
 }
 
 impl Drop for BypassGuard {
     fn drop(&mut self) {
+        // An entry that cannot be taken out keeps its place.
         self.end();
+    }
+}
+
+#[cfg(test)]
+impl BypassGuard {
+    /// Of an entry that cannot be taken out.
+    pub(crate) fn stuck() -> Self {
+        let shared = Arc::new(BypassMap::new(bpf::Map::of_nothing()));
+        let bypass = Arc::new(Bypass::new(shared, 0));
+        assert!(bypass.take_place());
+        let key = bypass.key(([127, 0, 0, 1], 1).into(), 2);
+        Self { bypass, key, ended: AtomicBool::new(false) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_that_cannot_be_taken_out_is_tried_again_and_keeps_its_place() {
+        let guard = BypassGuard::stuck();
+        let bypass = Arc::clone(&guard.bypass);
+        assert!(!guard.end() && !guard.end());
+        drop(guard);
+        let all = bypass.shared.entries.load(Ordering::Relaxed);
+        assert_eq!((bypass.entries.load(Ordering::Relaxed), all), (1, 1));
+    }
 
     #[test]
     fn a_namespace_has_a_quarter_of_all_and_leaves_some_for_each_that_comes_after() {

@@ -253,8 +253,19 @@ async fn port_of_kernel<S: Future<Output = io::Result<Socket>>>(
 
 async fn connect_alone(socket: Socket, guard: Alone, to: SocketAddr) -> io::Result<Tcp> {
     let begun = listener::set_tcp_options(&socket).and_then(|()| begin(&socket, to));
+    // It is closed when the runtime does not take it, and that is before the guard could go. So it is held until then.
+    let held = socket.try_clone()?;
+    let stream = match TcpStream::from_std(socket.into()) {
+        Ok(stream) => stream,
+        Err(error) => {
+            drop(guard);
+            drop(held);
+            return Err(error);
+        }
+    };
     // From here on the guard goes before the socket, whatever becomes of them.
-    let stream = Tcp::holding(TcpStream::from_std(socket.into())?, Box::new(guard));
+    let stream = Tcp::holding(stream, Box::new(guard));
+    drop(held);
     begun?;
     connected(&stream).await?;
     Ok(stream)
@@ -272,7 +283,9 @@ impl Hold for Alone {
         if !socket::has_been_answered(stream).unwrap_or(false) {
             return;
         }
-        self.0.end();
+        if !self.0.end() {
+            return;
+        }
         // The one for applications, the other for our own next connection.
         let shared = SockRef::from(stream).set_reuse_address(true);
         if let Err(error) = shared.and_then(|()| SockRef::from(stream).set_reuse_port(true)) {
@@ -299,7 +312,22 @@ pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_port_is_shared_with_nobody_while_its_entry_cannot_be_taken_out() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(b"answer").unwrap();
+        stream.readable().await.unwrap();
+        assert!(socket::has_been_answered(&stream).unwrap());
+        Alone(BypassGuard::stuck()).before_fin(&stream);
+        let socket = SockRef::from(&stream);
+        assert!(!socket.reuse_address().unwrap() && !socket.reuse_port().unwrap());
+    }
 
     #[test]
     fn only_what_a_destination_does_says_that_it_may_have_moved() {

@@ -139,6 +139,14 @@ impl<K: Pod, V: Pod> Map<K, V> {
     }
 }
 
+#[cfg(test)]
+impl<K, V> Map<K, V> {
+    /// A file that is no map: each call fails.
+    pub(crate) fn of_nothing() -> Self {
+        Self { fd: std::fs::File::open("/dev/null").expect("/dev/null").into(), types: PhantomData }
+    }
+}
+
 impl<K, V> AsFd for Map<K, V> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
