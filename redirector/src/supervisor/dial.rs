@@ -9,7 +9,10 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::{
+    io::Interest,
+    net::{TcpStream, UnixStream},
+};
 
 use super::{
     outgoing::{Outgoing, OutgoingGuard},
@@ -107,12 +110,19 @@ pub(super) fn begin(socket: &Socket, to: SocketAddr) -> io::Result<()> {
     }
 }
 
+/// Ready when there is a connection, whatever has become of it since: a peer that has accepted it, said something and reset it
+/// is heard by the relay, and its reset too. An error that was asked for here would be gone, and what is read then
+/// would end as if by a FIN.
 async fn connected(stream: &TcpStream) -> io::Result<()> {
-    stream.writable().await?;
-    match stream.take_error()? {
-        Some(error) => Err(error),
-        None => Ok(()),
+    let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
+    if !ready.is_error() {
+        return Ok(());
     }
+    // The peer's answer to the SYN counts.
+    if socket::tcp_info(stream)?.acknowledged > 0 {
+        return Ok(());
+    }
+    Err(stream.take_error()?.unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()))
 }
 
 /// Connects, and notes the connection before the other side can have taken it for anybody else's.
@@ -327,6 +337,30 @@ mod tests {
         Alone(BypassGuard::stuck()).before_fin(&stream);
         let socket = SockRef::from(&stream);
         assert!(!socket.reuse_address().unwrap() && !socket.reuse_port().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_reset_already_was_there_and_what_it_has_said_is_heard() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        for words in [&b"last words"[..], b""] {
+            let socket = socket_for(to).unwrap();
+            begin(&socket, to).unwrap();
+            let (mut peer, _) = listener.accept().unwrap();
+            peer.write_all(words).unwrap();
+            SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(peer);
+            let mut stream = TcpStream::from_std(socket.into()).unwrap();
+            connected(&stream).await.unwrap();
+            let mut heard = Vec::new();
+            let end = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard).await;
+            assert_eq!((&*heard, end.unwrap_err().kind()), (words, io::ErrorKind::ConnectionReset));
+        }
+        drop(listener);
+        let socket = socket_for(to).unwrap();
+        begin(&socket, to).unwrap();
+        let stream = TcpStream::from_std(socket.into()).unwrap();
+        assert_eq!(connected(&stream).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]
