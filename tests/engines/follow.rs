@@ -88,7 +88,7 @@ fn a_rule_follows_a_name_to_another_container_and_says_so(kind: &'static str) {
     setting.eventually_steered("web", before);
     assert_eq!(setting.visit("web").server, "proxy");
     assert_eq!(setting.list()["namespaces"][0]["container"], second);
-    let said = setting.daemon.log_with(&["another container", &first, &second]);
+    let said = setting.daemon.eventually_says(&["another container", &first, &second]);
     assert_eq!(said.len(), 1, "{said:#?}");
 }
 

@@ -97,10 +97,7 @@ fn assert_dead(world: &World, to: &str, reason: &str, words: &[&str]) {
     let client = format!("{CLIENT_V4}:");
     let original = at(POD_V4, 80).to_string();
     let words = [&[to, &client, &original], words].concat();
-    let lines = eventually("it is said", Duration::from_secs(1), || {
-        let lines = world.daemon.log_with(&[to]);
-        if lines.is_empty() { Err(world.daemon.log()) } else { Ok(lines) }
-    });
+    let lines = world.daemon.eventually_says(&[to]);
     assert_eq!(lines.len(), 1, "one line for many like events: {lines:#?}");
     assert_eq!(world.daemon.log_with(&words).len(), 1, "must name {words:?}: {lines:#?}");
 }

@@ -211,7 +211,7 @@ fn an_engine_that_tells_nobody_what_happens_is_asked_seldom_and_named_once() {
         let asked = asked.load(Ordering::Relaxed);
         if asked >= 5 { Ok(()) } else { Err(asked) }
     });
-    let said = daemon.log_with(&["not told what happens to containers", "not for you"]);
+    let said = daemon.eventually_says(&["not told what happens to containers", "not for you"]);
     assert_eq!(said.len(), 1, "{said:#?}");
     assert_eq!(daemon.cli().json(&["list"])["namespaces"][0]["rules"][0]["follows"], "docker:web");
 }

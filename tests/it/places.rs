@@ -73,7 +73,7 @@ fn at_the_limit_the_connection_makes_room_that_was_idle_longest_and_no_active_on
         1,
         "only the one that found the limit: {pod:#}"
     );
-    assert_eq!(world.daemon.log_with(&["connection reset", "idle_at_limit"]).len(), 1);
+    assert_eq!(world.daemon.eventually_says(&["connection reset", "idle_at_limit"]).len(), 1);
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn of_too_many_bytes_that_wait_those_go_that_stand_still_longest_and_they_are_co
     assert_eq!((resets.first(), resets.last()), (Some(&true), Some(&false)), "the oldest go");
     assert_eq!(by_how(&pod, "finished"), CLIENTS as u64 - crowded_out, "{pod:#}");
     assert_eq!(bytes + lost(&pod), count(&pod, "/connections/bytes_out"), "{pod:#}");
-    assert_ne!(world.daemon.log_with(&["linger_limit", "bytes_lost_to_client"]), [""; 0]);
+    assert_ne!(world.daemon.eventually_says(&["linger_limit", "bytes_lost_to_client"]), [""; 0]);
 }
 
 /// Clients that read 20 bytes in each of so many fiftieths of a second, and then the rest.

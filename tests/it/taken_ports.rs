@@ -148,7 +148,8 @@ fn what_drop_takes_is_refused_while_others_hold_every_udp_port_and_dropped_as_so
     world.steer("silent", "udp:81", "drop");
     let clients = [POD_V4, POD_V6].map(|pod| udp::client(&world.net.client, at(pod, 81)));
     clients.iter().for_each(udp::assert_refused);
-    assert_eq!(world.daemon.log_with(&["WARN", "hold every UDP port"]).len(), 1, "{:#?}", world.daemon.log());
+    let said = world.daemon.eventually_says(&["WARN", "hold every UDP port"]);
+    assert_eq!(said.len(), 1, "{said:#?}");
     drop(held);
     // By itself, without a change.
     eventually("it is dropped", SECOND * 7, || {

@@ -267,6 +267,16 @@ impl Daemon {
         self.log().into_iter().filter(|line| words.iter().all(|word| line.contains(word))).collect()
     }
 
+    /// Waits until its log has a line with all of these words, which comes after what is logged has come to pass: the lines.
+    #[track_caller]
+    #[must_use]
+    pub fn eventually_says(&self, words: &[&str]) -> Vec<String> {
+        eventually(&format!("it says {words:?}"), Duration::from_secs(1), || {
+            let lines = self.log_with(words);
+            if lines.is_empty() { Err(self.log()) } else { Ok(lines) }
+        })
+    }
+
     /// Sends it a signal. After SIGSTOP it has stopped: kill(2) returns before all of its threads have.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
