@@ -1,13 +1,19 @@
 //! Through a steered port: many connections, at once and in a row, and much data. What it costs afterwards.
 
-use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use redirector_tests::{
     client::{Conversation, answer_here, at_once, visit_here},
     eventually::eventually,
     pattern::Pattern,
     scale,
-    server::{Place, Server},
+    server::{Place, Server, everywhere},
     topology::{CLIENT_V4, POD_V4, POD_V6, at},
     world::{World, count},
 };
@@ -146,6 +152,42 @@ fn much_data_each_way_at_the_same_time_arrives_unchanged() {
     let pod = world.eventually_at_rest();
     assert_eq!(count(&pod, "/connections/bytes_in"), 2 * length, "{pod:#}");
     assert_eq!(count(&pod, "/connections/bytes_out"), 2 * length + greeting, "{pod:#}");
+}
+
+/// As telnet and ftp send them. They arrive, as bytes like the others.
+#[test]
+fn urgent_bytes_arrive_in_their_place_whoever_sends_them() {
+    fn say(stream: &socket2::SockRef<'_>) {
+        for urgent in [b"b", b"e"] {
+            stream.send(b"a").unwrap();
+            stream.send_out_of_band(urgent).unwrap();
+        }
+        stream.send(b"z").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    let serve = |mut connection: &socket2::Socket| {
+        let mut heard = Vec::new();
+        connection.read_to_end(&mut heard).unwrap();
+        connection.write_all(&heard).unwrap();
+        say(&connection.into());
+    };
+    let world = World::new();
+    let beside = Server::start(Place::Here, "beside", &[at([127, 0, 0, 1].into(), 0)], serve);
+    let inside = Server::start(Place::In(&world.net.pod), "inside", &everywhere(81), serve);
+    world.steer("beside", "tcp:80", &beside.destination());
+    world.steer("inside", "tcp:81", "original");
+    for (port, name) in [(80, "beside"), (81, "inside")] {
+        for pod in [POD_V4, POD_V6] {
+            let (mut conversation, server) = world.open(at(pod, port));
+            assert_eq!(server, name);
+            say(&conversation.stream().into());
+            let heard = String::from_utf8(conversation.rest().unwrap()).unwrap();
+            assert_eq!(heard, "abaezabaez", "{name}");
+        }
+    }
+    let pod = world.eventually_at_rest();
+    assert_eq!(count(&pod, "/connections/bytes_in"), 4 * 5, "{pod:#}");
+    drop((beside, inside));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{mute, set_tcp_options};
+use super::{mute, read_urgent_in_place, set_tcp_options};
 use crate::{
     netns::Family,
     sys::{SyscallError, inject::point, named, socket},
@@ -155,13 +155,14 @@ fn bound_to(port: u16, order: [Family; 2]) -> Result<Result<Vec<(Family, Socket)
     Ok(Ok(pair))
 }
 
-/// As [`bind_pair`], for listeners that stay with the daemon: it has them also where others hold every port.
+/// As [`bind_pair`], for listeners that stay with the daemon: it has them also where others hold every port, and what is accepted from
+/// them is relayed whole.
 ///
 /// # Errors
 ///
 /// [`BindError`].
 pub fn bind_own_pair() -> Result<Vec<(Family, Socket)>, BindError> {
-    match bind_pair() {
+    let pair = match bind_pair() {
         Err(BindError::NoPort(_)) => {
             let made = [Family::Ipv4, Family::Ipv6].into_iter().map(|family| {
                 let socket = if_there_is_the_family(bind_beside_others(Reach::only(family)))?;
@@ -170,7 +171,12 @@ pub fn bind_own_pair() -> Result<Vec<(Family, Socket)>, BindError> {
             made.filter_map(Result::transpose).collect()
         }
         result => result,
+    }?;
+    for (family, listener) in &pair {
+        named("setsockopt SO_OOBINLINE", read_urgent_in_place(listener))
+            .map_err(|error| BindError::Syscall(Reach::only(*family), error))?;
     }
+    Ok(pair)
 }
 
 /// None of the packets of a family can come that the kernel has not.

@@ -14,5 +14,5 @@ pub use accept::{AcceptEnd, accept_all, accept_until};
 pub use addresses::{Client, OriginalDst};
 pub use bind::{BindError, Reach, Search, bind, bind_mute_udp, bind_own_pair, bind_pair};
 pub use mute::mute;
-pub use options::set_tcp_options;
+pub use options::{read_urgent_in_place, set_tcp_options};
 pub use socket::{Listener, cookies};

@@ -31,3 +31,14 @@ pub fn set_tcp_options(socket: impl AsFd) -> io::Result<()> {
             .with_retries(KEEPALIVE_RETRIES),
     )
 }
+
+/// Has a byte that was sent as urgent (`MSG_OOB`) read in its place, as one of the others: the kernel keeps it back from whoever
+/// does not ask for it, and what is relayed would lack it.
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub fn read_urgent_in_place(socket: impl AsFd) -> io::Result<()> {
+    point("setsockopt SO_OOBINLINE")?;
+    SockRef::from(&socket.as_fd()).set_out_of_band_inline(true)
+}

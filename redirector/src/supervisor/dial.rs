@@ -102,6 +102,12 @@ pub(super) fn socket_for(to: SocketAddr) -> io::Result<Socket> {
     Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
 }
 
+/// Gives a socket the options of the other leg.
+fn prepare(socket: &Socket) -> io::Result<()> {
+    listener::set_tcp_options(socket)?;
+    listener::read_urgent_in_place(socket)
+}
+
 /// Begins to connect a socket.
 pub(super) fn begin(socket: &Socket, to: SocketAddr) -> io::Result<()> {
     match socket.connect(&to.into()) {
@@ -131,7 +137,7 @@ pub(super) async fn connect(
     to: SocketAddr,
     Origin { outgoing, netns }: Origin<'_>,
 ) -> io::Result<(TcpStream, Option<OutgoingGuard>)> {
-    listener::set_tcp_options(&socket)?;
+    prepare(&socket)?;
     // What goes to loopback does not leave its namespace.
     let guard = if to.ip().is_loopback() {
         begin(&socket, to)?;
@@ -262,7 +268,7 @@ async fn port_of_kernel<S: Future<Output = io::Result<Socket>>>(
 }
 
 async fn connect_alone(socket: Socket, guard: Alone, to: SocketAddr) -> io::Result<Tcp> {
-    let begun = listener::set_tcp_options(&socket).and_then(|()| begin(&socket, to));
+    let begun = prepare(&socket).and_then(|()| begin(&socket, to));
     // It is closed when the runtime does not take it, and that is before the guard could go. So it is held until then.
     let held = socket.try_clone()?;
     let stream = match TcpStream::from_std(socket.into()) {
