@@ -135,7 +135,9 @@ fn clients_that_go_away_while_they_are_served_keep_their_places() {
     let asking = Arc::clone(&asked);
     thread::spawn(move || {
         for connection in engine.incoming().map_while(Result::ok) {
-            asking.lock().unwrap().as_mut().map(|all| all.push(connection));
+            if let Some(all) = asking.lock().unwrap().as_mut() {
+                all.push(connection);
+            }
         }
     });
     for _ in 0..CLIENTS {
