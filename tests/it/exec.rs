@@ -463,6 +463,102 @@ fn a_worker_that_outlives_cmd_is_ended_when_the_namespace_dies() {
     }
 }
 
+/// What scripts here have in common. Their listener is fd 3.
+const HOLDING: &str = "
+import os, signal, socket, sys, time
+def say(*words):
+    os.write(1, (' '.join(map(str, words)) + '\\n').encode())
+one = socket.socket(fileno=3)
+def until_it_is_shut_down():
+    try:
+        while True: one.accept()
+    except OSError: pass
+";
+
+#[test]
+fn workers_that_are_forked_while_others_are_ended_are_asked_to_end_too_and_nobody_is_asked_twice() {
+    let stage = Stage::with_daemon();
+    // Its listener is shut down by a look that has passed everybody who was there.
+    let script = format!(
+        "{HOLDING}
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(os.getpid()))
+say('ready')
+until_it_is_shut_down()
+for number in range(3):
+    child = os.fork()
+    if not child:
+        told.clear()
+        while os.getpid() not in told: time.sleep(0.01)
+        os._exit(0)
+    os.waitpid(child, 0)
+    say('ended', number)
+say('asked', len(told))
+"
+    );
+    let mut cmd = Exec::start(&mut stage.exec("--match tcp:80 --kill-after 1h", &[PYTHON, "-c", &script]));
+    cmd.expect_line("ready");
+    stage.net.pod.delete();
+    for line in ["ended 0", "ended 1", "ended 2", "asked 1"] {
+        assert_eq!(cmd.line(), line);
+    }
+    assert_eq!(cmd.code(), 0);
+    assert_is_gone(&stage);
+}
+
+#[test]
+fn workers_that_are_forked_while_others_are_killed_are_killed_too() {
+    let stage = Stage::with_daemon();
+    let path = stage.dir.join("sink");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(stage.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // The worker is found by the look alone. Its end is the end of the connection.
+    let script = format!(
+        "{HOLDING}
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if not os.fork():
+    sink = socket.socket(socket.AF_UNIX)
+    sink.connect('{}')
+    socket.send_fds(sink, [b'x'], [3])
+    os.close(1)
+    while True: time.sleep(1000)
+say('ready')
+while True: time.sleep(1000)
+",
+        path.display()
+    );
+    let options = "--match tcp:80 --user nobody --kill-after 300ms";
+    let mut cmd = Exec::start(&mut stage.exec(options, &[PYTHON, "-c", &script]));
+    cmd.expect_line("ready");
+    // Somebody else's, who is not ended.
+    let other = "
+import os, signal, socket, sys
+sink = socket.socket(fileno=0)
+_, fds, _, _ = socket.recv_fds(sink, 1, 1)
+assert not sink.recv(1)
+for number in range(3):
+    child = os.fork()
+    if not child:
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True: signal.pause()
+    status = os.waitpid(child, 0)[1]
+    print(os.waitstatus_to_exitcode(status), flush=True)
+";
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid;
+    let other = other.replace("NOBODY", &nobody.to_string());
+    let (stream, _) = listener.accept().unwrap();
+    let mut command = Command::new(PYTHON);
+    command.args(["-c", &other]).stdin(std::os::fd::OwnedFd::from(stream));
+    let other = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    stage.net.pod.delete();
+    assert_eq!(cmd.code(), 128 + 9);
+    let outcome = other.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&outcome.stdout), "-9\n-9\n-9\n");
+    assert_is_gone(&stage);
+}
+
 #[track_caller]
 fn parent_of(pid: i32) -> i32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

@@ -14,8 +14,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Lease, LeasedSocket,
-    holders::{Seen, held, shut_down},
+    holders::{Found, Order, Seen, held, shut_down},
     looks::Looks,
+    task::Process,
 };
 use crate::{
     config::Span,
@@ -217,63 +218,76 @@ impl Lease {
 
     /// The namespace has died: what holds its listeners must not keep it. They are shut down, and what `exec`
     /// started is ended, workers that outlive it included. Goes on by itself after the first look, which may have
-    /// seen a part.
+    /// seen a part, and after which processes may have been forked.
     pub(in crate::supervisor) async fn revoke(self: &Arc<Self>) {
-        let signal = self.kill_after.map(|_| Signal::SIGTERM);
+        let order = self.order(Signal::SIGTERM);
         // Before its listeners fail, which a program may take for a reason to end by itself.
-        self.signal(signal);
-        let mut seen = self.shut_down(signal).await;
+        self.give(order.as_deref());
+        let first = self.shut_down(order.as_ref()).await;
         let lease = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut pause = LOOK_AGAIN.1;
-            while seen == Seen::Part && pause < GIVE_UP {
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-                seen = lease.shut_down(None).await;
-            }
-        });
-        let Some(Span(kill_after)) = self.kill_after else { return };
-        let lease = Arc::clone(self);
-        tokio::spawn(async move {
-            if tokio::time::timeout(kill_after, lease.released()).await.is_err() {
-                tracing::warn!("holders of a dead namespace's listeners do not end; SIGKILL");
-                lease.signal(Some(Signal::SIGKILL));
-                lease.shut_down(Some(Signal::SIGKILL)).await;
-            }
-        });
+        tokio::spawn(async move { lease.end_holders(first, order).await });
     }
 
-    /// Waits until the process has ended and nobody holds its listeners.
-    async fn released(&self) {
-        wait_for_end(watch(&self.pidfd)).await;
+    /// What comes after the first look.
+    async fn end_holders(&self, first: Found, order: Option<Arc<Order>>) {
+        let Some(Span(kill_after)) = self.kill_after else {
+            if !first.is_enough(None) {
+                self.look_on(None, GIVE_UP).await;
+            }
+            return;
+        };
+        let released = async {
+            tokio::join!(wait_for_end(watch(&self.pidfd)), self.look_on(order.as_ref(), LOOK_AGAIN.1));
+        };
+        if tokio::time::timeout(kill_after, released).await.is_ok() {
+            return;
+        }
+        tracing::warn!("holders of a dead namespace's listeners do not end; SIGKILL");
+        let order = self.order(Signal::SIGKILL);
+        self.give(order.as_deref());
+        if !self.shut_down(order.as_ref()).await.is_enough(order.as_deref()) {
+            self.look_on(order.as_ref(), GIVE_UP).await;
+        }
+    }
+
+    /// Looks until nothing is left to be done, with pauses up to this one; gives up when they would be as long as
+    /// [`GIVE_UP`].
+    async fn look_on(&self, order: Option<&Arc<Order>>, longest: Duration) {
         let mut pause = LOOK_AGAIN.0;
-        loop {
-            let sockets = self.listeners();
-            let found = self.looks.look(&[], move |aside, _| held(aside, &sockets)).await;
-            if found.is_ok_and(|(held, seen)| held.is_empty() && seen == Seen::All) {
+        while pause < GIVE_UP {
+            tokio::time::sleep(pause).await;
+            self.looks.turn().await;
+            if self.shut_down(order).await.is_enough(order.map(AsRef::as_ref)) {
                 return;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK_AGAIN.1);
-            self.looks.turn().await;
+            pause = (pause * 2).min(longest);
         }
+    }
+
+    /// To end, for who holds the listeners. Only what `exec` has started is told.
+    fn order(&self, signal: Signal) -> Option<Arc<Order>> {
+        self.kill_after.map(|_| Arc::new(Order::new(signal, self.user)))
     }
 
     /// To the process itself.
-    fn signal(&self, signal: Option<Signal>) {
-        if let Some(signal) = signal {
+    fn give(&self, order: Option<&Order>) {
+        if let Some(order) = order {
+            // Before: while it can be sent a signal, its number is nobody else's.
+            let process = self.pid.and_then(|pid| Process::at(pid).ok());
             // It has ended when this fails.
-            drop(pidfd_send_signal(&self.pidfd, signal as i32));
+            if pidfd_send_signal(&self.pidfd, order.signal as i32).is_ok() {
+                process.map(|process| order.is_new_to(process));
+            }
         }
     }
 
-    /// Signals other holders of its listeners, and shuts these down.
-    async fn shut_down(&self, signal: Option<Signal>) -> Seen {
-        let (sockets, signal) = (self.listeners(), signal.map(|signal| (signal, self.user)));
-        let looked = self.looks.look(&[], move |aside, _| shut_down(aside, &sockets, signal)).await;
+    /// Tells other holders of its listeners, each once, and shuts these down.
+    async fn shut_down(&self, order: Option<&Arc<Order>>) -> Found {
+        let (sockets, order) = (self.listeners(), order.cloned());
+        let looked = self.looks.look(&[], move |aside, _| shut_down(aside, &sockets, order.as_deref())).await;
         looked.unwrap_or_else(|error| {
             tracing::error!(%error, "look for the holders of listeners");
-            Seen::Part
+            Found { seen: Seen::Part, is_held: false }
         })
     }
 }

@@ -11,6 +11,7 @@ use std::{
     io,
     ops::ControlFlow,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    sync::{Mutex, PoisonError},
 };
 
 use nix::sys::signal::Signal;
@@ -19,7 +20,7 @@ use socket2::SockRef;
 use super::{
     LeasedSocket,
     budget::Budget,
-    task::{File, Task},
+    task::{File, Process, Task},
 };
 use crate::sys::{
     aside::{Aside, Taken},
@@ -266,11 +267,56 @@ pub(super) fn held(aside: &Aside, sockets: &[LeasedSocket]) -> (HashSet<u64>, Se
     (taken.into_keys().collect(), seen)
 }
 
-/// Signals who holds them, as far as it is this user's, and then shuts them down: who accepts from one is woken.
-pub(super) fn shut_down(aside: &Aside, sockets: &[LeasedSocket], signal: Option<(Signal, u32)>) -> Seen {
+/// What came of looking for who holds listeners, and shutting these down.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) seen: Seen,
+    /// By anybody.
+    pub(super) is_held: bool,
+}
+
+impl Found {
+    /// Whether another look has nothing to do: everybody was seen, and who is to end has ended, and cannot fork.
+    pub(super) fn is_enough(self, order: Option<&Order>) -> bool {
+        self.seen == Seen::All && (order.is_none() || !self.is_held)
+    }
+}
+
+/// A signal for who holds listeners, as far as it is this user's: anybody can be sent a listener. Each process gets it
+/// once, in however many looks it is found: some programs take a second SIGTERM for impatience.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) signal: Signal,
+    user: u32,
+    told: Mutex<HashSet<Process>>,
+}
+
+impl Order {
+    pub(super) fn new(signal: Signal, user: u32) -> Self {
+        Self { signal, user, told: Mutex::default() }
+    }
+
+    /// Whether this process has not been told; from now on it has.
+    pub(super) fn is_new_to(&self, process: Process) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(process)
+    }
+
+    /// One that has ended needs no signal.
+    fn give(&self, holder: &Holder) {
+        let Ok(process) = Process::at(holder.pid) else { return };
+        if Task(holder.pid).user().is_ok_and(|theirs| theirs == self.user) && self.is_new_to(process) {
+            drop(pidfd_send_signal(holder.process.as_fd(), self.signal as i32));
+        }
+    }
+}
+
+/// Tells who holds them, and then shuts them down: who accepts from one is woken.
+pub(super) fn shut_down(aside: &Aside, sockets: &[LeasedSocket], order: Option<&Order>) -> Found {
+    let mut is_held = false;
     let Outcome { seen, taken } = search(aside, sockets, |holder| {
-        if let Some((signal, user)) = signal {
-            holder.signal(user, signal);
+        is_held = true;
+        if let Some(order) = order {
+            order.give(holder);
         }
         ControlFlow::Continue(())
     });
@@ -278,15 +324,37 @@ pub(super) fn shut_down(aside: &Aside, sockets: &[LeasedSocket], signal: Option<
         // It was shut down before when this fails.
         drop(SockRef::from(socket).shutdown(std::net::Shutdown::Both));
     }
-    seen
+    Found { seen, is_held }
 }
 
-impl Holder {
-    /// Signals the process when it is this user's. One that has ended needs none, and one of somebody else must get
-    /// none: anybody can be sent a listener.
-    fn signal(&self, user: u32, signal: Signal) {
-        if Task(self.pid).user().is_ok_and(|theirs| theirs == user) {
-            drop(pidfd_send_signal(self.process.as_fd(), signal as i32));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_enough_when_it_saw_everybody_and_whoever_is_to_end_has_ended() {
+        let order = Order::new(Signal::SIGKILL, 0);
+        for (seen, is_held, tells, is_enough) in [
+            (Seen::All, false, true, true),
+            // It may have forked since.
+            (Seen::All, true, true, false),
+            (Seen::Part, false, true, false),
+            (Seen::Part, true, true, false),
+            // Who is not told does not end.
+            (Seen::All, true, false, true),
+            (Seen::Part, false, false, false),
+        ] {
+            let order = tells.then_some(&order);
+            assert_eq!(Found { seen, is_held }.is_enough(order), is_enough, "{seen:?}, {is_held}, {tells}");
         }
+    }
+
+    #[test]
+    fn each_process_is_told_once() {
+        let order = Order::new(Signal::SIGTERM, 0);
+        let own = Process::at(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(order.is_new_to(own));
+        assert!(!order.is_new_to(own));
+        assert!(Order::new(Signal::SIGKILL, 0).is_new_to(own));
     }
 }

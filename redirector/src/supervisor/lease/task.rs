@@ -21,6 +21,26 @@ use crate::sys::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Task(pub(super) i32);
 
+/// A process, and no other one that gets its number later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Process {
+    pid: i32,
+    /// In ticks since the machine has booted.
+    started: u64,
+}
+
+impl Process {
+    /// The one that has this number now.
+    pub(super) fn at(pid: i32) -> io::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // Behind the name, which may have anything in it.
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
+        let started = fields.and_then(|fields| fields.split_whitespace().nth(19)?.parse().ok());
+        let started = started.ok_or_else(|| io::Error::other("no time of its start in its stat"))?;
+        Ok(Self { pid, started })
+    }
+}
+
 /// What an fd of a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum File {
@@ -204,6 +224,19 @@ mod tests {
         assert!(Task(i32::MAX).file(fd).is_err());
         assert_eq!(myself().user().unwrap(), nix::unistd::getuid().as_raw());
         assert_eq!(myself().process().unwrap(), myself().0);
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_number_and_its_start() {
+        let of = |pid: u32| Process::at(i32::try_from(pid).unwrap());
+        let own = of(std::process::id()).unwrap();
+        assert_eq!(of(std::process::id()).unwrap(), own);
+        let mut other =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(of(other.id()).unwrap().started >= own.started);
+        drop(other.stdin.take());
+        other.wait().unwrap();
+        assert!(of(other.id()).is_err());
     }
 
     #[test]
