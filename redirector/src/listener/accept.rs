@@ -4,7 +4,7 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::sys::socket;
+use crate::sys::{sequence::end_repair, socket};
 
 /// Why an accept loop ended.
 #[derive(Debug)]
@@ -31,18 +31,12 @@ fn is_in_repair(listener: &TcpListener) -> bool {
     socket::option::<i32>(listener, libc::IPPROTO_TCP, libc::TCP_REPAIR).is_ok_and(|mode| mode != 0)
 }
 
-/// Ends the repair mode that an accepted socket has from its listener: in it nothing can be read, and nothing is sent.
-fn end_repair(stream: &TcpStream) {
-    /// `TCP_REPAIR_OFF_NO_WP`, include/uapi/linux/tcp.h (Linux 4.19): without a window probe.
-    const OFF: i32 = -1;
-    // Who could begin it can end it. If not, the first read fails, and the connection is reset.
-    drop(socket::set_option(stream, libc::IPPROTO_TCP, libc::TCP_REPAIR, OFF));
-}
-
 /// Makes an accepted socket what it shall be.
 fn settle(stream: &TcpStream, is_in_repair: bool) {
-    if is_in_repair {
-        end_repair(stream);
+    // In it nothing can be read, and nothing is sent. Who could begin it can end it. If not, the first read fails, and the
+    // connection is reset.
+    if is_in_repair && let Err(error) = end_repair(stream) {
+        tracing::debug!(%error, "setsockopt TCP_REPAIR");
     }
     share_port(stream);
 }

@@ -97,11 +97,18 @@ async fn serve(active: Active, stream: TcpStream, client: Client, original: Orig
     let netns = Arc::clone(&active.netns);
     let netns = &netns;
     let first = || sys::sequence::first_received(&stream);
-    if let Some(made_in) = netns.dialer.outgoing.find(client.0, original.0, first) {
-        // It would be dialled again, and accepted again, for as long as there are ports.
-        tracing::debug!(netns = %netns.target, %client, %made_in, "a connection of our own came back");
-        refuse(netns, stream, client, original, NotDelivered::Loop);
-        return;
+    match netns.dialer.outgoing.find(client.0, original.0, first) {
+        Ok(None) => {}
+        Ok(Some(made_in)) => {
+            // It would be dialled again, and accepted again, for as long as there are ports.
+            tracing::debug!(netns = %netns.target, %client, %made_in, "a connection of our own came back");
+            refuse(netns, stream, client, original, NotDelivered::Loop);
+            return;
+        }
+        Err(_over) => {
+            refuse(netns, stream, client, original, NotDelivered::ConnectError);
+            return;
+        }
     }
     let Some(state) = netns.published.load().attribute(client, original, || ingress(&stream, original))
     else {

@@ -21,7 +21,10 @@ use std::{
 
 use socket2::Socket;
 
-use crate::{netns::NetnsCookie, sys};
+use crate::{
+    netns::NetnsCookie,
+    sys::{self, sequence::Unknown},
+};
 
 /// More than threads that dial, so that they seldom meet.
 const SHARDS: usize = 64;
@@ -34,6 +37,15 @@ type End = (IpAddr, u16);
 
 fn end(address: SocketAddr) -> End {
     (address.ip().to_canonical(), address.port())
+}
+
+/// The number, if the kernel has told it. A connection that has come to harm by the question is an error.
+fn known(first: Result<u32, Unknown>) -> io::Result<Option<u32>> {
+    match first {
+        Ok(first) => Ok(Some(first)),
+        Err(Unknown::NotTold(_)) => Ok(None),
+        Err(stuck @ Unknown::Stuck(_)) => Err(io::Error::other(stuck)),
+    }
 }
 
 /// A connection, as the one who makes it sees it.
@@ -107,8 +119,8 @@ impl Outgoing {
         super::dial::begin(socket, to)?;
         let from = socket.local_addr()?.as_socket();
         let from = from.ok_or_else(|| io::Error::other("not an internet address"))?;
-        let say = |error: &io::Error| tracing::debug!(%to, %error, "ask for a connection's sequence number");
-        let first = sys::sequence::first_sent(socket).inspect_err(say).ok();
+        let say = |error: &Unknown| tracing::debug!(%to, %error, "ask for a connection's sequence number");
+        let first = known(sys::sequence::first_sent(socket).inspect_err(say))?;
         Ok(coming.enter(Own { ends: Ends { from: end(from), to: end(to) }, netns, first }))
     }
 
@@ -120,16 +132,20 @@ impl Outgoing {
     /// Whether a connection that was accepted is one of these: in which namespace we have made it. `first` asks its socket for
     /// the sequence number of the first byte from the client. Where the kernel does not tell it, of either
     /// socket, both addresses have to do.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is over by having been asked.
     pub(super) fn find(
         &self,
         client: SocketAddr,
         original: SocketAddr,
-        first: impl FnOnce() -> io::Result<u32>,
-    ) -> Option<NetnsCookie> {
+        first: impl FnOnce() -> Result<u32, Unknown>,
+    ) -> io::Result<Option<NetnsCookie>> {
         let ends = Ends { from: end(client), to: end(original) };
         let destination = self.destination(ends.to);
         if destination.count.load(Ordering::SeqCst) == 0 {
-            return None;
+            return Ok(None);
         }
         drop(destination.connecting.write().unwrap_or_else(PoisonError::into_inner));
         let least = Own { ends, netns: NetnsCookie(0), first: None };
@@ -137,18 +153,18 @@ impl Outgoing {
             entered.range(least..).map(|(own, _)| *own).take_while(|own| own.ends == ends).collect()
         });
         if candidates.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let say = |error: &io::Error| {
+        let say = |error: &Unknown| {
             tracing::debug!(%client, %original, %error, "ask for a connection's sequence number");
         };
-        let first = first().inspect_err(say).ok();
+        let first = known(first().inspect_err(say))?;
         let is_same = |own: &&Own| match (own.first, first) {
             // An end that has come counts as a byte.
             (Some(sent), Some(received)) => received.wrapping_sub(sent) <= 1,
             _ => true,
         };
-        candidates.iter().find(is_same).map(|own| own.netns)
+        Ok(candidates.iter().find(is_same).map(|own| own.netns))
     }
 }
 
@@ -210,15 +226,16 @@ mod tests {
     }
 
     fn find(outgoing: &Outgoing, client: &str, original: &str, first: u32) -> Option<u64> {
-        outgoing.find(address(client), address(original), || Ok(first)).map(|netns| netns.0)
+        outgoing.find(address(client), address(original), || Ok(first)).unwrap().map(|netns| netns.0)
     }
 
     #[test]
     fn a_connection_is_ours_by_both_addresses_and_its_first_sequence_number() {
         let outgoing = Arc::new(Outgoing::default());
         let guard = enter(&outgoing, own(1, "10.0.0.1:40000", "10.0.0.2:80", Some(u32::MAX)));
-        let asked =
-            |client, original| outgoing.find(address(client), address(original), || panic!("no need"));
+        let asked = |client, original| {
+            outgoing.find(address(client), address(original), || panic!("no need")).unwrap()
+        };
         assert_eq!(asked("10.0.0.1:40000", "10.0.0.2:81"), None, "another port");
         assert_eq!(asked("10.0.0.1:40000", "10.0.0.3:80"), None, "another address");
         assert_eq!(asked("10.0.0.1:40001", "10.0.0.2:80"), None, "another client");
@@ -226,10 +243,11 @@ mod tests {
         assert_eq!(find(&outgoing, "10.0.0.1:40000", "10.0.0.2:80", u32::MAX), Some(1));
         assert_eq!(find(&outgoing, "10.0.0.1:40000", "10.0.0.2:80", 0), Some(1), "with its end");
         assert_eq!(find(&outgoing, "10.0.0.1:40000", "10.0.0.2:80", 1), None, "in another namespace");
-        let unknown = outgoing.find(address("10.0.0.1:40000"), address("10.0.0.2:80"), || {
-            Err(io::ErrorKind::PermissionDenied.into())
-        });
-        assert_eq!(unknown, Some(NetnsCookie(1)));
+        let unknown =
+            |why| outgoing.find(address("10.0.0.1:40000"), address("10.0.0.2:80"), || Err(why)).ok();
+        let why = || io::ErrorKind::PermissionDenied.into();
+        assert_eq!(unknown(Unknown::NotTold(why())), Some(Some(NetnsCookie(1))));
+        assert_eq!(unknown(Unknown::Stuck(why())), None, "it is nobody's any more");
         drop(guard);
         assert_eq!(asked("10.0.0.1:40000", "10.0.0.2:80"), None);
     }
@@ -256,7 +274,7 @@ mod tests {
         assert_eq!(find(&outgoing, from, to, 7), None);
         // As the other namespace names the same address.
         let scoped = SocketAddr::V6(std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 40_000, 0, 3));
-        assert_eq!(outgoing.find(scoped, address(to), || Ok(100)), Some(NetnsCookie(2)));
+        assert_eq!(outgoing.find(scoped, address(to), || Ok(100)).unwrap(), Some(NetnsCookie(2)));
         assert_eq!(find(&outgoing, from, "[fe80::2]:81", 200), Some(2));
         guards.clear();
         assert!(outgoing.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
