@@ -3,16 +3,11 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::{
-    io::Interest,
-    net::{TcpStream, UnixStream},
-};
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{
     outgoing::{Outgoing, OutgoingGuard},
@@ -310,25 +305,9 @@ impl Hold for Alone {
     }
 }
 
-/// Connects to a Unix socket; waits while its backlog is full, as a blocking connect(2) does.
-pub(super) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    const FIRST_PAUSE: Duration = Duration::from_millis(1);
-    const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match UnixStream::connect(path).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            result => return result,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{io::Write as _, time::Duration};
 
     use super::*;
 

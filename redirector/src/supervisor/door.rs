@@ -10,13 +10,20 @@ use std::{
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use nix::fcntl::OFlag;
-use tokio::net::UnixStream;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::{net::UnixStream, sync::Semaphore};
 
-use super::dial::{Failure, connect_unix};
-use crate::{config::Engine, observe::NotDelivered, sys, target::Opener};
+use super::dial::Failure;
+use crate::{
+    config::Engine,
+    observe::NotDelivered,
+    sys::{self, blocking::blocking, socket::of_peer},
+    target::Opener,
+};
 
 /// Where other engines listen by default. Docker's and Podman's are set up.
 const ENGINES: [&str; 2] = ["/run/containerd/containerd.sock", "/run/crio/crio.sock"];
@@ -85,6 +92,31 @@ impl OwnSockets {
         Ok(is_engine.then(warning))
     }
 
+    /// Connects to the socket at a path, unless it is one of redirector's. `None`: its backlog is full. Blocks for as long as the
+    /// file systems of the path, and of the program that listens there, like.
+    fn connect_to(&self, path: &Path) -> Result<Option<Socket>, Failure> {
+        let refused = || {
+            Failure::Because(
+                NotDelivered::OwnSocket,
+                io::Error::new(io::ErrorKind::PermissionDenied, REFUSED),
+            )
+        };
+        let file = open(path, OFlag::empty())?;
+        if self.has(Identity::of(&file.metadata()?)) {
+            return Err(refused());
+        }
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        match socket.connect(&SockAddr::unix(path_of(&file))?) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            result => result?,
+        }
+        // Nothing has been said yet.
+        match of_peer(&socket, |pid| self.is_daemon(pid))? {
+            Some(true) => Err(refused()),
+            Some(false) | None => Ok(Some(socket)),
+        }
+    }
+
     fn has(&self, identity: Identity) -> bool {
         self.held.iter().any(|(_, own)| *own == identity)
     }
@@ -114,35 +146,40 @@ fn flock(line: &str, inode: u64) -> Option<i32> {
     if kind == "FLOCK" && locked == inode { pid.parse().ok() } else { None }
 }
 
+/// Dials of one rule that look at its path at once: a file system that does not answer holds up no more threads.
+const AT_ONCE: usize = 8;
+
 /// The Unix socket that a rule leads to.
 #[derive(Debug)]
 pub(super) struct Door {
     path: PathBuf,
     own: Arc<OwnSockets>,
+    places: Arc<Semaphore>,
 }
 
 impl Door {
     pub(super) fn new(path: PathBuf, own: Arc<OwnSockets>) -> Self {
-        Self { path, own }
+        Self { path, own, places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Connects to the socket that is there now, unless it is one of redirector's.
+    /// Connects to the socket that is there now, unless it is one of redirector's; waits while its backlog is full, as
+    /// a blocking connect(2) does.
     pub(super) async fn connect(&self) -> Result<UnixStream, Failure> {
-        let refused = || {
-            Failure::Because(
-                NotDelivered::OwnSocket,
-                io::Error::new(io::ErrorKind::PermissionDenied, REFUSED),
-            )
-        };
-        let file = open(&self.path, OFlag::empty())?;
-        if self.own.has(Identity::of(&file.metadata()?)) {
-            return Err(refused());
-        }
-        let stream = connect_unix(&path_of(&file)).await?;
-        // Nothing has been said yet.
-        match stream.peer_cred()?.pid() {
-            Some(pid) if self.own.is_daemon(pid) => Err(refused()),
-            _ => Ok(stream),
+        const FIRST_PAUSE: Duration = Duration::from_millis(1);
+        const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+            let (path, own) = (self.path.clone(), Arc::clone(&self.own));
+            let knock = move || {
+                let _place = place;
+                own.connect_to(&path)
+            };
+            if let Some(socket) = blocking(knock).await?? {
+                return Ok(UnixStream::from_std(socket.into())?);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

@@ -240,6 +240,29 @@ pub fn exact_peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
     option::<i32>(socket, libc::SOL_SOCKET, SO_PEERPIDFD).map(|fd| super::owned(fd.into()))
 }
 
+/// What a look at the process at the other end of a Unix socket shows, by its number. `None`: it has ended, and the number may
+/// be another process's. Before Linux 6.5 that cannot be told.
+///
+/// # Errors
+///
+/// As getsockopt(2).
+pub fn of_peer<T>(socket: impl AsFd, look: impl FnOnce(i32) -> T) -> io::Result<Option<T>> {
+    let process = match exact_peer_pidfd(&socket) {
+        Ok(process) => Some(process),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOPROTOOPT) => None,
+            // `pidfd_prepare`, kernel/fork.c.
+            Some(libc::ESRCH | libc::EINVAL) => return Ok(None),
+            _ => return Err(error),
+        },
+    };
+    let credentials = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?;
+    let seen = look(credentials.pid());
+    // While it can be sent a signal, its number is nobody else's.
+    let is_there = process.is_none_or(|process| super::namespace::pidfd_send_signal(process, 0).is_ok());
+    Ok(is_there.then_some(seen))
+}
+
 /// Refuses fds that somebody sends to a Unix socket: the sender gets `EPERM`. Who accepts from it inherits that. Minimum
 /// kernel 6.16 (`ENOPROTOOPT` before).
 ///
@@ -303,5 +326,65 @@ mod tests {
             to.read_exact(&mut [0]).unwrap();
             assert!(has_been_answered(&dialled).unwrap());
         }
+    }
+    /// A process that does something, which must be safe in the child of a process with threads.
+    fn child(work: impl FnOnce()) -> nix::unistd::Pid {
+        // SAFETY: the child makes system calls only, and ends.
+        match unsafe { libc::fork() } {
+            0 => {
+                work();
+                // SAFETY: as above.
+                unsafe { libc::_exit(0) }
+            }
+            pid => nix::unistd::Pid::from_raw(pid),
+        }
+    }
+
+    #[test]
+    fn a_peer_that_has_ended_is_not_taken_for_who_has_its_number_now() {
+        use nix::sys::wait::waitpid;
+        let dir = tempfile::tempdir().unwrap();
+        let connected = |listens: &dyn Fn(&socket2::Socket)| {
+            let path = socket2::SockAddr::unix(dir.path().join("socket")).unwrap();
+            let _none_before = std::fs::remove_file(dir.path().join("socket"));
+            let [listener, dialled] = [(); 2]
+                .map(|()| socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap());
+            listener.bind(&path).unwrap();
+            listens(&listener);
+            dialled.connect(&path).unwrap();
+            (listener, dialled)
+        };
+        let (_listener, dialled) = connected(&|listener| listener.listen(1).unwrap());
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(of_peer(&dialled, |pid| pid).unwrap(), Some(own));
+        if exact_peer_pidfd(&dialled).is_err() {
+            eprintln!("skipped: needs Linux 6.5");
+            return;
+        }
+        // Who calls listen(2) is the peer, and its socket is ours as well.
+        let (_listener, dialled) = connected(&|listener| {
+            let process = child(|| drop(listen(listener, 1)));
+            waitpid(process, None).unwrap();
+        });
+        assert_eq!(of_peer(&dialled, |pid| pid).unwrap(), None);
+        // It ends while it is looked at.
+        let process = std::cell::Cell::new(None);
+        let (_listener, dialled) = connected(&|listener| {
+            let waits = child(|| {
+                drop(listen(listener, 1));
+                nix::unistd::pause();
+            });
+            process.set(Some(waits));
+            while !is_listening(listener).unwrap() {
+                std::thread::yield_now();
+            }
+        });
+        let seen = of_peer(&dialled, |pid| {
+            let process = process.get().unwrap();
+            assert_eq!(pid, process.as_raw());
+            nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
+            waitpid(process, None).unwrap();
+        });
+        assert_eq!(seen.unwrap(), None);
     }
 }
