@@ -118,14 +118,25 @@ fn a_file_that_is_there_is_replaced_whole_and_keeps_mode_and_owner() {
 #[test]
 fn a_template_that_cannot_be_filled_leaves_the_file_as_it_was() {
     for stage in Stage::both() {
-        let file = stage.dir.join("rendered");
+        let directory = stage.dir.join("directory");
+        fs::create_dir(&directory).unwrap();
+        let file = directory.join("rendered");
         fs::write(&file, "old").unwrap();
         let template = stage.program("template", "{fd4}");
+        let before = changed(&directory);
         // There are no fds with `--listen-as`.
         let options = format!("--listen-as 8080 --render {template}={}", file.display());
         let outcome = stage.run(&options, &["true"]);
         assert!(failure(&outcome).contains("{fd4}"), "{outcome}");
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+        // Nor was there, for a moment, a file that a kill would have left.
+        assert_eq!(changed(&directory), before);
         stage.assert_forgotten();
     }
+}
+
+/// When a name came or went last.
+fn changed(directory: &Path) -> (i64, i64) {
+    let metadata = fs::metadata(directory).unwrap();
+    (metadata.mtime(), metadata.mtime_nsec())
 }

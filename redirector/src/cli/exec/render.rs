@@ -5,9 +5,9 @@
 //! device can hold us up.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Metadata, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, fchown},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::Path,
 };
 
@@ -32,7 +32,7 @@ impl Render {
             Ok(Self { template: text, file: file.clone() })
         };
         let all = all.iter().map(read).collect::<Result<Vec<_>, Failure>>()?;
-        let try_all = || all.iter().try_for_each(|one| one.begin().map(drop));
+        let try_all = || all.iter().try_for_each(Self::try_to_begin);
         match user {
             // This process is needed as it is.
             Some(user) if !all.is_empty() => {
@@ -57,44 +57,77 @@ impl Render {
 
     /// Makes the file. This process is the user that runs CMD by now.
     pub(super) fn write(&self, text: &str) -> Result<(), Failure> {
-        let error = |error: io::Error| failed("write", &self.file, &error);
         let mut new = self.begin()?;
-        new.write_all(text.as_bytes()).map_err(error)?;
-        new.persist(&self.file).map(drop).map_err(|failure| error(failure.error))
+        new.write_all(text.as_bytes()).map_err(|error| self.error(&error))?;
+        new.persist(&self.file).map(drop).map_err(|failure| self.error(&failure.error))
+    }
+
+    /// Whether a file can be made beside it. One without a name, where the file system has such: whatever ends this process
+    /// then leaves nothing.
+    fn try_to_begin(&self) -> Result<(), Failure> {
+        let before = self.before()?;
+        let mut nameless = OpenOptions::new();
+        nameless.write(true).custom_flags(libc::O_TMPFILE);
+        match nameless.open(self.beside()) {
+            Ok(made) => self.make_as(before.as_ref(), &made),
+            // `EISDIR`: the kernel's own way to say so, before it knew of O_TMPFILE.
+            Err(failure) if matches!(failure.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+                self.begin().map(drop)
+            }
+            Err(failure) => Err(self.error(&failure)),
+        }
     }
 
     /// An empty file beside it, with its owner and mode.
     fn begin(&self) -> Result<NamedTempFile, Failure> {
-        let path = Path::new(&self.file);
-        let error = |error: io::Error| failed("write", &self.file, &error);
-        let before = match fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.is_file() => Some(metadata),
+        let before = self.before()?;
+        let usual = Permissions::from_mode(0o666);
+        let new =
+            tempfile::Builder::new().prefix(".redirector-").permissions(usual).tempfile_in(self.beside());
+        let new = new.map_err(|error| self.error(&error))?;
+        self.make_as(before.as_ref(), new.as_file())?;
+        Ok(new)
+    }
+
+    /// What is there already.
+    fn before(&self) -> Result<Option<Metadata>, Failure> {
+        match fs::symlink_metadata(&self.file) {
+            Ok(metadata) if metadata.is_file() => Ok(Some(metadata)),
             Ok(metadata) => {
                 let why = format!("it is {}, not a regular file", kind(metadata.file_type()));
-                return Err(error(io::Error::other(why)));
+                Err(self.error(&io::Error::other(why)))
             }
-            Err(failure) if failure.kind() == io::ErrorKind::NotFound => None,
-            Err(failure) => return Err(error(failure)),
-        };
-        let beside = match path.parent() {
+            Err(failure) if failure.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(failure) => Err(self.error(&failure)),
+        }
+    }
+
+    fn beside(&self) -> &Path {
+        match Path::new(&self.file).parent() {
             Some(directory) if directory != Path::new("") => directory,
             _ => Path::new("."),
-        };
-        let usual = Permissions::from_mode(0o666);
-        let new = tempfile::Builder::new().prefix(".redirector-").permissions(usual).tempfile_in(beside);
-        let new = new.map_err(error)?;
-        if let Some(before) = before {
-            let made = new.as_file().metadata().map_err(error)?;
-            if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
-                match fchown(new.as_file(), Some(before.uid()), Some(before.gid())) {
+        }
+    }
+
+    /// Gives a file the owner and the mode of the one that was there before.
+    fn make_as(&self, before: Option<&Metadata>, made: &File) -> Result<(), Failure> {
+        let Some(before) = before else { return Ok(()) };
+        let make = || {
+            let now = made.metadata()?;
+            if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
+                match fchown(made, Some(before.uid()), Some(before.gid())) {
                     // Another user's, in a directory where this one may replace it.
                     Err(failure) if failure.kind() == io::ErrorKind::PermissionDenied => {}
-                    result => result.map_err(error)?,
+                    result => result?,
                 }
             }
-            new.as_file().set_permissions(Permissions::from_mode(before.mode() & 0o777)).map_err(error)?;
-        }
-        Ok(new)
+            made.set_permissions(Permissions::from_mode(before.mode() & 0o777))
+        };
+        make().map_err(|error| self.error(&error))
+    }
+
+    fn error(&self, error: &io::Error) -> Failure {
+        failed("write", &self.file, error)
     }
 }
 
