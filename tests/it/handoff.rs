@@ -54,8 +54,9 @@ fn exchange(world: &World, message: &[u8]) -> Option<Value> {
     connection.set_read_timeout(Some(HANG)).unwrap();
     connection.send(message).unwrap();
     let mut answer = vec![0; 64 * 1024];
-    let (length, fds) = redirector::sys::socket::receive_with_fds(&connection, &mut answer).unwrap();
-    assert!(fds.0.is_empty(), "a wrong request must get no listener");
+    let redirector::sys::socket::Received { length, fds, .. } =
+        redirector::sys::socket::receive_with_fds(&connection, &mut answer).unwrap();
+    assert!(fds.is_empty(), "a wrong request must get no listener");
     (length > 0).then(|| serde_json::from_slice(&answer[..length]).expect("one JSON document"))
 }
 

@@ -578,3 +578,28 @@ fn a_call_that_fails_in_exec_without_a_daemon_leaves_nothing() {
         }
     }
 }
+
+#[test]
+#[ignore = "soak: inject"]
+fn a_call_that_fails_in_a_connection_harms_no_other_and_keeps_no_client_waiting() {
+    let faults = Faults::new();
+    let world = World::with(faults.daemon(), Topology::new());
+    let there = at(redirector_tests::topology::CLIENT_V4, 8080);
+    let _server = Server::inside(&world.net.client, "server", there.port());
+    world.steer("web", "tcp:80", &format!("{}/{there}", world.net.client.target()));
+    // They are few.
+    for number in 1.. {
+        let (answer, calls) = faults.during(Fault::Fail(number), || world.answer(at(POD_V4, 80)));
+        let call = calls.get(number - 1);
+        println!("{number}: {call:?}: {answer}");
+        assert!(["server", "reset", "refused"].contains(&&*answer), "{answer}");
+        eventually("the next client is served", SECOND, || match &*world.answer(at(POD_V4, 80)) {
+            "server" => Ok(()),
+            other => Err(other.to_owned()),
+        });
+        if call.is_none() {
+            assert_eq!(answer, "server");
+            break;
+        }
+    }
+}

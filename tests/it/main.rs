@@ -50,6 +50,7 @@ mod residue;
 mod rules;
 mod seats;
 mod servers;
+mod silent_files;
 mod taken_ports;
 mod targets;
 mod tubular;

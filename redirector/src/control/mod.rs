@@ -33,8 +33,8 @@ pub use explanation::{
     MOST_REASONS, OnUnavailableView, ReasonView, ShadowView, Shadows, SocketView, Verdict,
 };
 pub use handoff::{
-    Handoff, HandoffError, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver, handoff_path,
-    serve_handoff,
+    Enclosed, Handoff, HandoffError, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver,
+    handoff_path, serve_handoff,
 };
 pub use server::{Api, Caller, serve};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};

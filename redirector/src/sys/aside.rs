@@ -2,7 +2,8 @@
 //!
 //! Whoever has had a file decides how long close(2) takes: a socket can linger, and a file system in user space
 //! answers when it likes. Files that are taken count against a limit, too. So such a file never comes into the table
-//! of this process. It comes into that of a thread which begins with an empty one. When the thread ends, the kernel
+//! of this process: closing a duplicate there, and making such a thread, would write back what the file has (`flush`).
+//! It comes into that of a thread which begins with an empty one. When the thread ends, the kernel
 //! releases what is left in it, and for a thread that ends no socket lingers (`PF_EXITING` in `inet_release`,
 //! net/ipv4/af_inet.c).
 
@@ -12,7 +13,7 @@ use std::{
     mem::ManuallyDrop,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
     path::Path,
-    sync::mpsc,
+    sync::{Mutex, PoisonError, mpsc},
     thread,
 };
 
@@ -126,8 +127,8 @@ pub fn is_there(thread: i32) -> bool {
     Path::new(&format!("/proc/self/task/{thread}")).exists()
 }
 
-/// Closes files that somebody else has had, without waiting for what that may entail: at the end of a thread, which this is
-/// the number of.
+/// Closes sockets that somebody else has had, without waiting for what that may entail: at the end of a thread, which this
+/// is the number of.
 pub fn let_go(files: Vec<OwnedFd>) -> Option<i32> {
     if files.is_empty() {
         return None;
@@ -146,13 +147,21 @@ pub fn let_go(files: Vec<OwnedFd>) -> Option<i32> {
     held.ok().map(|running| running.thread)
 }
 
-/// Files that came from somebody else. Dropping it lets go of them.
+/// Threads of such work, until they have ended: with them this process has what they have.
 #[derive(Debug, Default)]
-pub struct Foreign(pub Vec<OwnedFd>);
+pub struct Threads(Mutex<Vec<i32>>);
 
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        let_go(std::mem::take(&mut self.0));
+impl Threads {
+    /// One more.
+    pub fn add(&self, thread: i32) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+    }
+
+    /// How many have not ended.
+    pub fn left(&self) -> usize {
+        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| is_there(*thread));
+        threads.len()
     }
 }
 

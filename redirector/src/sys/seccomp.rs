@@ -72,6 +72,11 @@ fn install(program: &libc::sock_fprog, flags: libc::c_ulong) -> io::Result<Owned
 
 /// Whether an fd is one of [`ask_about_listen`].
 pub fn is_asked(fd: impl AsFd) -> bool {
+    // A file of a file system in user space might answer nothing.
+    let link = std::fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_fd().as_raw_fd()));
+    if link.is_ok_and(|link| !link.starts_with("anon_inode:seccomp notify")) {
+        return false;
+    }
     // No call has this number; every other kind of file says `ENOTTY`.
     let mut id = 0_u64;
     let asked = ioctl(fd.as_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &mut id);

@@ -7,7 +7,7 @@ use std::{
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
-use super::{aside::Foreign, inject::point};
+use super::inject::point;
 
 /// `SIOCOUTQ` and `SIOCINQ`, include/uapi/linux/sockios.h; the same numbers as `TIOCOUTQ` and `FIONREAD`.
 mod request {
@@ -274,12 +274,23 @@ pub fn refuse_fds(socket: impl AsFd) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, 0)
 }
 
-/// Receives one message and the fds that came with it, close-on-exec. No message is 0 bytes.
+/// A message, and what came with it.
+#[derive(Debug)]
+pub struct Received {
+    /// Of the message. None is 0 bytes.
+    pub length: usize,
+    /// Close-on-exec.
+    pub fds: Vec<OwnedFd>,
+    /// There was more: of the message, which the buffer is too small for, or of the fds, when there can be no more.
+    pub is_cut: bool,
+}
+
+/// Receives one message and the fds that came with it.
 ///
 /// # Errors
 ///
-/// As recvmsg(2); `EMSGSIZE` when `buffer` is too small for the message.
-pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Foreign)> {
+/// As recvmsg(2).
+pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
     /// `SCM_MAX_FD`, include/net/scm.h: as many as a message can have. With room for fewer, those that fit would be
     /// open already and nobody's.
     const MOST: usize = 253;
@@ -292,16 +303,15 @@ pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usi
         Some(&mut control),
         MsgFlags::MSG_CMSG_CLOEXEC,
     )?;
-    let mut fds = Foreign::default();
-    for part in message.cmsgs()? {
+    let mut fds = Vec::new();
+    // It gives none where some are missing.
+    for part in message.cmsgs().into_iter().flatten() {
         if let ControlMessageOwned::ScmRights(received) = part {
-            fds.0.extend(received.into_iter().map(|fd| super::owned(fd.into())));
+            fds.extend(received.into_iter().map(|fd| super::owned(fd.into())));
         }
     }
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
-    }
-    Ok((message.bytes, fds))
+    let is_cut = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    Ok(Received { length: message.bytes, fds, is_cut })
 }
 
 #[cfg(test)]

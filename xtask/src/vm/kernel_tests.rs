@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 
 /// Modules of `tests/it` in which it is the kernel that decides, by what differs from one to the next: its programs, maps and
-/// links, how sockets are selected, bound, repaired and given away, and when a namespace ends.
-const DEPEND: [&str; 18] = [
+/// links, how sockets are selected, bound, repaired and given away, who is at the other end of one (`own_sockets`:
+/// `SO_PEERPIDFD`), and when a namespace ends.
+const DEPEND: [&str; 19] = [
     "death",
     "drop",
     "features",
@@ -17,6 +18,7 @@ const DEPEND: [&str; 18] = [
     "model",
     "original",
     "own_connections",
+    "own_sockets",
     "past_the_rules",
     "ports",
     "residue",
@@ -25,7 +27,8 @@ const DEPEND: [&str; 18] = [
     "udp",
 ];
 
-/// Those in which it is redirector that decides, or somebody else's program, or what TCP has done in every kernel.
+/// Those in which it is redirector that decides, or somebody else's program, or what TCP has done in every kernel. `seats` is of
+/// them: who keeps a connection to the control socket is decided by the daemon, of Unix sockets as they have always been.
 #[cfg(test)]
 const DO_NOT_DEPEND: [&str; 36] = [
     "api",
@@ -52,7 +55,6 @@ const DO_NOT_DEPEND: [&str; 36] = [
     "loops",
     "lost",
     "names",
-    "own_sockets",
     "parsers",
     "patience",
     "places",
@@ -63,6 +65,7 @@ const DO_NOT_DEPEND: [&str; 36] = [
     "rules",
     "seats",
     "servers",
+    "silent_files",
     "targets",
 ];
 

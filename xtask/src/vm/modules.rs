@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// What the kernels of clouds have as modules and the tests use. On a machine they are loaded on demand.
-const WANTED: [&str; 14] = [
+const WANTED: [&str; 15] = [
     "veth",
     "dummy",
     "bridge",
@@ -27,6 +27,8 @@ const WANTED: [&str; 14] = [
     "nft_ct",
     "xt_tcpudp",
     "xt_conntrack",
+    // Files that are not answered for.
+    "fuse",
 ];
 
 pub(crate) struct Module {

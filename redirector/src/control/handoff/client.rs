@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::{LeaseRequest, Leased, MAX_MESSAGE, send_with_fds};
 use crate::{
     control::{Error, ErrorBody},
-    sys,
+    sys::{self, socket::Received},
 };
 
 /// Why there are no listeners.
@@ -87,20 +87,23 @@ impl Handoff {
             serde_json::to_vec(request).map_err(|error| broken("write the request")(error.into()))?;
         send_with_fds(&socket, &request, enclosed).map_err(broken("sendmsg"))?;
         let mut answer = vec![0; MAX_MESSAGE];
-        let (length, mut fds) =
+        let Received { length, fds, is_cut } =
             sys::socket::receive_with_fds(&socket, &mut answer).map_err(broken("recvmsg"))?;
+        if is_cut {
+            return Err(broken("recvmsg")(io::Error::from_raw_os_error(libc::EMSGSIZE)));
+        }
         let answer = &answer[..length];
         if let Ok(ErrorBody { schema: _, error }) = serde_json::from_slice(answer) {
             return Err(HandoffError::Refused(error.into()));
         }
         let leased: Leased =
             serde_json::from_slice(answer).map_err(|error| broken("read the answer")(error.into()))?;
-        if fds.0.len() != leased.listeners.len() {
+        if fds.len() != leased.listeners.len() {
             return Err(broken("read the answer")(io::Error::other("not as many fds as listeners")));
         }
         // The daemon ends the connection when it has closed its own copies: from then on they are ours alone.
         recv(socket.as_raw_fd(), &mut [0], MsgFlags::empty())
             .map_err(|errno| broken("wait for the end")(errno.into()))?;
-        Ok((leased, std::mem::take(&mut fds.0)))
+        Ok((leased, fds))
     }
 }

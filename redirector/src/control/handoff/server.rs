@@ -3,7 +3,11 @@
 use std::{
     future::Future,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    mem::ManuallyDrop,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::net::UnixDatagram,
+    },
     sync::Arc,
     time::Duration,
 };
@@ -22,7 +26,9 @@ use crate::{
     control::{Caller, Code, Error, ErrorBody},
     sys::{
         self,
-        aside::{Foreign, let_go},
+        aside::{self, Running, Threads, is_there, let_go},
+        blocking::blocking,
+        socket::{Received, receive_with_fds},
     },
 };
 
@@ -34,7 +40,18 @@ pub struct Receiver {
     /// Readable when it has ended.
     pub pidfd: OwnedFd,
     /// What came with the request.
-    pub enclosed: Foreign,
+    pub enclosed: Enclosed,
+}
+
+/// What came with a request. Of files that others have, this process has none but what a request can need.
+#[derive(Debug)]
+pub enum Enclosed {
+    /// No fd.
+    Nothing,
+    /// One fd that asks about listen(2).
+    Asked(OwnedFd),
+    /// Anything else.
+    Other,
 }
 
 /// Keeps a lease that has been delivered; dropped before that, the lease is undone.
@@ -65,6 +82,12 @@ const AT_ONCE: usize = 32;
 /// The longest that a connected program may take to ask.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Between two looks whether a thread has ended: nothing tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// Threads that cannot end, for the files that they have received. With as many, no more programs are let in.
+const STUCK: usize = 64;
+
 /// Serves for ever.
 ///
 /// # Errors
@@ -74,14 +97,19 @@ pub async fn serve_handoff<L: Leases>(listener: OwnedFd, leases: Arc<L>) -> io::
     let listener = sys::async_fd(listener, Interest::READABLE)?;
     let seats = Arc::new(Semaphore::new(CONNECTED));
     let places = Arc::new(Semaphore::new(AT_ONCE));
+    let threads = Arc::<Threads>::default();
     loop {
+        while threads.left() >= STUCK {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
         let seat = Arc::clone(&seats).acquire_owned().await.map_err(io::Error::other)?;
         match accept(&listener).await {
             Ok(connection) => {
-                let (leases, places) = (Arc::clone(&leases), Arc::clone(&places));
+                let (leases, places, threads) =
+                    (Arc::clone(&leases), Arc::clone(&places), Arc::clone(&threads));
                 tokio::spawn(async move {
                     let _seat = seat;
-                    if let Err(error) = serve_one(connection, leases, &places).await {
+                    if let Err(error) = serve_one(connection, leases, &places, &threads).await {
                         tracing::debug!(%error, "hand-off connection");
                     }
                 });
@@ -105,9 +133,14 @@ async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
     }
 }
 
-async fn serve_one<L: Leases>(connection: OwnedFd, leases: Arc<L>, places: &Semaphore) -> io::Result<()> {
+async fn serve_one<L: Leases>(
+    connection: OwnedFd,
+    leases: Arc<L>,
+    places: &Semaphore,
+    threads: &Threads,
+) -> io::Result<()> {
     let connection = sys::async_fd(connection, Interest::READABLE | Interest::WRITABLE)?;
-    let served = answer_one(&connection, leases, places).await;
+    let served = answer_one(&connection, leases, places, threads).await;
     // There may be messages with fds in it that nobody has received.
     let_go(vec![connection.into_inner()]);
     served
@@ -117,11 +150,12 @@ async fn answer_one<L: Leases>(
     connection: &AsyncFd<OwnedFd>,
     leases: Arc<L>,
     places: &Semaphore,
+    threads: &Threads,
 ) -> io::Result<()> {
     let credentials = getsockopt(connection.get_ref(), PeerCredentials)?;
     // Before Linux 6.5 there is none of a process in another PID namespace.
     let pidfd = sys::socket::peer_pidfd(connection.get_ref());
-    let Ok(message) = tokio::time::timeout(PATIENCE, receive(connection)).await else {
+    let Ok(message) = tokio::time::timeout(PATIENCE, receive(connection, threads)).await else {
         return Ok(());
     };
     let (message, enclosed) = message?;
@@ -150,34 +184,77 @@ async fn answer_one<L: Leases>(
         Ok((leased, fds, keeper)) => {
             let document = serde_json::to_vec(&leased)?;
             send(connection, &document, &fds).await?;
-            // Before the connection, whose end tells the receiver that nobody else has them.
-            drop(fds);
             keeper.delivered();
+            // Before the connection, whose end tells the receiver that nobody else has them.
+            close(fds).await;
             Ok(())
         }
         Err(error) => send(connection, &serde_json::to_vec(&ErrorBody::from(error))?, &[]).await,
     }
 }
 
-async fn receive(connection: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Foreign)> {
-    let mut message = vec![0; MAX_MESSAGE];
+/// Closes listeners that the receiver has, and may have made of what it likes. Waits until that is done, but not for ever.
+async fn close(fds: Vec<OwnedFd>) {
+    let Some(thread) = let_go(fds) else { return };
+    let is_done = async {
+        while is_there(thread) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    drop(tokio::time::timeout(PATIENCE, is_done).await);
+}
+
+/// Receives a request, and the files that came with it on a thread that has nothing else: whoever has had them decides how
+/// long it takes to close them.
+async fn receive(connection: &AsyncFd<OwnedFd>, threads: &Threads) -> io::Result<(Vec<u8>, Enclosed)> {
     loop {
         let mut ready = connection.readable().await?;
-        let received =
-            ready.try_io(|connection| sys::socket::receive_with_fds(connection.get_ref(), &mut message));
-        match received {
-            Ok(Ok((length, enclosed))) => {
-                message.truncate(length);
-                return Ok((message, enclosed));
+        let (given, back) = UnixDatagram::pair()?;
+        let files = [connection.as_fd(), back.as_fd()];
+        let Running { thread, result } = aside::run(&files, |_, files| receive_aside(&files[0], &files[1]))?;
+        threads.add(thread);
+        match blocking(move || result.recv_timeout(PATIENCE)).await?.map_err(io::Error::other)?? {
+            Some((message, Came::Nothing)) => return Ok((message, Enclosed::Nothing)),
+            Some((message, Came::Other)) => return Ok((message, Enclosed::Other)),
+            Some((message, Came::Asked)) => {
+                let fd = receive_with_fds(&given, &mut [0])?.fds.pop();
+                return Ok((message, fd.map_or(Enclosed::Other, Enclosed::Asked)));
             }
-            // Nothing as long as this is a request; what is parsed says so.
-            Ok(Err(error)) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                return Ok((b"longer than a request can be".to_vec(), Foreign::default()));
-            }
-            Ok(Err(error)) => return Err(error),
-            Err(_would_block) => {}
+            None => ready.clear_ready(),
         }
     }
+}
+
+/// As [`Enclosed`], which is on another thread then.
+enum Came {
+    Nothing,
+    Asked,
+    Other,
+}
+
+/// Receives one message. `None`: there is none. Gives an fd back by which it is asked about listen(2). What else came is
+/// released when this thread ends.
+fn receive_aside(connection: &OwnedFd, back: &OwnedFd) -> io::Result<Option<(Vec<u8>, Came)>> {
+    let mut message = vec![0; MAX_MESSAGE];
+    let Received { length, fds, is_cut } = match receive_with_fds(connection, &mut message) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        received => received?,
+    };
+    let fds = ManuallyDrop::new(fds);
+    if is_cut {
+        // Nothing as long as this is a request; what is parsed says so.
+        return Ok(Some((b"longer than a request can be".to_vec(), Came::Other)));
+    }
+    message.truncate(length);
+    let came = match &fds[..] {
+        [] => Came::Nothing,
+        [fd] if sys::seccomp::is_asked(fd) => {
+            send_with_fds(back, b"x", &[fd.as_fd()])?;
+            Came::Asked
+        }
+        _ => Came::Other,
+    };
+    Ok(Some((message, came)))
 }
 
 async fn send(connection: &AsyncFd<OwnedFd>, document: &[u8], fds: &[OwnedFd]) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::{
 
 use super::budget::time_of_thread;
 use crate::sys::{
-    aside::{self, Aside, Running},
+    aside::{self, Aside, Running, Threads},
     blocking::blocking,
 };
 
@@ -34,8 +34,7 @@ const LEFT: usize = 8;
 pub(super) struct Looks {
     /// Until when its share is used up.
     paid_until: Mutex<Option<Instant>>,
-    /// Threads that had not ended when they were looked for last.
-    threads: Mutex<Vec<i32>>,
+    threads: Threads,
 }
 
 impl Looks {
@@ -62,23 +61,17 @@ impl Looks {
         *paid_until = Some(from + cost.max(LEAST) * SHARE);
     }
 
-    /// Threads that have not ended: with them the daemon has duplicates of what they have looked at.
-    fn left(&self) -> usize {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.retain(|thread| aside::is_there(*thread));
-        threads.len()
-    }
-
     /// Closes a file that the program has, too.
     pub(super) fn let_go(&self, file: OwnedFd) {
-        let thread = aside::let_go(vec![file]);
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(thread);
+        if let Some(thread) = aside::let_go(vec![file]) {
+            self.threads.add(thread);
+        }
     }
 
     /// Waits until the daemon has no duplicate any more, but not for long: the program may see to that.
     pub(super) async fn settle(&self) {
         for _ in 0..20 {
-            if self.left() == 0 {
+            if self.threads.left() == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -95,14 +88,14 @@ impl Looks {
         files: &[BorrowedFd<'_>],
         work: impl FnOnce(&Aside, &[OwnedFd]) -> T + Send + 'static,
     ) -> io::Result<T> {
-        if self.left() >= LEFT {
+        if self.threads.left() >= LEFT {
             return Err(io::Error::other("too many looks at the program have not ended"));
         }
         let Running { thread, result } = aside::run(files, move |aside, files| {
             let found = work(aside, files);
             (found, time_of_thread())
         })?;
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        self.threads.add(thread);
         let ended = blocking(move || result.recv_timeout(LIMIT)).await?;
         self.pay(ended.as_ref().map_or(LIMIT, |(_, cost)| *cost));
         ended.map(|(found, _)| found).map_err(io::Error::other)
@@ -134,7 +127,7 @@ mod tests {
             let (end, ended) = mpsc::channel::<()>();
             ends.push(end);
             let running = aside::run(&[], move |_, _| ended.recv().is_err()).unwrap();
-            looks.threads.lock().unwrap().push(running.thread);
+            looks.threads.add(running.thread);
         }
         assert!(looks.look(&[], |_, _| ()).await.is_err());
         drop(ends);

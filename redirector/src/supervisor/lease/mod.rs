@@ -36,11 +36,12 @@ use crate::{
         Span, Target,
     },
     control::{
-        Caller, Code, Error, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver, SCHEMA,
+        Caller, Code, Enclosed, Error, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver,
+        SCHEMA,
     },
     listener::{self, Reach},
     netns::{Family, NetnsFile},
-    sys::{self, aside::Foreign},
+    sys,
 };
 
 /// A lease.
@@ -209,13 +210,13 @@ struct Asked {
 /// Takes what a request with `listen_as` needs; finds out before anything is made whether it can work.
 fn asked(
     port: Option<NonZeroU16>,
-    mut enclosed: Foreign,
+    enclosed: Enclosed,
     caller: Caller,
     receiver: &OwnedFd,
 ) -> Result<Option<Asked>, Error> {
-    let port = match (port, &enclosed.0[..]) {
-        (None, []) => return Ok(None),
-        (Some(port), [fd]) if sys::seccomp::is_asked(fd) => port,
+    let (port, fd) = match (port, enclosed) {
+        (None, Enclosed::Nothing) => return Ok(None),
+        (Some(port), Enclosed::Asked(fd)) => (port, fd),
         (None, _) => return Err(Error::new(Code::Usage, "request: there are fds, and no `listen_as`")),
         (Some(_), _) => {
             return Err(Error::new(Code::Usage, "request: `listen_as` needs one fd, a seccomp listener"));
@@ -233,7 +234,7 @@ fn asked(
             let error = failed(&format!("pidfd_getfd of process {pid}: {error}"));
             Err(error.with_hint("the daemon needs CAP_SYS_PTRACE to look at what the program listens with"))
         }
-        _ => Ok(enclosed.0.pop().map(|fd| Asked { fd, port, home })),
+        _ => Ok(Some(Asked { fd, port, home })),
     }
 }
 
