@@ -93,8 +93,72 @@ pub(crate) fn matching(executables: Vec<Executable>, arguments: &[OsString]) -> 
     Ok(matching)
 }
 
-/// Asks the harness itself, so that `--exact`, `--skip` and `--ignored` count as it counts them.
+/// An error when one of several filters matches no test: beside the others nobody would see it.
+pub(crate) fn check_each(executables: &[Executable], arguments: &[OsString]) -> Result<()> {
+    let filters = filters(arguments);
+    if filters.is_empty() {
+        return Ok(());
+    }
+    let mut names = Vec::new();
+    for executable in executables {
+        names.extend(tests(executable, arguments)?);
+    }
+    match filters.into_iter().find(|filter| !names.iter().any(|name| name.contains(filter))) {
+        Some(filter) => bail!("no test matches `{filter}`"),
+        None => Ok(()),
+    }
+}
+
+/// Those of the harness's arguments that are parts of names.
+fn filters(arguments: &[OsString]) -> Vec<&str> {
+    /// Options whose value may be a word of its own.
+    const WITH_VALUE: [&str; 7] =
+        ["--skip", "--test-threads", "--logfile", "--format", "--color", "--shuffle-seed", "-Z"];
+    let mut words = arguments.iter().filter_map(|word| word.to_str());
+    let mut filters = Vec::new();
+    while let Some(word) = words.next() {
+        if WITH_VALUE.contains(&word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            filters.push(word);
+        }
+    }
+    filters
+}
+
 fn has_matching_tests(executable: &Executable, arguments: &[OsString]) -> Result<bool> {
+    tests(executable, arguments).map(|tests| !tests.is_empty())
+}
+
+/// Asks the harness itself, so that `--exact`, `--skip` and `--ignored` count as it counts them.
+fn tests(executable: &Executable, arguments: &[OsString]) -> Result<Vec<String>> {
     let list = tool::call_quietly(Command::new(&executable.path).args(arguments).arg("--list"))?;
-    Ok(list.lines().any(|line| line.ends_with(": test")))
+    Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_told_from_options_and_their_values() {
+        let words = ["death::", "--skip", "slow", "--nocapture", "--test-threads=1", "-Z", "x", "drop::"];
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        assert_eq!(filters(&words), ["death::", "drop::"]);
+    }
+
+    #[test]
+    fn a_filter_that_matches_nothing_is_an_error_beside_one_that_matches() {
+        // This very binary.
+        let path = std::env::current_exe().unwrap();
+        let own = [Executable { path, package: "xtask".into(), target: "bin xtask".into() }];
+        let check = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            check_each(&own, &words).err().map(|error| error.to_string())
+        };
+        assert_eq!(check(&["cargo::tests::", "a_filter_that_"]), None);
+        assert_eq!(check(&[]), None);
+        let said = check(&["cargo::tests::", "no_such_test"]).unwrap();
+        assert!(said.contains("`no_such_test`"), "{said}");
+    }
 }

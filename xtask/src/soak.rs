@@ -123,7 +123,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.list {
         return show(&themes);
     }
-    soak(&themes, if options.tenth { Part::Tenth } else { Part::Whole })
+    if !options.tenth {
+        return soak(&themes, Part::Whole);
+    }
+    let themes: Vec<_> = themes.into_iter().filter(|theme| theme.marked == Marked::Tenth).collect();
+    if themes.is_empty() {
+        bail!("CI runs nothing of this theme: ordinary tests do the same with less");
+    }
+    soak(&themes, Part::Tenth)
 }
 
 /// Each executable that has tests, with them.
@@ -156,11 +163,30 @@ impl Theme {
             (None, Part::Tenth) => false,
         }
     }
+
+    /// It has tests, and each beginning of a name is that of one.
+    fn check(&self, tests: &[&Test], part: Part) -> Result<()> {
+        if !tests.iter().any(|test| self.has(test, part)) {
+            bail!("no test is of the theme `{}`", self.name);
+        }
+        let is_none = |begin: &&&str| !tests.iter().any(|test| test.name.starts_with(**begin));
+        if let Some(begin) = self.ordinary.iter().find(is_none) {
+            bail!("xtask/src/soak.rs: theme `{}`: no test's name begins with `{begin}`", self.name);
+        }
+        Ok(())
+    }
+}
+
+/// None of the themes is empty. That there was nothing to run would look like success.
+fn check(themes: &[&Theme], found: &[(Executable, Vec<Test>)], part: Part) -> Result<()> {
+    let tests: Vec<_> = found.iter().flat_map(|(_, tests)| tests).collect();
+    themes.iter().try_for_each(|theme| theme.check(&tests, part))
 }
 
 fn show(themes: &[&Theme]) -> Result<()> {
     setup::for_build()?;
     let found = found()?;
+    check(themes, &found, Part::Whole)?;
     for theme in themes {
         println!("{}: {}", theme.name, theme.about);
         for test in found.iter().flat_map(|(_, tests)| tests).filter(|test| theme.has(test, Part::Whole)) {
@@ -187,6 +213,7 @@ fn soak(themes: &[&Theme], part: Part) -> Result<()> {
         environment.push(("REDIRECTOR_TEST_SCALE", OsStr::new("soak")));
     }
     let found = found()?;
+    check(themes, &found, part)?;
     let mut failed = Vec::new();
     for theme in themes {
         tool::note(&format!("soak: {}: {}", theme.name, theme.about));
@@ -250,4 +277,44 @@ fn injecting() -> Result<std::path::PathBuf> {
     ])?;
     let binary = built.into_iter().find(|executable| executable.target == "bin redirector-inject");
     Ok(binary.context("cargo named no binary `redirector-inject`")?.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THEME: Theme =
+        Theme { name: "theme", about: "", ordinary: &["one::", "two::"], marked: Marked::Tenth };
+
+    fn check(theme: &Theme, part: Part, tests: &[Test]) -> Option<String> {
+        let tests: Vec<_> = tests.iter().collect();
+        theme.check(&tests, part).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_theme_without_tests_and_a_beginning_of_no_name_are_errors() {
+        let ordinary = |name| Test::of(name, None);
+        let marked = || Test::of("other::marked", Some("soak: theme"));
+        let all = [ordinary("one::a"), ordinary("two::b"), marked()];
+        assert_eq!(check(&THEME, Part::Whole, &all), None);
+        assert_eq!(check(&THEME, Part::Tenth, &all), None);
+        let said = check(&THEME, Part::Whole, &[ordinary("one::a"), marked()]).unwrap();
+        assert!(said.contains("`two::`"), "{said}");
+        let said = check(&THEME, Part::Tenth, &[ordinary("one::a"), ordinary("two::b")]).unwrap();
+        assert!(said.contains("`theme`"), "{said}");
+        let said = check(&THEME, Part::Whole, &[]).unwrap();
+        assert!(said.contains("`theme`"), "{said}");
+        let none = Theme { ordinary: &[], marked: Marked::Nothing, ..THEME };
+        let said = check(&none, Part::Whole, &all[..2]).unwrap();
+        assert!(said.contains("`theme`"), "{said}");
+    }
+
+    #[test]
+    fn a_theme_that_is_none_or_of_which_ci_runs_nothing_is_an_error() {
+        for theme in ["none", "fuzz"] {
+            let options = Options { theme: Some(theme.to_owned()), list: false, tenth: true };
+            let said = run(&options).unwrap_err().to_string();
+            assert!(said.contains("theme"), "{said}");
+        }
+    }
 }

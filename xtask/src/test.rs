@@ -58,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut executables = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     // Cargo names them in the order in which it ended. What takes long comes last.
     executables.sort_by_key(|executable| (executable.needs(), executable.path.clone()));
+    cargo::check_each(&executables, &options.arguments)?;
     let executables = cargo::matching(executables, &options.arguments)?;
     let has_root = privilege::can_become_root();
     let (mut failed, mut left_out) = (Vec::new(), Vec::new());

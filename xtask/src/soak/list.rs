@@ -17,6 +17,12 @@ pub(super) struct Test {
 }
 
 impl Test {
+    #[cfg(test)]
+    pub(super) fn of(name: &str, mark: Option<&str>) -> Self {
+        let ignore_message = mark.unwrap_or_default().to_owned();
+        Self { name: name.to_owned(), ignore: mark.is_some(), ignore_message }
+    }
+
     /// The theme that it is marked with: the first word after `soak: `.
     pub(super) fn theme(&self) -> Option<&str> {
         self.ignore_message.strip_prefix("soak: ")?.split_whitespace().next()
