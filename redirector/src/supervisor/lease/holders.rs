@@ -283,13 +283,17 @@ impl Found {
 }
 
 /// A signal for who holds listeners, as far as it is this user's: anybody can be sent a listener. Each process gets it
-/// once, in however many looks it is found: some programs take a second SIGTERM for impatience.
+/// once, in however many looks it is found: some programs take a second SIGTERM for impatience. Of many, those that have ended
+/// are forgotten: a program may fork for as long as it may live.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) signal: Signal,
     user: u32,
     told: Mutex<HashSet<Process>>,
 }
+
+/// So many processes may have ended that are remembered as told.
+const MANY: usize = 1024;
 
 impl Order {
     pub(super) fn new(signal: Signal, user: u32) -> Self {
@@ -298,7 +302,14 @@ impl Order {
 
     /// Whether this process has not been told; from now on it has.
     pub(super) fn is_new_to(&self, process: Process) -> bool {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(process)
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= told.capacity() && told.len() >= MANY {
+            told.retain(|process| process.is_there());
+            // Not again before it is twice as many.
+            let left = told.len();
+            told.reserve(left);
+        }
+        told.insert(process)
     }
 
     /// One that has ended needs no signal.
@@ -356,5 +367,10 @@ mod tests {
         assert!(order.is_new_to(own));
         assert!(!order.is_new_to(own));
         assert!(Order::new(Signal::SIGKILL, 0).is_new_to(own));
+        for number in 0..100 * MANY {
+            assert!(order.is_new_to(Process::ended(number)));
+        }
+        assert!(order.told.lock().unwrap().len() < 10 * MANY);
+        assert!(!order.is_new_to(own), "it has not ended");
     }
 }

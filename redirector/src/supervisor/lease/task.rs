@@ -39,6 +39,17 @@ impl Process {
         let started = started.ok_or_else(|| io::Error::other("no time of its start in its stat"))?;
         Ok(Self { pid, started })
     }
+
+    /// Whether it has not ended.
+    pub(super) fn is_there(self) -> bool {
+        Self::at(self.pid).is_ok_and(|now| now == self)
+    }
+
+    /// One that has ended.
+    #[cfg(test)]
+    pub(super) fn ended(number: usize) -> Self {
+        Self { pid: i32::MAX, started: number as u64 }
+    }
 }
 
 /// What an fd of a task is.
@@ -234,8 +245,11 @@ mod tests {
         let mut other =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         assert!(of(other.id()).unwrap().started >= own.started);
+        let before = of(other.id()).unwrap();
+        assert!(before.is_there());
         drop(other.stdin.take());
         other.wait().unwrap();
+        assert!(!before.is_there());
         assert!(of(other.id()).is_err());
     }
 
