@@ -93,6 +93,7 @@ struct Said {
     errors: RateLimit,
     others: RateLimit,
     shared: RateLimit,
+    listens: RateLimit,
 }
 
 impl Answers {
@@ -213,7 +214,10 @@ impl Answers {
         put?;
         // What the program closes from here on is closed.
         looks.settle().await;
-        tracing::info!(netns = %netns.target, %rule, %reach, %address, "a program listens there");
+        // It may close it and listen again, as often as it likes.
+        if let Some(suppressed) = said.listens.pass() {
+            tracing::info!(netns = %netns.target, %rule, %reach, %address, suppressed, "a program listens there");
+        }
         Ok(())
     }
 }
