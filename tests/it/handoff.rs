@@ -560,3 +560,16 @@ fn who_holds_a_listener_can_connect_inside_the_namespace_as_the_documentation_wa
     BufReader::new(&listener).read_line(&mut line).unwrap();
     assert!(line.starts_with("inner 127.0.0.1:"), "{line}");
 }
+
+#[test]
+fn who_holds_an_accepted_connection_can_bind_inside_the_namespace_as_the_documentation_warns() {
+    let world = World::new();
+    let listener = ask(&world, "tcp:80", "lease").remove(0);
+    let client = world.net.client.enter(|| TcpStream::connect(at(POD_V4, 80)).unwrap());
+    let (accepted, _) = listener.accept().unwrap();
+    redirector::sys::socket::disconnect(&accepted).unwrap();
+    drop(client);
+    let foreign = at([192, 0, 2, 1].into(), 5000);
+    accepted.bind(&foreign.into()).unwrap();
+    assert_eq!(accepted.local_addr().unwrap().as_socket(), Some(foreign));
+}

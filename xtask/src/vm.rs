@@ -70,7 +70,7 @@ pub(crate) fn by_default(arguments: &[OsString]) -> Result<()> {
 }
 
 /// Which filters must match a test that runs in machines.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum MustMatch {
     Each,
     /// The others are of tests that run elsewhere.
