@@ -300,7 +300,11 @@ for number in range(8):
         connection.connect(directory + '/handoff.sock')
         # As soon as it is sent, and in a message that nobody receives.
         socket.send_fds(connection, [b'{{}}'], [one.fileno()])
-        socket.send_fds(connection, [b'{{}}'], [one.fileno()])
+        try:
+            socket.send_fds(connection, [b'{{}}'], [one.fileno()])
+        except (BrokenPipeError, ConnectionResetError):
+            # The first has been answered already, and the connection closed.
+            pass
         # Whose is the last duplicate waits for ten minutes.
         threading.Thread(target=one.close).start()
         try:
