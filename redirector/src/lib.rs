@@ -14,6 +14,7 @@
 //! | [`kernel`] | load, attach, publish, ask; one program instance per namespace |
 //! | [`listener`] | listening sockets, accept, back-off |
 //! | [`relay`] | one TCP connection, both ways |
+//! | [`dial`] | how a connection gets its second leg |
 //! | [`control`] | the API: server, client, shared types |
 //! | [`supervisor`] | attach, detach, list, mend, drain |
 //! | [`doctor`] | what works on this machine, by trying it |
@@ -24,6 +25,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod dial;
 pub mod doctor;
 pub mod kernel;
 pub mod listener;

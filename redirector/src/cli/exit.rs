@@ -8,8 +8,9 @@ use std::{
 
 use super::output;
 use crate::{
-    control::{ClientError, Code, Error, chain},
+    control::{ClientError, Code, Error},
     observe, text,
+    text::chain,
 };
 
 const FAILED: u8 = 1;

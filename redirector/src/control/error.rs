@@ -1,11 +1,12 @@
 //! An error as the API tells it.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 
 use super::{ErrorBody, ErrorDetail, Refusal, SCHEMA};
-use crate::{target::TargetError, text::escaped};
+use crate::{
+    target::TargetError,
+    text::{chain, escaped},
+};
 
 /// What kind of error, which decides the HTTP status and the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,20 +76,4 @@ impl From<TargetError> for Error {
             None => described,
         }
     }
-}
-
-/// An error and its causes in one line. A cause whose text the line ends with already is not said again.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.ends_with(&part) {
-            write!(text, ": {part}").expect("a String takes all");
-        }
-        cause = error.source();
-    }
-    // The verifier's log, for one, has lines.
-    text.replace('\n', " | ")
 }

@@ -27,7 +27,7 @@ mod types;
 
 pub use apply::{Applied, ApplyRequest, Change, DiscoverChange, Exported, Refusal, RuleState};
 pub use client::{ClientError, call, get};
-pub use error::{Code, Error, chain};
+pub use error::{Code, Error};
 pub use explanation::{
     CellView, DecidedBy, ExplainRequest, ExplainedRule, Explanation, FibView, ForeignView, IngressView,
     MOST_REASONS, OnUnavailableView, ReasonView, ShadowView, Shadows, SocketView, Verdict,

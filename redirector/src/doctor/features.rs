@@ -7,7 +7,6 @@ use std::{
 
 use super::{Check, Status};
 use crate::{
-    control::chain,
     kernel::{Instance, probe},
     netns,
     sys::{
@@ -16,6 +15,7 @@ use crate::{
         seccomp::{ask_about_listen, is_asked},
         socket,
     },
+    text::chain,
 };
 
 /// What was tried, and what it means when it does not work.

@@ -10,9 +10,9 @@ use anyhow::{Context as _, ensure};
 
 use super::{Check, Status};
 use crate::{
-    control::chain,
     netns::{self, NetnsCookie},
     target,
+    text::chain,
 };
 
 pub(super) const USE_THE_INITIAL: &str =

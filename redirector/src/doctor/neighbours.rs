@@ -85,7 +85,7 @@ fn ask(socket: &Path) -> Result<Listing, String> {
         match tokio::time::timeout(PATIENCE, control::get::<Listing>(socket, "/v1/namespaces")).await {
             Ok(answer) => answer.map_err(|error| match error {
                 ClientError::Refused(error) => error.to_string(),
-                error => control::chain(&error),
+                error => crate::text::chain(&error),
             }),
             Err(_elapsed) => Err(format!("control socket `{}`: no answer in {PATIENCE:?}", socket.display())),
         }

@@ -15,11 +15,11 @@ use socket2::Socket;
 use super::{Check, Status, namespaces::open_own};
 use crate::{
     config::{Destination, RuleSpec},
-    control::chain,
     kernel::{Instance, RuleSet, attached_programs},
     listener::{self, BindError, Reach},
     matcher::{Placed, compile},
     netns::{self, Family},
+    text::chain,
 };
 
 /// The longest that a connection inside one machine may take.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Target,
-    control::{self, Error},
+    control::Error,
     kernel::Instance,
     listener::{self, BindError, Search},
     netns::{Family, NetnsCookie},
@@ -174,7 +174,7 @@ impl Namespace {
             }
             Err(error) => {
                 if let Some(suppressed) = said.pass() {
-                    let error = control::chain(&error);
+                    let error = crate::text::chain(&error);
                     tracing::error!(netns = %self.target, error, suppressed, "mend what `drop` leads to");
                 }
             }

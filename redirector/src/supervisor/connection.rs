@@ -12,12 +12,12 @@ use tokio::{io::Interest, net::TcpStream};
 use super::{
     lingering::Waits,
     namespace::{Life, Namespace},
-    onward::{DialError, Endpoint, Onward, Place},
     places::Seat,
     roster::Carried,
     rules::RuleState,
 };
 use crate::{
+    dial::{DialError, Endpoint, Onward, Place},
     listener::{Client, OriginalDst},
     observe::{Connections, Ended, NotDelivered},
     relay::{self, End, Left, Linger, Lost, LostBytes, Settled, Stream, Traffic},
@@ -118,7 +118,7 @@ async fn serve(active: Active, stream: TcpStream, client: Client, original: Orig
     let dialled = {
         tokio::select! {
             biased;
-            dialled = netns.dialer.dial(&state, &stream, original) => Ok(dialled),
+            dialled = netns.dialer.dial(state.route(), &stream, original) => Ok(dialled),
             () = aborted(netns) => Err(NotDelivered::Aborted),
             _ = stream.ready(Interest::ERROR) => Err(NotDelivered::ClientGone),
         }

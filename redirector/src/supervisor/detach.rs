@@ -132,7 +132,7 @@ impl Supervisor {
     /// Stops steering a namespace. What is relayed goes on, and is waited for elsewhere.
     pub(super) async fn let_go(&self, netns: &Arc<Namespace>) {
         netns.detach().await;
-        self.steered.remove(netns.cookie);
+        self.selves.remove(netns.cookie);
         self.draining.push(netns);
     }
 }

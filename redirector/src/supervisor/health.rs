@@ -51,7 +51,7 @@ impl Supervisor {
         // Under the lock: what is made for a lease from here on sees it, and is undone by whoever makes it.
         dead.iter().for_each(|netns| netns.stop_steering(Life::Aborted));
         for netns in &dead {
-            self.steered.remove(netns.cookie);
+            self.selves.remove(netns.cookie);
             for container in self.follows.bury(netns.cookie) {
                 tracing::info!(target = %container, "its rules wait until the container runs again");
             }
@@ -92,7 +92,12 @@ impl Supervisor {
         self.names.note_used(|note| {
             for netns in table.values() {
                 let published = netns.published.load();
-                published.current.rules().iter().filter_map(|rule| rule.name.as_deref()).for_each(&mut *note);
+                published
+                    .current
+                    .rules()
+                    .iter()
+                    .filter_map(|rule| rule.whereabouts.name.as_deref())
+                    .for_each(&mut *note);
             }
         });
         self.follow_interfaces(&table).await;
@@ -124,7 +129,7 @@ impl Supervisor {
             if !in_force(&netns, &rule) || self.is_ending() {
                 return;
             }
-            if netns.dialer.reaches(&rule).await {
+            if netns.dialer.reaches(rule.route()).await {
                 break;
             }
         }
@@ -170,7 +175,7 @@ fn mend(netns: &Namespace) {
                 tracing::warn!(netns = %netns.target, family = %listener.family(), "restored a listener's slot");
             }
             Err(error) => {
-                let error = crate::control::chain(&error);
+                let error = crate::text::chain(&error);
                 tracing::error!(netns = %netns.target, family = %listener.family(), error, "restore a listener's slot");
             }
         }

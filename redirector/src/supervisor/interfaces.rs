@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Supervisor, Table, blocking, failed, namespace::Namespace, opening::Missing, rules::RuleTable};
 use crate::{
     config::{RuleSpec, Target},
-    control::{self, Code, Error},
+    control::{Code, Error},
     netns::{self, Survey},
 };
 
@@ -46,7 +46,7 @@ impl Supervisor {
             if netns.published.load().current.names_interfaces()
                 && let Err(error) = look(netns).await
             {
-                let error = control::chain(&error);
+                let error = crate::text::chain(&error);
                 tracing::error!(netns = %netns.target, error, "look at the interfaces");
             }
         }

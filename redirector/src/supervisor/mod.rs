@@ -9,11 +9,8 @@ mod attach;
 mod black_hole;
 mod connection;
 mod detach;
-mod dial;
 mod discover;
-mod door;
 mod draining;
-mod elsewhere;
 mod explain;
 mod export;
 mod follow;
@@ -23,17 +20,12 @@ mod lease;
 mod limits;
 mod lingering;
 mod list;
-mod names;
 mod namespace;
-mod onward;
 mod opening;
-mod outgoing;
 mod places;
 mod roster;
 mod rules;
 mod sockets;
-mod source_ports;
-mod steered;
 mod steering;
 
 use std::{
@@ -47,7 +39,6 @@ use std::{
     time::Duration,
 };
 
-pub use door::OwnSockets;
 pub use limits::{ConnectionLimits, affordable_connections, raise_limits};
 
 use tokio::sync::{Mutex, Notify, mpsc, watch};
@@ -57,24 +48,22 @@ use self::{
     apply::SetAside,
     discover::Discovery,
     draining::Draining,
-    elsewhere::Remotes,
     follow::Follows,
     limits::Limits,
-    names::Names,
     namespace::{Life, Namespace, WentDown},
-    outgoing::Outgoing,
-    steered::Steered,
 };
 use crate::{
     config::{Engine, Target},
     control::{
         Api, Applied, ApplyRequest, AttachRequest, Attached, Caller, Code, DetachRequest, Detached, Error,
-        ExplainRequest, Explanation, Exported, Listing, Shadows, chain,
+        ExplainRequest, Explanation, Exported, Listing, Shadows,
     },
+    dial::{Names, Outgoing, OwnSockets, Remotes, Selves},
     kernel::Shared,
     netns::{NetnsCookie, NetnsFile},
     sys,
     target::{Opener, Watch},
+    text::chain,
 };
 
 type Table = HashMap<NetnsCookie, Arc<Namespace>>;
@@ -92,7 +81,7 @@ pub struct Supervisor {
     watched: std::sync::Mutex<HashSet<NetnsFile>>,
     went_down: mpsc::UnboundedSender<WentDown>,
     kernel: Arc<Shared>,
-    steered: Arc<Steered>,
+    selves: Arc<Selves>,
     remotes: Arc<Remotes>,
     names: Arc<Names>,
     own_sockets: Arc<OwnSockets>,
@@ -155,7 +144,7 @@ impl Supervisor {
             watched: std::sync::Mutex::default(),
             went_down,
             kernel: Arc::default(),
-            steered: Arc::default(),
+            selves: Arc::default(),
             outgoing: Arc::default(),
             opener,
             follows: Follows::default(),

@@ -18,13 +18,13 @@ use super::{
     black_hole::BlackHole,
     lease::Lease,
     limits::Limits,
-    onward::Dialer,
     places::Share,
     rules::{Published, RuleState, RuleTable},
     sockets::Relay,
 };
 use crate::{
     config::Target,
+    dial::Dialer,
     kernel::{AttachedProgram, Instance, InstanceError, Prepared},
     netns::{NetnsCookie, NetnsFile},
     observe::{Connections, Ended, NotDelivered, RateLimit},
@@ -301,7 +301,9 @@ impl Namespace {
     /// Takes down the rules whose destination lies in a namespace that is gone.
     pub(super) fn take_down_gone(self: &Arc<Self>) {
         for rule in self.published.load().current.rules() {
-            if rule.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.is_gone()) && rule.take_down() {
+            if rule.whereabouts.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.is_gone())
+                && rule.take_down()
+            {
                 self.tell_down(rule);
             }
         }

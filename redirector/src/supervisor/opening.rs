@@ -3,18 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    Supervisor, Table, blocking,
-    door::Door,
-    elsewhere::{Remote, leads_through_process},
-    failed,
-    namespace::Namespace,
-    not_steered,
-    rules::Whereabouts,
-};
+use super::{Supervisor, Table, blocking, failed, namespace::Namespace, not_steered};
 use crate::{
     config::{Destination, Host, RuleSpec, Target},
     control::{Caller, Code, Error},
+    dial::{Door, Remote, Whereabouts, leads_through_process},
     netns::{self, Location, NetnsCookie},
     target::{self, OpenNetns, TargetError},
 };

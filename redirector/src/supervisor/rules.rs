@@ -13,9 +13,10 @@ use redirector_ebpf::{
     image::interfaces,
 };
 
-use super::{door::Door, elsewhere::Elsewhere, names::Name, sockets::Needs};
+use super::sockets::Needs;
 use crate::{
     config::{Destination, DestinationPort, Interface, OnUnavailable, Origin, Rule, RuleName},
+    dial::{Route, Whereabouts},
     kernel::{RuleSet, RuleSets, flow},
     listener::{Client, OriginalDst},
     matcher::{CompileError, Placed, compile},
@@ -30,12 +31,8 @@ pub(super) struct RuleState {
     pub(super) index: u32,
     /// Whose listeners get what it steers: the relay's, or those of a hand-off.
     pub(super) consumer: u32,
-    /// For a destination with a host name.
-    pub(super) name: Option<Arc<Name>>,
-    /// For a destination in another namespace.
-    pub(super) elsewhere: Option<Arc<Elsewhere>>,
-    /// For a Unix socket.
-    pub(super) door: Option<Arc<Door>>,
+    /// Where its destination is.
+    pub(super) whereabouts: Whereabouts,
     /// Of each that it names, where it is there.
     interfaces: Mutex<Vec<Option<InterfaceIndex>>>,
     down: AtomicBool,
@@ -45,26 +42,8 @@ pub(super) struct RuleState {
     failures: AtomicU32,
 }
 
-/// What is known of where a rule's destination is.
-#[derive(Debug, Default)]
-pub(super) struct Whereabouts {
-    pub(super) name: Option<Arc<Name>>,
-    pub(super) elsewhere: Option<Arc<Elsewhere>>,
-    pub(super) door: Option<Arc<Door>>,
-    /// What may surprise.
-    pub(super) warning: Option<String>,
-}
-
 /// Dials in a row that fail before a rule is marked down.
 const FAILURES_UNTIL_DOWN: u32 = 3;
-
-impl Whereabouts {
-    /// Whether it can be said where the destination is.
-    pub(super) fn is_known(&self) -> bool {
-        self.name.as_ref().is_none_or(|name| !name.is_unknown())
-            && self.elsewhere.as_ref().is_none_or(|elsewhere| !elsewhere.is_gone())
-    }
-}
 
 impl RuleState {
     /// Down from the start where its destination is not known.
@@ -76,19 +55,13 @@ impl RuleState {
     ) -> Self {
         let (down, failures) = (AtomicBool::new(!whereabouts.is_known()), AtomicU32::new(0));
         let of_file = AtomicBool::new(origin == Origin::File);
-        let Whereabouts { name, elsewhere, door, warning: _ } = whereabouts;
-        Self {
-            rule,
-            index,
-            consumer,
-            name,
-            elsewhere,
-            door,
-            interfaces: Mutex::default(),
-            down,
-            of_file,
-            failures,
-        }
+        Self { rule, index, consumer, whereabouts, interfaces: Mutex::default(), down, of_file, failures }
+    }
+
+    /// Where its connections go.
+    pub(super) fn route(&self) -> Route<'_> {
+        let (to, connect_timeout) = (&self.rule.to, self.rule.connect_timeout.0);
+        Route { to, connect_timeout, whereabouts: &self.whereabouts }
     }
 
     /// Learns which interfaces there are. Whether that is news.

@@ -14,7 +14,6 @@ use super::{
     namespace::{Life, Namespace},
 };
 use crate::{
-    control,
     listener::{self, AcceptEnd, Listener},
     observe::{NotDelivered, RateLimit},
     sys::SyscallError,
@@ -66,7 +65,7 @@ pub(super) async fn accept(netns: Arc<Namespace>, listener: Arc<Listener>) {
                 return;
             }
             if let Some(suppressed) = said.pass() {
-                let error = control::chain(&error);
+                let error = crate::text::chain(&error);
                 tracing::error!(netns = %netns.target, family = %listener.family(), error, suppressed, "revive the listener");
             }
             tokio::time::sleep(PAUSE).await;

@@ -19,7 +19,8 @@ use super::{super::run::LAST_WORK, DIRECTORY_PREFIX, Failure, args};
 use crate::{
     config::file::DaemonOptions,
     control::{self, SocketFile, handoff_path},
-    supervisor::{ConnectionLimits, OwnSockets, RESOLVE_INTERVAL, Supervisor, Surroundings},
+    dial::OwnSockets,
+    supervisor::{ConnectionLimits, RESOLVE_INTERVAL, Supervisor, Surroundings},
     sys::namespace::{pidfd_open, pidfd_send_signal},
 };
 

@@ -24,10 +24,10 @@ use super::{args, exit::Failure, file::Source};
 use crate::{
     config::file::ConfigFile,
     control::{self, DEFAULT_SOCKET, SocketFile, handoff_path},
+    dial::OwnSockets,
     observe,
     supervisor::{
-        ConnectionLimits, OwnSockets, RESOLVE_INTERVAL, Supervisor, Surroundings, affordable_connections,
-        raise_limits,
+        ConnectionLimits, RESOLVE_INTERVAL, Supervisor, Surroundings, affordable_connections, raise_limits,
     },
     target::{self, Opener},
 };

@@ -25,13 +25,14 @@ use self::{
     plan::Planner,
     request::Request,
 };
-use super::{Supervisor, attach::HostNetns, opening::Missing, rules::Whereabouts};
+use super::{Supervisor, attach::HostNetns, opening::Missing};
 use crate::{
     config::{
         Container, Prune, Rule,
         file::{DiscoverSpec, NamespaceSpec, name_found_rules, name_rules},
     },
     control::{Applied, ApplyRequest, Caller, Code, DiscoverChange, Error, Refusal, SCHEMA},
+    dial::Whereabouts,
     target::ContainerId,
 };
 

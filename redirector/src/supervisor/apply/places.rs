@@ -8,11 +8,9 @@ use super::{AT_ONCE, Request, Supervisor, flaw, refusal};
 use crate::{
     config::{Container, Target},
     control::{Caller, Code, Error, Refusal},
+    dial::leads_through_process,
     netns::NetnsCookie,
-    supervisor::{
-        attach::{Found, HostNetns, find_out, may_be_meant},
-        elsewhere::leads_through_process,
-    },
+    supervisor::attach::{Found, HostNetns, find_out, may_be_meant},
     target::{ContainerId, TargetError},
 };
 

@@ -16,13 +16,14 @@ use super::{
 use crate::{
     config::{Container, Diff, Have, Origin, RuleName, Target, Want, diff},
     control::{self, Change, Code, Error, Refusal},
+    dial::Whereabouts,
     kernel::attached_programs,
     netns::NetnsCookie,
     supervisor::{
         Supervisor, Table,
         attach::{Found, foreign_programs, warnings},
         follow::Followed,
-        rules::{RuleState, Whereabouts},
+        rules::RuleState,
     },
 };
 

@@ -11,18 +11,15 @@ use super::survey::Found;
 use crate::{
     config::Target,
     control::{Code, Error},
+    dial::{Dialer, Itself, SourcePorts},
     kernel::{AttachedProgram, Ingress, Instance},
     listener::{self, BindError},
     netns::{self, Family, NetnsCookie, SocketFactory},
     supervisor::{
-        Supervisor, blocking,
-        dial::Itself,
-        failed,
+        Supervisor, blocking, failed,
         namespace::{Namespace, Parts},
-        onward::Dialer,
         rules::RuleTable,
         sockets::{self, make_sockets},
-        source_ports::SourcePorts,
     },
 };
 
@@ -88,7 +85,7 @@ impl Supervisor {
         let dialer = Dialer {
             factory: SocketFactory::new(self.limits.stock()),
             inside: Arc::clone(&inside),
-            steered: Arc::clone(&self.steered),
+            selves: Arc::clone(&self.selves),
             own: self.own_cookie,
             outgoing: Arc::clone(&self.outgoing),
         };
@@ -123,10 +120,10 @@ impl Supervisor {
         let Ready { netns, fd, inside } = ready;
         // Before the link: a namespace that dies from here on is noticed, and what we dial there passes.
         self.watch.add(netns.file);
-        self.steered.insert(netns.cookie, inside);
+        self.selves.insert(netns.cookie, inside);
         if let Err(source) = netns.instance.attach(fd.as_fd()) {
             // Whether it is watched for another reason is found out where that is done for all.
-            self.steered.remove(netns.cookie);
+            self.selves.remove(netns.cookie);
             netns.abort().await;
             return Err(failed("attach", target, &source));
         }

@@ -4,8 +4,9 @@ use super::survey::Found;
 use crate::{
     config::{Destination, Rule, Target},
     control::{Code, Error},
+    dial::Whereabouts,
     kernel::{self, AttachedProgram},
-    supervisor::{Supervisor, namespace::Namespace, opening::Missing, rules::Whereabouts},
+    supervisor::{Supervisor, namespace::Namespace, opening::Missing},
     target::OpenNetns,
 };
 

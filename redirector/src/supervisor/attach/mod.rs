@@ -19,18 +19,17 @@ pub(super) use self::{
     survey::{Found, find_out, warnings},
 };
 use super::{
-    Supervisor, Table, blocking,
-    elsewhere::Elsewhere,
-    failed,
+    Supervisor, Table, blocking, failed,
     follow::Follow,
     namespace::Namespace,
     opening::Missing,
-    rules::{RuleState, RuleTable, Whereabouts},
+    rules::{RuleState, RuleTable},
     sockets::make_sockets,
 };
 use crate::{
     config::{Origin, Rule, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
+    dial::{Elsewhere, Whereabouts},
     netns::{Family, NetnsCookie},
     target::{OpenNetns, TargetError},
 };
@@ -214,8 +213,8 @@ impl Supervisor {
         let (netns, listeners) = match existing {
             Some(netns) if result == AttachResult::Unchanged => {
                 let current = Arc::clone(&netns.published.load().current);
-                let there = current.get(&answer.rule).and_then(|there| there.elsewhere.as_ref());
-                if let (Some(there), Some(found)) = (there, &state.elsewhere) {
+                let there = current.get(&answer.rule).and_then(|there| there.whereabouts.elsewhere.as_ref());
+                if let (Some(there), Some(found)) = (there, &state.whereabouts.elsewhere) {
                     there.adopt(found);
                 }
                 netns.set_foreign_programs(foreign);
@@ -269,7 +268,8 @@ impl Supervisor {
 fn names_process(existing: Option<&Namespace>, rule: &Rule, whereabouts: &Whereabouts) -> bool {
     let is_process = |one: Option<&Arc<Elsewhere>>| one.is_some_and(|one| one.is_found_by_process());
     let there = existing.and_then(|netns| netns.published.load().current.get(&rule.name).cloned());
-    let was_none = there.is_some_and(|there| !there.is_files() && !is_process(there.elsewhere.as_ref()));
+    let was_none =
+        there.is_some_and(|there| !there.is_files() && !is_process(there.whereabouts.elsewhere.as_ref()));
     was_none && is_process(whereabouts.elsewhere.as_ref())
 }
 

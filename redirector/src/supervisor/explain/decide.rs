@@ -6,11 +6,12 @@ use redirector_ebpf::{Action, CONSUMER_BLACK_HOLE, Decision, FLAG_DOWN, Flow, Un
 
 use crate::{
     config::{FlowSpec, Transport},
-    control::{Code, DecidedBy, Error, chain},
+    control::{Code, DecidedBy, Error},
     kernel::{AskError, Fate, Heard, Outcome, flow_of},
     listener,
     supervisor::{namespace::Namespace, rules::RuleTable},
     sys::SyscallError,
+    text::chain,
 };
 
 /// A decision, and whose it is.

@@ -13,12 +13,13 @@ use tokio::time::Instant;
 use super::{Follow, Followed, Supervisor};
 use crate::{
     config::{Container, Engine, Target},
-    control::{Caller, chain},
+    control::Caller,
     supervisor::{
         attach::{How, Wanted},
         opening::Missing,
     },
     target::EngineError,
+    text::chain,
 };
 
 /// Between two looks at all containers, whatever the engine has told.

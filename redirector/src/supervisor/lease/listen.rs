@@ -26,7 +26,6 @@ use super::{
     task::{File, Task},
 };
 use crate::{
-    control::chain,
     listener::{self, Reach},
     netns::{self, Family, NetnsFile},
     observe::RateLimit,
@@ -39,6 +38,7 @@ use crate::{
         seccomp::{self, Answer, Call, CloseOnExec, Next},
         socket::is_listening,
     },
+    text::chain,
 };
 
 /// Who answers the calls of one program. Keeps nothing of the lease: a program that has lost it may live on.

@@ -31,7 +31,7 @@ const GRACE: u64 = 3;
 
 /// Every name that a rule has.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(crate) struct Names {
     entries: Mutex<HashMap<String, Weak<Name>>>,
     look_ups: LookUps,
     /// How often a name is looked up while a rule in force has it. `None`: only when a dial has failed.
@@ -42,7 +42,7 @@ pub(super) struct Names {
 
 /// A host name and its addresses. When a look-up fails, the last addresses stay.
 #[derive(Debug)]
-pub(super) struct Name {
+pub(crate) struct Name {
     text: String,
     names: Arc<Names>,
     addresses: ArcSwap<Vec<IpAddr>>,
@@ -67,7 +67,7 @@ struct State {
 impl Names {
     /// Begins with none. An `interval` of zero is never. As many look-ups as `overdue` may wait for silent name servers
     /// beside those that are within their time; each has a file open.
-    pub(super) fn new(interval: Duration, overdue: usize) -> Arc<Self> {
+    pub(crate) fn new(interval: Duration, overdue: usize) -> Arc<Self> {
         Self::asking(interval, overdue, getaddrinfo)
     }
 
@@ -81,7 +81,7 @@ impl Names {
     }
 
     /// The entry of a name, which may have no address yet.
-    pub(super) fn get(self: &Arc<Self>, text: &str) -> Arc<Name> {
+    pub(crate) fn get(self: &Arc<Self>, text: &str) -> Arc<Name> {
         let text = text.to_ascii_lowercase();
         let mut entries = self.entries();
         if let Some(name) = entries.get(&text).and_then(Weak::upgrade) {
@@ -101,7 +101,7 @@ impl Names {
     }
 
     /// Learns which names are used: those of rules in force. A name that is not is not looked up.
-    pub(super) fn note_used(&self, used: impl FnOnce(&mut dyn FnMut(&Name))) {
+    pub(crate) fn note_used(&self, used: impl FnOnce(&mut dyn FnMut(&Name))) {
         let round = self.round.load(Ordering::Relaxed) + 1;
         used(&mut |name| {
             name.used.fetch_max(round, Ordering::Relaxed);
@@ -126,17 +126,17 @@ impl Drop for Name {
 
 impl Name {
     /// As they were last found, in the order of the system's preference.
-    pub(super) fn addresses(&self) -> Arc<Vec<IpAddr>> {
+    pub(crate) fn addresses(&self) -> Arc<Vec<IpAddr>> {
         self.addresses.load_full()
     }
 
     /// Whether no look-up has ever found an address.
-    pub(super) fn is_unknown(&self) -> bool {
+    pub(crate) fn is_unknown(&self) -> bool {
         self.addresses.load().is_empty()
     }
 
     /// Ready when the name has an address that somebody looks after, else when a look-up has failed or takes too long.
-    pub(super) async fn resolve(self: &Arc<Self>) -> io::Result<()> {
+    pub(crate) async fn resolve(self: &Arc<Self>) -> io::Result<()> {
         let mut ended = self.ended.subscribe();
         if self.is_looked_after() {
             return Ok(());
@@ -157,7 +157,7 @@ impl Name {
     }
 
     /// Has the name looked up when its time comes, for a rule that can wait.
-    pub(super) fn resolve_later(self: &Arc<Self>) {
+    pub(crate) fn resolve_later(self: &Arc<Self>) {
         if !self.is_looked_after() {
             self.begin(Lane::Regular);
         }
@@ -180,7 +180,7 @@ impl Name {
     /// Looks the name up again because a dial to `tried` has failed. Gives the addresses if they are different now.
     /// All whose dial fails share one look-up, and there is one a second at most. Nobody waits for a name whose last
     /// look-up had no answer in time.
-    pub(super) async fn again(self: &Arc<Self>, tried: &[IpAddr]) -> Option<Arc<Vec<IpAddr>>> {
+    pub(crate) async fn again(self: &Arc<Self>, tried: &[IpAddr]) -> Option<Arc<Vec<IpAddr>>> {
         let mut ended = self.ended.subscribe();
         let other = || {
             let now = self.addresses();

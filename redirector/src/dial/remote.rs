@@ -17,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::dial::{Failure, is_out_of_sockets};
+use super::connect::{Failure, is_out_of_sockets};
 use crate::{
     config::Target,
     netns::{Location, NetnsCookie, NetnsFile, ProcessLink, SocketFactory, enter},
@@ -28,29 +28,29 @@ use crate::{
 
 /// A namespace that destinations lie in, as it was found.
 #[derive(Debug)]
-pub(super) struct Remote {
-    pub(super) location: Location,
-    pub(super) factory: SocketFactory,
+pub(crate) struct Remote {
+    pub(crate) location: Location,
+    pub(crate) factory: SocketFactory,
     gone: CancellationToken,
 }
 
 impl Remote {
     /// Goes into an open namespace to learn which one it is. Blocks.
-    pub(super) fn location(opened: OpenNetns) -> io::Result<Location> {
+    pub(crate) fn location(opened: OpenNetns) -> io::Result<Location> {
         let OpenNetns { fd, file, path, processes, .. } = opened;
         let cookie = enter(&fd, NetnsCookie::here)?.map_err(io::Error::other)?;
         Ok(Location { path, file, cookie, processes })
     }
 
     /// Ready when it has died.
-    pub(super) async fn gone(&self) {
+    pub(crate) async fn gone(&self) {
         self.gone.cancelled().await;
     }
 }
 
 /// Every remote that a rule or a connection has.
 #[derive(Debug)]
-pub(super) struct Remotes {
+pub(crate) struct Remotes {
     watch: Arc<Watch>,
     list: Mutex<Vec<Weak<Remote>>>,
     /// What rules' destinations name.
@@ -63,7 +63,7 @@ pub(super) struct Remotes {
 }
 
 impl Remotes {
-    pub(super) fn new(watch: Arc<Watch>, stock: usize, interval: Duration) -> Self {
+    pub(crate) fn new(watch: Arc<Watch>, stock: usize, interval: Duration) -> Self {
         Self { watch, list: Mutex::default(), places: Mutex::default(), stock, interval }
     }
 
@@ -81,7 +81,7 @@ impl Remotes {
     }
 
     /// The namespace with this file has died. Whether it was one of these.
-    pub(super) fn bury(&self, file: NetnsFile) -> bool {
+    pub(crate) fn bury(&self, file: NetnsFile) -> bool {
         let dead: Vec<_> = self.living().into_iter().filter(|one| one.location.file == file).collect();
         for remote in &dead {
             remote.gone.cancel();
@@ -91,7 +91,7 @@ impl Remotes {
     }
 
     /// Those that are in use and have not died.
-    pub(super) fn files(&self) -> Vec<NetnsFile> {
+    pub(crate) fn files(&self) -> Vec<NetnsFile> {
         self.living().iter().map(|one| one.location.file).collect()
     }
 
@@ -117,7 +117,7 @@ impl Remotes {
 /// The namespace that destinations name by one target. All rules with that target share one, but where the target
 /// leads through a process: its number means another process later.
 #[derive(Debug)]
-pub(super) struct Elsewhere {
+pub(crate) struct Elsewhere {
     target: Target,
     opener: Opener,
     remotes: Arc<Remotes>,
@@ -164,7 +164,7 @@ impl NoLook {
 
 impl From<TargetError> for NoLook {
     fn from(error: TargetError) -> Self {
-        let text = crate::control::chain(&error);
+        let text = crate::text::chain(&error);
         match &error {
             TargetError::Syscall { source, .. } => Self::new(Some(source), text),
             _ => Self::new(None, text),
@@ -192,7 +192,7 @@ const DOUBLED: u32 = 2;
 
 impl Remotes {
     /// What a target names, with the namespace that it has just been found to be, or with none where it is not there now.
-    pub(super) fn elsewhere(
+    pub(crate) fn elsewhere(
         self: &Arc<Self>,
         target: &Target,
         opener: &Opener,
@@ -227,7 +227,7 @@ impl Remotes {
 
 /// Whether a target is a process, or has led through one. A container's may: its engine says which process that is, each
 /// time.
-pub(super) fn leads_through_process(target: &Target, processes: &[ProcessLink]) -> bool {
+pub(crate) fn leads_through_process(target: &Target, processes: &[ProcessLink]) -> bool {
     !matches!(target, Target::Container(_)) && (matches!(target, Target::Pid(_)) || !processes.is_empty())
 }
 
@@ -253,7 +253,7 @@ impl Elsewhere {
 
     /// Looks again because a dial into a namespace has failed. Gives another one where the target names another one now.
     /// All whose dials fail share one look. Nobody waits where the look before has failed.
-    pub(super) async fn again(self: &Arc<Self>, failed: &Arc<Remote>) -> Option<Arc<Remote>> {
+    pub(crate) async fn again(self: &Arc<Self>, failed: &Arc<Remote>) -> Option<Arc<Remote>> {
         let mut looked = self.looked.subscribe();
         let other = || self.known().filter(|remote| !Arc::ptr_eq(remote, failed));
         if let Some(remote) = other() {
@@ -347,7 +347,7 @@ impl Elsewhere {
 
     /// Another look at the same target may have found another namespace: new connections go there. Not where that is a
     /// process, which only who asked for that look means.
-    pub(super) fn adopt(&self, other: &Self) {
+    pub(crate) fn adopt(&self, other: &Self) {
         if let Some(found) = other.known()
             && (self.is_found_by_process() || !other.is_found_by_process())
         {
@@ -356,7 +356,7 @@ impl Elsewhere {
     }
 
     /// A remote has turned out not to be what the target names any more. What it has goes on.
-    pub(super) fn lost(&self, remote: &Arc<Remote>) {
+    pub(crate) fn lost(&self, remote: &Arc<Remote>) {
         let current = self.current.load();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, remote)) {
             self.current.compare_and_swap(&current, None);
@@ -368,17 +368,17 @@ impl Elsewhere {
     }
 
     /// Whether it is this namespace, as far as it is known.
-    pub(super) fn is_in(&self, cookie: NetnsCookie) -> bool {
+    pub(crate) fn is_in(&self, cookie: NetnsCookie) -> bool {
         self.known().is_some_and(|remote| remote.location.cookie == cookie)
     }
 
     /// Whether it was known and has died.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.known().is_none()
     }
 
     /// Whether it was found through a process, whose number means another one later.
-    pub(super) fn is_found_by_process(&self) -> bool {
+    pub(crate) fn is_found_by_process(&self) -> bool {
         self.is_of_process.load(Ordering::Relaxed)
     }
 

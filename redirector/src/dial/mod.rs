@@ -1,5 +1,13 @@
 //! The second leg: from a rule's destination to a connected stream.
 
+mod connect;
+mod door;
+mod itself;
+mod loops;
+mod names;
+mod remote;
+mod source_ports;
+
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
@@ -11,14 +19,17 @@ use std::{
 
 use tokio::{net::TcpStream, time::Instant};
 
-use super::{
-    dial::{Failure, Itself, Origin, connect, connect_from_itself, is_to_itself, socket_for},
-    elsewhere::{Elsewhere, Remote},
-    names::Name,
-    outgoing::{Outgoing, OutgoingGuard},
-    rules::RuleState,
-    steered::Steered,
+pub use self::door::OwnSockets;
+pub(crate) use self::{
+    door::Door,
+    itself::{Itself, Selves},
+    loops::{Outgoing, OutgoingGuard},
+    names::{Name, Names},
+    remote::{Elsewhere, Remote, Remotes, leads_through_process},
+    source_ports::SourcePorts,
 };
+
+use self::connect::{Failure, Origin, connect, connect_from_itself, is_to_itself, socket_for};
 use crate::{
     config::{Destination, DestinationPort, Host},
     listener::OriginalDst,
@@ -27,20 +38,46 @@ use crate::{
     relay::Stream,
 };
 
+/// Where connections go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route<'a> {
+    pub(crate) to: &'a Destination,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) whereabouts: &'a Whereabouts,
+}
+
+/// What is known of where a rule's destination is.
+#[derive(Debug, Default)]
+pub(crate) struct Whereabouts {
+    pub(crate) name: Option<Arc<Name>>,
+    pub(crate) elsewhere: Option<Arc<Elsewhere>>,
+    pub(crate) door: Option<Arc<Door>>,
+    /// What may surprise.
+    pub(crate) warning: Option<String>,
+}
+
+impl Whereabouts {
+    /// Whether it can be said where the destination is.
+    pub(crate) fn is_known(&self) -> bool {
+        self.name.as_ref().is_none_or(|name| !name.is_unknown())
+            && self.elsewhere.as_ref().is_none_or(|elsewhere| !elsewhere.is_gone())
+    }
+}
+
 /// A connected second leg.
 #[derive(Debug)]
-pub(super) struct Onward {
-    pub(super) stream: Stream,
-    pub(super) endpoint: Endpoint,
+pub(crate) struct Onward {
+    pub(crate) stream: Stream,
+    pub(crate) endpoint: Endpoint,
     /// Whether it lives in the steered namespace, where it must not be closed carelessly.
-    pub(super) place: Place,
+    pub(crate) place: Place,
     /// Dropped after the socket is closed.
-    pub(super) guards: Option<OutgoingGuard>,
+    pub(crate) guards: Option<OutgoingGuard>,
 }
 
 /// Where an onward socket lives.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// In the steered namespace.
     Inside,
     /// In the daemon's.
@@ -51,7 +88,7 @@ pub(super) enum Place {
 
 impl Place {
     /// Ready when a socket there would keep a namespace that has died. The steered one's death is told otherwise.
-    pub(super) async fn gone(&self) {
+    pub(crate) async fn gone(&self) {
         match self {
             Self::Inside | Self::Outside => std::future::pending().await,
             Self::Remote(remote) => remote.gone().await,
@@ -61,7 +98,7 @@ impl Place {
 
 /// Where a connection was taken, for the log.
 #[derive(Clone, Debug)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     Tcp(SocketAddr),
     Unix(PathBuf),
     /// The destination as the rule says it: no address was tried.
@@ -80,55 +117,52 @@ impl fmt::Display for Endpoint {
 
 /// Why there is no second leg.
 #[derive(Debug)]
-pub(super) struct DialError {
-    pub(super) reason: NotDelivered,
-    pub(super) endpoint: Endpoint,
-    pub(super) source: io::Error,
+pub(crate) struct DialError {
+    pub(crate) reason: NotDelivered,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) source: io::Error,
     /// Whether it is worth while to look where the destination is now.
-    pub(super) may_have_moved: bool,
+    pub(crate) may_have_moved: bool,
 }
 
 /// What a dial needs of its surroundings.
 #[derive(Debug)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     /// Makes sockets inside the steered namespace.
-    pub(super) factory: SocketFactory,
+    pub(crate) factory: SocketFactory,
     /// Of the steered namespace.
-    pub(super) inside: Arc<Itself>,
+    pub(crate) inside: Arc<Itself>,
     /// Of every namespace that is steered.
-    pub(super) steered: Arc<Steered>,
+    pub(crate) selves: Arc<Selves>,
     /// The daemon's own namespace.
-    pub(super) own: NetnsCookie,
+    pub(crate) own: NetnsCookie,
     /// Of the daemon.
-    pub(super) outgoing: Arc<Outgoing>,
+    pub(crate) outgoing: Arc<Outgoing>,
 }
 
 impl Dialer {
     /// Connects to where the rule takes a connection. `client` is its first leg.
-    pub(super) async fn dial(
+    pub(crate) async fn dial(
         &self,
-        state: &RuleState,
+        route: Route<'_>,
         client: &TcpStream,
         OriginalDst(original): OriginalDst,
     ) -> Result<Onward, DialError> {
-        if state.rule.to == Destination::Original {
+        if *route.to == Destination::Original {
             let dial = self.dial_inside(client, original);
-            return within(state.rule.connect_timeout.0, Endpoint::Tcp(original), dial).await;
+            return within(route.connect_timeout, Endpoint::Tcp(original), dial).await;
         }
-        self.dial_outside(state, original.port()).await
+        self.dial_outside(route, original.port()).await
     }
 
     /// Connects to a destination that lies outside the steered namespace. `client_port` is for `HOST:*`.
-    pub(super) async fn dial_outside(
-        &self,
-        state: &RuleState,
-        client_port: u16,
-    ) -> Result<Onward, DialError> {
-        let timeout = state.rule.connect_timeout.0;
-        match &state.rule.to {
+    pub(crate) async fn dial_outside(&self, route: Route<'_>, client_port: u16) -> Result<Onward, DialError> {
+        let timeout = route.connect_timeout;
+        match route.to {
             Destination::Unix(path) => {
                 let dial = async {
-                    let door = state.door.as_ref().ok_or_else(|| io::Error::other("no socket"))?;
+                    let door =
+                        route.whereabouts.door.as_ref().ok_or_else(|| io::Error::other("no socket"))?;
                     let stream = door.connect().await?;
                     Ok((Stream::Unix(stream), Place::Outside, None))
                 };
@@ -139,11 +173,11 @@ impl Dialer {
                     DestinationPort::Fixed(port) => *port,
                     DestinationPort::Client => client_port,
                 };
-                match (host, &state.name) {
-                    (Host::Name(_), Some(name)) => self.dial_name(name, &state.rule.to, port, timeout).await,
-                    (Host::Name(_), None) => self.dial_addresses(&state.rule.to, &[], port, timeout).await,
+                match (host, &route.whereabouts.name) {
+                    (Host::Name(_), Some(name)) => self.dial_name(name, route.to, port, timeout).await,
+                    (Host::Name(_), None) => self.dial_addresses(route.to, &[], port, timeout).await,
                     (Host::Address(address), _) => {
-                        self.dial_addresses(&state.rule.to, &[*address], port, timeout).await
+                        self.dial_addresses(route.to, &[*address], port, timeout).await
                     }
                 }
             }
@@ -153,10 +187,13 @@ impl Dialer {
                     DestinationPort::Client => client_port,
                 };
                 let to = SocketAddr::new(*address, port);
-                let endpoint = Endpoint::Rule(state.rule.to.clone());
+                let endpoint = Endpoint::Rule(route.to.clone());
                 let dial = async {
-                    let elsewhere =
-                        state.elsewhere.as_ref().ok_or_else(|| io::Error::other("no namespace"))?;
+                    let elsewhere = route
+                        .whereabouts
+                        .elsewhere
+                        .as_ref()
+                        .ok_or_else(|| io::Error::other("no namespace"))?;
                     self.dial_elsewhere(elsewhere, to, timeout).await
                 };
                 within(timeout, endpoint, dial).await
@@ -167,7 +204,7 @@ impl Dialer {
             | Destination::Pass
             | Destination::Handoff => Err(DialError {
                 reason: NotDelivered::Unattributed,
-                endpoint: Endpoint::Rule(state.rule.to.clone()),
+                endpoint: Endpoint::Rule(route.to.clone()),
                 source: io::Error::other("not a destination outside the namespace"),
                 may_have_moved: false,
             }),
@@ -242,7 +279,7 @@ impl Dialer {
     }
 
     async fn dial_address(&self, to: SocketAddr) -> Dialled {
-        if let Some(host) = self.steered.get(self.own)
+        if let Some(host) = self.selves.get(self.own)
             && is_to_itself(to)
         {
             // The daemon's own namespace is steered too: only a connection to itself can come back to us there.
@@ -256,16 +293,16 @@ impl Dialer {
 
 impl Dialer {
     /// Whether a rule's destination answers, or at least is there when it depends on the client where that is.
-    pub(super) async fn reaches(&self, state: &RuleState) -> bool {
-        match (&state.rule.to, &state.elsewhere) {
+    pub(crate) async fn reaches(&self, route: Route<'_>) -> bool {
+        match (route.to, &route.whereabouts.elsewhere) {
             (Destination::Inside { port: DestinationPort::Client, .. }, Some(elsewhere)) => {
                 elsewhere.remote().await.is_ok()
             }
             (Destination::Host { port: DestinationPort::Client, .. }, _) => {
-                state.name.as_ref().is_none_or(|name| !name.is_unknown())
+                route.whereabouts.name.as_ref().is_none_or(|name| !name.is_unknown())
             }
             // Whatever a connection says by being opened and closed: it is there.
-            _ => self.dial_outside(state, 0).await.is_ok(),
+            _ => self.dial_outside(route, 0).await.is_ok(),
         }
     }
 
@@ -314,7 +351,7 @@ impl Dialer {
         let family = if to.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
         let socket = || remote.factory.socket(Anchor::Location(&remote.location), family);
         let place = Place::Remote(Arc::clone(remote));
-        if let Some(itself) = self.steered.get(remote.location.cookie) {
+        if let Some(itself) = self.selves.get(remote.location.cookie) {
             match connect_from_itself(socket, to, &itself).await {
                 // Not an address of that namespace: the connection leaves it, and does not meet our program there.
                 Err(Failure::Errno(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {}

@@ -10,24 +10,18 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{
-    outgoing::{Outgoing, OutgoingGuard},
-    source_ports::{Candidate, SourcePorts},
+    itself::Itself,
+    loops::{Outgoing, OutgoingGuard},
+    source_ports::Candidate,
 };
 use crate::{
-    kernel::{Bypass, BypassError, BypassGuard},
+    kernel::{BypassError, BypassGuard},
     listener,
     netns::NetnsCookie,
     observe::NotDelivered,
     relay::{Hold, Tcp},
     sys::socket,
 };
-
-/// What a connection needs that goes from an address of a steered namespace to that same address.
-#[derive(Debug)]
-pub(super) struct Itself {
-    pub(super) bypass: Arc<Bypass>,
-    pub(super) ports: SourcePorts,
-}
 
 /// Where a connection is made, and with which others it is noted.
 #[derive(Clone, Copy, Debug)]

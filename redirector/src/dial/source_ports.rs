@@ -40,7 +40,7 @@ pub(super) enum Candidate {
 
 /// The ports from [`LOWEST`] up that are outside of a namespace's `ip_local_port_range`.
 #[derive(Debug)]
-pub(super) struct SourcePorts {
+pub(crate) struct SourcePorts {
     ranges: Vec<(u16, u16)>,
     count: u32,
     next: AtomicU32,
@@ -61,7 +61,7 @@ struct Chosen {
 
 impl SourcePorts {
     /// Of a namespace with this range, both ends included.
-    pub(super) fn outside((low, high): (u16, u16)) -> Self {
+    pub(crate) fn outside((low, high): (u16, u16)) -> Self {
         let below = (LOWEST < low).then(|| (LOWEST, low - 1));
         let above = (high < u16::MAX).then(|| (high.max(LOWEST - 1) + 1, u16::MAX));
         let ranges: Vec<_> = below.into_iter().chain(above).collect();

@@ -79,7 +79,7 @@ type Entered = BTreeMap<Own, usize>;
 
 /// The connections that are being made or are open.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     destinations: Box<[Destination]>,
     shards: [Mutex<Entered>; SHARDS],
 }
@@ -108,7 +108,7 @@ impl Outgoing {
     }
 
     /// Begins to connect a socket of a namespace, and enters it before anybody can ask for it.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         self: &Arc<Self>,
         socket: &Socket,
         netns: NetnsCookie,
@@ -116,7 +116,7 @@ impl Outgoing {
     ) -> io::Result<OutgoingGuard> {
         let coming = self.announce(end(to));
         let _connecting = self.destination(end(to)).connecting.read().unwrap_or_else(PoisonError::into_inner);
-        super::dial::begin(socket, to)?;
+        super::connect::begin(socket, to)?;
         let from = socket.local_addr()?.as_socket();
         let from = from.ok_or_else(|| io::Error::other("not an internet address"))?;
         let say = |error: &Unknown| tracing::debug!(%to, %error, "ask for a connection's sequence number");
@@ -136,7 +136,7 @@ impl Outgoing {
     /// # Errors
     ///
     /// When the connection is over by having been asked.
-    pub(super) fn find(
+    pub(crate) fn find(
         &self,
         client: SocketAddr,
         original: SocketAddr,
@@ -190,7 +190,7 @@ impl Drop for Announced {
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct OutgoingGuard {
+pub(crate) struct OutgoingGuard {
     announced: Announced,
     own: Own,
 }

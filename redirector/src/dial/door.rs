@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{net::UnixStream, sync::Semaphore};
 
-use super::dial::Failure;
+use super::connect::Failure;
 use crate::{
     config::Engine,
     observe::NotDelivered,
@@ -73,7 +73,7 @@ impl OwnSockets {
     }
 
     /// Whether a rule may lead there as the path is now. Gives what may surprise. Blocks.
-    pub(super) fn judge(&self, path: &Path, opener: &Opener) -> Result<Option<String>, &'static str> {
+    pub(crate) fn judge(&self, path: &Path, opener: &Opener) -> Result<Option<String>, &'static str> {
         // Nobody is there yet.
         let Ok(file) = open(path, OFlag::empty()) else { return Ok(None) };
         let Ok(identity) = file.metadata().map(|file| Identity::of(&file)) else { return Ok(None) };
@@ -151,14 +151,14 @@ const AT_ONCE: usize = 8;
 
 /// The Unix socket that a rule leads to.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(crate) struct Door {
     path: PathBuf,
     own: Arc<OwnSockets>,
     places: Arc<Semaphore>,
 }
 
 impl Door {
-    pub(super) fn new(path: PathBuf, own: Arc<OwnSockets>) -> Self {
+    pub(crate) fn new(path: PathBuf, own: Arc<OwnSockets>) -> Self {
         Self { path, own, places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
