@@ -1,13 +1,17 @@
 //! Destinations in other namespaces: `TARGET/IP:PORT`.
 
-use std::time::Duration;
+use std::{
+    io::{ErrorKind, Read as _},
+    time::Duration,
+};
 
 use redirector_tests::{
+    HANG,
     cli::error,
     client::{Conversation, answer},
     eventually::eventually,
     netns::Netns,
-    server::{Place, Server, echo},
+    server::{Place, Server, echo, listen},
     snapshot::Snapshot,
     topology::{CLIENT_V4, POD_V4, POD_V6, Topology, at},
     world::{World, count},
@@ -185,6 +189,25 @@ fn a_rule_whose_destination_died_does_what_its_user_chose_until_the_name_is_back
     let _server = Server::inside(&again.pod, "again", 8080);
     two.eventually_is("up");
     two.eventually_answers("again");
+}
+
+/// What is left of the connection would be the daemon's, in somebody else's namespace, for as long as the server does not close it.
+#[test]
+fn asking_whether_a_destination_is_there_again_leaves_nothing_in_its_namespace() {
+    let (world, other) = (World::new(), Topology::new());
+    let there = at(POD_V4, 8080);
+    world.steer("there", "tcp:80", &format!("{}/{there}", other.pod.target()));
+    for _ in 0..3 {
+        // The first resets come before the rule is known to be down.
+        assert!(["reset", "refused"].contains(&&*world.answer(at(POD_V4, 80))));
+    }
+    world.eventually("the rule is down", "/rules/0/state", |state| state == "down");
+    let listener = other.pod.enter(|| listen(there));
+    let (mut asked, _) = listener.accept().expect("accept");
+    world.eventually("the rule is up", "/rules/0/state", |state| state == "up");
+    asked.set_read_timeout(Some(HANG)).expect("SO_RCVTIMEO");
+    let read = asked.read(&mut [0; 1]);
+    assert_eq!(read.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
 }
 
 #[test]

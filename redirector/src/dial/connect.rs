@@ -4,6 +4,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     sync::Arc,
+    time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -137,7 +138,18 @@ pub(super) async fn connect(
     // Behind the guard, which outlives it when this fails or is given up.
     let stream = TcpStream::from_std(socket.into())?;
     connected(&stream).await?;
+    if is_with_itself(&stream) {
+        // Neither FIN nor TIME_WAIT are for anybody.
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    }
     Ok((stream, guard))
+}
+
+/// Whether a socket has met itself: nobody listens at a port of ours, and the kernel has chosen that very port for our own
+/// end (simultaneous open, RFC 9293 section 3.5). What is said there comes back.
+fn is_with_itself(stream: &TcpStream) -> bool {
+    matches!((stream.local_addr(), stream.peer_addr()), (Ok(own), Ok(peer)) if own == peer)
 }
 
 /// Whether a connection to this address would come from the same address, or can be made to.
@@ -301,7 +313,7 @@ impl Hold for Alone {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, time::Duration};
+    use std::io::Write as _;
 
     use super::*;
 
@@ -340,6 +352,18 @@ mod tests {
         begin(&socket, to).unwrap();
         let stream = TcpStream::from_std(socket.into()).unwrap();
         assert_eq!(connected(&stream).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_meets_itself_is_refused() {
+        let outgoing = Arc::default();
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let socket = socket_for(any.parse().unwrap()).unwrap();
+            socket.bind(&any.parse::<SocketAddr>().unwrap().into()).unwrap();
+            let own = socket.local_addr().unwrap().as_socket().unwrap();
+            let dialled = connect(socket, own, Origin { outgoing: &outgoing, netns: NetnsCookie(1) }).await;
+            assert_eq!(dialled.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::{
     listener::OriginalDst,
     netns::{Anchor, Family, NetnsCookie, SocketFactory},
     observe::NotDelivered,
-    relay::Stream,
+    relay::{self, Stream},
 };
 
 /// Where connections go.
@@ -73,6 +73,15 @@ pub(crate) struct Onward {
     pub(crate) place: Place,
     /// Dropped after the socket is closed.
     pub(crate) guards: Option<OutgoingGuard>,
+}
+
+impl Onward {
+    /// Closes it, with nothing sent. In another namespace no orphan of it is left, which would keep that alive.
+    fn end(self) {
+        if let Place::Remote(_) | Place::Inside = self.place {
+            relay::reset(self.stream);
+        }
+    }
 }
 
 /// Where an onward socket lives.
@@ -302,7 +311,13 @@ impl Dialer {
                 route.whereabouts.name.as_ref().is_none_or(|name| !name.is_unknown())
             }
             // Whatever a connection says by being opened and closed: it is there.
-            _ => self.dial_outside(route, 0).await.is_ok(),
+            _ => match self.dial_outside(route, 0).await {
+                Ok(onward) => {
+                    onward.end();
+                    true
+                }
+                Err(_) => false,
+            },
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) enum Candidate {
 pub(crate) struct SourcePorts {
     ranges: Vec<(u16, u16)>,
     count: u32,
+    /// From a port that is in use to the next one that is tried. It has no divisor in common with the count.
+    stride: u32,
     next: AtomicU32,
     of_kernel: Mutex<Chosen>,
 }
@@ -69,14 +71,18 @@ impl SourcePorts {
         // Half of the range, where there is any other.
         let most = if count == 0 { u32::MAX } else { u32::from(high.saturating_sub(low)) / 2 + 1 };
         let of_kernel = Chosen { had_none: None, since: Instant::now(), taken: 0, most };
-        Self { ranges, count, next: AtomicU32::new(0), of_kernel: Mutex::new(of_kernel) }
+        let (next, of_kernel) = (AtomicU32::new(0), Mutex::new(of_kernel));
+        Self { ranges, count, stride: stride(count), next, of_kernel }
     }
 
     /// Ports to try for a connection to a port: never that port itself, for a socket that connects to its own
-    /// address and port meets itself. One after the other, so that a port rests for as long as possible. The
-    /// kernel's choice comes last.
+    /// address and port meets itself. Connections take one after the other, so that a port rests for as long as possible;
+    /// where one is in use, those beside it are likely to be in use too, by connections that were made with it and are as
+    /// old, so the next that is tried is far away. The kernel's choice comes last.
     pub(super) fn candidates(&self, to: u16) -> impl Iterator<Item = Candidate> {
-        let own = (0..TRIED.min(self.count)).map(|_| self.take()).filter(move |port| *port != to);
+        let begin = self.next.fetch_add(1, Ordering::Relaxed);
+        let tried = (0..TRIED.min(self.count)).map(move |number| self.port(begin, number));
+        let own = tried.filter(move |port| *port != to);
         // Asked only when the own ones have been tried.
         let of_kernel =
             iter::repeat_n(Candidate::OfKernel, TRIED_OF_KERNEL).take_while(|_| self.of_kernel().may_take());
@@ -92,8 +98,9 @@ impl SourcePorts {
         self.of_kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> u16 {
-        let mut offset = self.next.fetch_add(1, Ordering::Relaxed) % self.count;
+    /// The port that a connection tries when it has tried so many.
+    fn port(&self, begin: u32, number: u32) -> u16 {
+        let mut offset = (begin % self.count + number * self.stride % self.count) % self.count;
         for (first, last) in &self.ranges {
             let length = u32::from(*last) - u32::from(*first) + 1;
             if offset < length {
@@ -103,6 +110,17 @@ impl SourcePorts {
         }
         unreachable!("the offset is below the sum of the lengths")
     }
+}
+
+/// Some 0.6 of a count, which spreads multiples of it best (Knuth: "The Art of Computer Programming" volume 3, section 6.4).
+fn stride(count: u32) -> u32 {
+    let begin = (count / 8 * 5).max(1);
+    (begin..=begin + count).find(|stride| divisor(*stride, count) == 1).unwrap_or(1)
+}
+
+/// The greatest one that both have.
+fn divisor(one: u32, other: u32) -> u32 {
+    if other == 0 { one } else { divisor(other, one % other) }
 }
 
 impl Chosen {
@@ -128,11 +146,36 @@ mod tests {
     fn ports_are_outside_of_the_range_and_come_in_turn() {
         let ports = SourcePorts::outside((32_768, 60_999));
         assert_eq!(ports.ranges, [(10_000, 32_767), (61_000, 65_535)]);
-        assert_eq!(ports.candidates(10_001).take(2).collect::<Vec<_>>(), [Port(10_000), Port(10_002)]);
+        let firsts: Vec<_> = (0..3).filter_map(|_| ports.candidates(80).next()).collect();
+        assert_eq!(firsts, [Port(10_000), Port(10_001), Port(10_002)]);
+        assert!(ports.candidates(10_003).all(|one| one != Port(10_003)));
         assert_eq!(SourcePorts::outside((1024, 2048)).ranges, [(10_000, 65_535)]);
         let one = SourcePorts::outside((10_001, 65_535));
         assert_eq!(one.candidates(80).collect::<Vec<_>>()[..2], [Port(10_000), OfKernel]);
         assert_eq!(one.candidates(10_000).next(), Some(OfKernel));
+    }
+
+    #[test]
+    fn a_run_of_ports_in_use_is_left_at_once() {
+        let ports = SourcePorts::outside((32_768, 60_999));
+        // Of connections that stay, when all ports have been taken once.
+        let in_use = |one: &Candidate| matches!(one, Port(port) if (12_000..14_000).contains(port));
+        for _ in 0..30_000 {
+            let tried = ports.candidates(80).take_while(in_use).count();
+            assert!(tried < 4, "{tried}");
+        }
+    }
+
+    #[test]
+    fn every_port_is_tried_once_before_one_is_tried_again() {
+        for (low, high) in
+            [(10_001, 65_535), (10_002, 65_535), (10_007, 65_535), (10_060, 65_535), (10_064, 65_535)]
+        {
+            let ports = SourcePorts::outside((low, high));
+            let own = ports.candidates(80).filter(|one| *one != OfKernel);
+            let own: std::collections::HashSet<_> = own.map(|one| format!("{one:?}")).collect();
+            assert_eq!(own.len(), usize::from(low - 10_000));
+        }
     }
 
     #[test]
