@@ -19,7 +19,7 @@ use nix::{
 
 use super::{
     engines::{ContainerId, EngineError},
-    walk::open_along,
+    walk::{hold_along, open_held},
 };
 use crate::{
     config::Target,
@@ -201,7 +201,7 @@ fn syscall(target: &Target, call: String) -> impl FnOnce(io::Error) -> TargetErr
 }
 
 pub(super) fn open_path(target: &Target, path: &Path) -> Result<OpenNetns, TargetError> {
-    let (file, processes) = open_along(path).map_err(|source| {
+    let (held, processes) = hold_along(path).map_err(|source| {
         if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
             let what = format!("there is no `{}`", path.display());
             TargetError::NotFound { target: target.clone(), what }
@@ -209,7 +209,7 @@ pub(super) fn open_path(target: &Target, path: &Path) -> Result<OpenNetns, Targe
             syscall(target, format!("open `{}`", path.display()))(source)
         }
     })?;
-    check(target, path, file, processes)
+    check(target, path, &held, processes)
 }
 
 /// Opens a process's namespace: the pidfd before and after says that it was that process's.
@@ -240,21 +240,22 @@ pub(super) fn open_process(target: &Target, pid: i32) -> Result<OpenNetns, Targe
         }
         _ => syscall(target, format!("open `{}`", path.display()))(source),
     })?;
-    check(target, &path, file, vec![ProcessLink::new(directory.into(), "net")])
+    check(target, &path, &file.into(), vec![ProcessLink::new(directory.into(), "net")])
 }
 
 fn check(
     target: &Target,
     path: &Path,
-    file: File,
+    held: &OwnedFd,
     processes: Vec<ProcessLink>,
 ) -> Result<OpenNetns, TargetError> {
     let not = |what| TargetError::NotANetns { target: target.clone(), path: path.to_owned(), what };
-    let filesystem = fstatfs(&file)
+    let filesystem = fstatfs(held)
         .map_err(|errno| syscall(target, format!("fstatfs `{}`", path.display()))(errno.into()))?;
     if filesystem.filesystem_type() != NSFS_MAGIC {
         return Err(not(OTHER_FILE));
     }
+    let file = open_held(held).map_err(syscall(target, format!("open `{}`", path.display())))?;
     let kind = namespace_type(&file)
         .map_err(syscall(target, format!("ioctl NS_GET_NSTYPE `{}`", path.display())))?;
     if kind != nix::libc::CLONE_NEWNET {
@@ -284,6 +285,8 @@ fn check_pid_namespace(target: &Target, caller: Caller) -> Result<(), TargetErro
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
     use super::*;
 
     fn myself() -> Caller {
@@ -322,6 +325,21 @@ mod tests {
             assert!(matches!(error, TargetError::NotANetns { what, .. } if what == expected), "{error}");
             assert!(!error.is_not_found());
         }
+    }
+
+    /// A watchdog begins to count when it is opened, and what an engine names is opened as root.
+    #[test]
+    fn what_is_no_network_namespace_is_not_even_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("plain");
+        fs::write(&plain, "").unwrap();
+        let opened = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
+        opened.add_watch(&plain, AddWatchFlags::IN_OPEN).unwrap();
+        let error = refusal(&format!("path:{}", plain.display()), myself());
+        assert!(matches!(error, TargetError::NotANetns { what: OTHER_FILE, .. }), "{error}");
+        assert_eq!(opened.read_events().unwrap_err(), nix::errno::Errno::EAGAIN);
+        drop(File::open(&plain).unwrap());
+        assert_eq!(opened.read_events().unwrap().len(), 1, "it would have been seen");
     }
 
     #[test]

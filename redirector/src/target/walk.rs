@@ -8,10 +8,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io,
-    os::{
-        fd::{AsFd, AsRawFd as _, OwnedFd},
-        unix::fs::OpenOptionsExt as _,
-    },
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::{Component, Path},
 };
 
@@ -29,20 +26,18 @@ use crate::netns::ProcessLink;
 /// `MAXSYMLINKS`, include/linux/namei.h.
 const MAX_LINKS: usize = 40;
 
-/// A FIFO would hold the daemon for as long as nobody writes to it, without O_NONBLOCK.
-const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
-
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
-/// Opens what is at a path, and gives every link of a process that it leads through.
+/// Holds what is at a path, which is not opened: a watchdog would begin to count, a FIFO would wait. Gives every link of a
+/// process that the path leads through.
 ///
 /// # Errors
 ///
 /// As open(2).
-pub(super) fn open_along(path: &Path) -> io::Result<(File, Vec<ProcessLink>)> {
-    let how = OpenHow::new().flags(READ).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+pub(super) fn hold_along(path: &Path) -> io::Result<(OwnedFd, Vec<ProcessLink>)> {
+    let how = OpenHow::new().flags(LOOK).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
     match openat2(nix::fcntl::AT_FDCWD, path, how) {
-        Ok(file) => Ok((file.into(), Vec::new())),
+        Ok(held) => Ok((held, Vec::new())),
         Err(Errno::ELOOP) => walk(path),
         // Of a sandbox that does not know the call.
         Err(Errno::ENOSYS | Errno::EPERM) => walk(path),
@@ -50,7 +45,16 @@ pub(super) fn open_along(path: &Path) -> io::Result<(File, Vec<ProcessLink>)> {
     }
 }
 
-fn walk(path: &Path) -> io::Result<(File, Vec<ProcessLink>)> {
+/// Opens a namespace that is held: exactly that, whatever its path leads to by now.
+///
+/// # Errors
+///
+/// As open(2).
+pub(super) fn open_held(held: &OwnedFd) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", held.as_raw_fd()))
+}
+
+fn walk(path: &Path) -> io::Result<(OwnedFd, Vec<ProcessLink>)> {
     let mut links = Vec::new();
     let mut left: VecDeque<OsString> = VecDeque::new();
     let mut at = root()?;
@@ -77,10 +81,7 @@ fn walk(path: &Path) -> io::Result<(File, Vec<ProcessLink>)> {
         }
         push(&mut left, Path::new(&text));
     }
-    // Exactly what has been come to, whatever the path leads to by now.
-    let again = format!("/proc/self/fd/{}", at.as_raw_fd());
-    let file = File::options().read(true).custom_flags(READ.bits()).open(again)?;
-    Ok((file, links))
+    Ok((at, links))
 }
 
 fn root() -> io::Result<OwnedFd> {
@@ -143,9 +144,9 @@ mod tests {
             by_link.display().to_string(),
             format!("{}/net", by_two.display()),
         ] {
-            let (opened, links) = open_along(Path::new(&path)).unwrap();
+            let (held, links) = hold_along(Path::new(&path)).unwrap();
             assert!(!links.is_empty(), "{path}");
-            assert_eq!(NetnsFile::of(opened).unwrap(), file("/proc/self/ns/net"), "{path}");
+            assert_eq!(NetnsFile::of(held).unwrap(), file("/proc/self/ns/net"), "{path}");
         }
     }
 
@@ -155,13 +156,13 @@ mod tests {
         let plain = dir.path().join("plain");
         std::fs::write(&plain, "").unwrap();
         for path in [&plain, Path::new("/proc/self/status"), Path::new("/proc/mounts"), Path::new("/")] {
-            assert!(open_along(path).unwrap().1.is_empty(), "{}", path.display());
+            assert!(hold_along(path).unwrap().1.is_empty(), "{}", path.display());
         }
         let round = dir.path().join("round");
         symlink(&round, &round).unwrap();
-        assert_eq!(open_along(&round).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(hold_along(&round).unwrap_err().raw_os_error(), Some(libc::ELOOP));
         for path in ["/proc/self/root/no such file", "/proc/2147483647/ns/net"] {
-            assert_eq!(open_along(Path::new(path)).unwrap_err().kind(), io::ErrorKind::NotFound, "{path}");
+            assert_eq!(hold_along(Path::new(path)).unwrap_err().kind(), io::ErrorKind::NotFound, "{path}");
         }
         assert_eq!(walk(&plain).unwrap().1.len(), 0);
     }
