@@ -1,4 +1,4 @@
-//! Faults by injection: a daemon whose n-th system call fails, or kills it. How is said in
+//! Faults by injection: a daemon whose n-th system call fails, panics, or kills it. How is said in
 //! `redirector/src/sys/inject.rs`.
 
 use std::{
@@ -26,6 +26,8 @@ pub enum Fault {
     Fail(usize),
     /// The process is killed before it.
     Kill(usize),
+    /// The task that makes it panics.
+    Panic(usize),
 }
 
 /// The plan of one process.
@@ -74,6 +76,7 @@ impl Faults {
         let text = match fault {
             Fault::Fail(number) => format!("{round} fail {number} {}", nix::libc::EIO),
             Fault::Kill(number) => format!("{round} kill {number}"),
+            Fault::Panic(number) => format!("{round} panic {number}"),
         };
         // Renamed, so that no half of it is read.
         fs::write(&draft, text).expect("write a plan");

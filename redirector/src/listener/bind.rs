@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{mute, read_urgent_in_place, set_tcp_options};
+use super::{Bound, mute, read_urgent_in_place, set_tcp_options};
 use crate::{
     netns::Family,
     sys::{SyscallError, inject::point, named, socket},
@@ -125,7 +125,7 @@ pub fn bind(reach: Reach) -> Result<Socket, BindError> {
 /// # Errors
 ///
 /// [`BindError`].
-pub fn bind_pair() -> Result<Vec<(Family, Socket)>, BindError> {
+pub fn bind_pair() -> Result<Bound, BindError> {
     let mut order = [Family::Ipv4, Family::Ipv6];
     for port in ports() {
         match bound_to(port, order)? {
@@ -142,7 +142,7 @@ pub fn bind_pair() -> Result<Vec<(Family, Socket)>, BindError> {
 }
 
 /// One socket for each family, bound to a port; the family where that is taken, if one is.
-fn bound_to(port: u16, order: [Family; 2]) -> Result<Result<Vec<(Family, Socket)>, Family>, BindError> {
+fn bound_to(port: u16, order: [Family; 2]) -> Result<Result<Bound, Family>, BindError> {
     let mut pair = Vec::new();
     for family in order {
         let reach = Reach::only(family);
@@ -161,7 +161,7 @@ fn bound_to(port: u16, order: [Family; 2]) -> Result<Result<Vec<(Family, Socket)
 /// # Errors
 ///
 /// [`BindError`].
-pub fn bind_own_pair() -> Result<Vec<(Family, Socket)>, BindError> {
+pub fn bind_own_pair() -> Result<Bound, BindError> {
     let pair = match bind_pair() {
         Err(BindError::NoPort(_)) => {
             let made = [Family::Ipv4, Family::Ipv6].into_iter().map(|family| {

@@ -6,6 +6,7 @@
 mod accept;
 mod addresses;
 mod bind;
+mod inside;
 mod mute;
 mod options;
 mod socket;
@@ -13,6 +14,7 @@ mod socket;
 pub use accept::{AcceptEnd, accept_all, accept_until};
 pub use addresses::{Client, OriginalDst};
 pub use bind::{BindError, Reach, Search, bind, bind_mute_udp, bind_own_pair, bind_pair};
+pub use inside::{Bound, InsideError, make_inside};
 pub use mute::mute;
 pub use options::{read_urgent_in_place, set_tcp_options};
 pub use socket::{Listener, cookies};

@@ -15,7 +15,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attach::{Bound, make_inside},
     failed,
     follow::backoff,
     namespace::{Life, Namespace},
@@ -24,7 +23,7 @@ use crate::{
     config::Target,
     control::Error,
     kernel::Instance,
-    listener::{self, BindError, Search},
+    listener::{self, BindError, Bound, Search, make_inside},
     netns::{Family, NetnsCookie},
     observe::RateLimit,
     sys,
@@ -240,11 +239,12 @@ impl BlackHole {
             };
             let error = |source| failed("attach", target, &source);
             let sockets = if protocol == PROTOCOL_TCP {
-                make_inside(fd, cookie, target, listener::bind_own_pair)?
+                make_inside(fd, cookie, listener::bind_own_pair)
             } else {
                 let without = lacks.insert(Vec::new());
-                make_inside(fd, cookie, target, || udp_where_there_is_a_port(&udp, search, without))?
+                make_inside(fd, cookie, || udp_where_there_is_a_port(&udp, search, without))
             };
+            let sockets = sockets.map_err(|source| failed("attach", target, &source))?;
             for (family, socket) in sockets {
                 if protocol == PROTOCOL_TCP {
                     listener::mute(&socket).map_err(error)?;

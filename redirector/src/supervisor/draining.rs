@@ -23,9 +23,9 @@ impl Draining {
         self.lock().clone()
     }
 
-    /// Forgets those that are done.
-    pub(super) fn forget_done(&self) {
-        self.lock().retain(|netns| !netns.tasks.is_empty() || netns.has_leases());
+    /// Forgets those that are done: without a connection, and not `held` by a program that has listeners there.
+    pub(super) fn forget_done(&self, held: impl Fn(&Namespace) -> bool) {
+        self.lock().retain(|netns| !netns.tasks.is_empty() || held(netns));
     }
 
     /// Takes those with this identity out.

@@ -69,7 +69,7 @@ impl Supervisor {
         drop(table);
         for netns in dead {
             let connections = netns.connections.active.load(Ordering::Relaxed);
-            let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let leases = self.leases.bury(&netns);
             // Beside all else: it takes as long as there are processes and files.
             tokio::spawn(async move {
                 for lease in leases {
@@ -101,7 +101,7 @@ impl Supervisor {
             }
         });
         self.follow_interfaces(&table).await;
-        self.draining.forget_done();
+        self.draining.forget_done(|netns| self.leases.has(netns));
         let steered = table.values().map(|netns| netns.file);
         let draining = self.draining.all();
         let in_use = steered.chain(draining.iter().map(|netns| netns.file)).chain(self.remotes.files());
@@ -126,7 +126,7 @@ impl Supervisor {
                 }
             }
             tokio::time::sleep(RETRY).await;
-            if !in_force(&netns, &rule) || self.is_ending() {
+            if self.is_ending() || !in_force(&netns, &rule) && !self.stays_in_force(&netns, &rule).await {
                 return;
             }
             if netns.dialer.reaches(rule.route()).await {
@@ -139,6 +139,12 @@ impl Supervisor {
             tracing::error!(netns = %netns.target, rule = %rule.rule.name, %error, "mark the rule up");
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Whether a rule is in force when no change is under way: an `apply` may take it away, and go back.
+    async fn stays_in_force(&self, netns: &Namespace, rule: &Arc<RuleState>) -> bool {
+        let _table = self.table.lock().await;
+        in_force(netns, rule)
     }
 
     /// Publishes the same rules, for a mark that has changed.

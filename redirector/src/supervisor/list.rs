@@ -14,7 +14,7 @@ use redirector_ebpf::{CONSUMER_RELAY, Counters, PROTOCOL_TCP, Unavailable, slot}
 use super::{
     Supervisor,
     follow::{Follows, container_of},
-    lease::LeasedSocket,
+    lease::{Lease, LeasedSocket},
     namespace::Namespace,
     opening::Sought,
     rules::RuleState,
@@ -46,7 +46,7 @@ impl Supervisor {
             Some(Err(error)) if waiting.is_empty() => return Err(error),
             Some(Err(_)) => (Vec::new(), Vec::new()),
         };
-        let view = |netns: &Arc<Namespace>| view(netns, &self.follows);
+        let view = |netns: &Arc<Namespace>| view(netns, &self.follows, &self.leases.of(netns));
         let namespaces = wanted.iter().map(view).collect::<Result<Vec<_>, _>>();
         let mut namespaces = namespaces.map_err(|error| Error::chain(Code::Failed, &error))?;
         namespaces.sort_by_key(|one| (one.target.to_string(), one.cookie));
@@ -56,11 +56,11 @@ impl Supervisor {
     }
 }
 
-fn view(netns: &Namespace, follows: &Follows) -> Result<NamespaceView, SyscallError> {
+fn view(netns: &Namespace, follows: &Follows, leases: &[Arc<Lease>]) -> Result<NamespaceView, SyscallError> {
     let link = netns.instance.link_info().transpose()?;
     let attached = link.is_some_and(|link| link.netns_inode != 0);
     let published = netns.published.load();
-    let rules = published.current.rules().iter().map(|state| rule(netns, state, follows));
+    let rules = published.current.rules().iter().map(|state| rule(netns, state, follows, leases));
     Ok(NamespaceView {
         target: named(netns, follows),
         cookie: netns.cookie.0,
@@ -118,7 +118,12 @@ pub(super) fn is_in_slot(netns: &Namespace, listener: &Listener) -> bool {
     cookie.is_some() && netns.instance.listener_cookie(slot).ok().flatten() == cookie
 }
 
-fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleView, SyscallError> {
+fn rule(
+    netns: &Namespace,
+    state: &RuleState,
+    follows: &Follows,
+    leases: &[Arc<Lease>],
+) -> Result<RuleView, SyscallError> {
     let Counters { steered, passed, rejected, dropped, bypassed, unavailable } =
         netns.instance.counters.rule(state.index)?;
     let unavailable_in_all = unavailable.iter().sum();
@@ -155,12 +160,11 @@ fn rule(netns: &Namespace, state: &RuleState, follows: &Follows) -> Result<RuleV
         },
         follows: container_of(follows, netns.cookie, &state.rule.name).map(Target::Container),
         discovered: follows.is_discovered(netns.cookie, &state.rule.name),
-        lease: lease(netns, state),
+        lease: lease(netns, state, leases),
     })
 }
 
-fn lease(netns: &Namespace, state: &RuleState) -> Option<LeaseView> {
-    let leases = netns.leases.lock().unwrap_or_else(PoisonError::into_inner);
+fn lease(netns: &Namespace, state: &RuleState, leases: &[Arc<Lease>]) -> Option<LeaseView> {
     let lease = leases.iter().find(|lease| std::ptr::eq(&*lease.rule, state))?;
     let listeners = lease.in_slots().into_iter().map(|LeasedSocket { family, address, cookie, .. }| {
         let slot = slot(state.consumer, PROTOCOL_TCP, family.bit());

@@ -8,6 +8,7 @@ mod apply;
 mod attach;
 mod black_hole;
 mod connection;
+mod core;
 mod detach;
 mod discover;
 mod draining;
@@ -39,6 +40,7 @@ use std::{
     time::Duration,
 };
 
+pub use self::core::Core;
 pub use limits::{ConnectionLimits, affordable_connections, raise_limits};
 
 use tokio::sync::{Mutex, Notify, mpsc, watch};
@@ -49,6 +51,7 @@ use self::{
     discover::Discovery,
     draining::Draining,
     follow::Follows,
+    lease::Registry,
     limits::Limits,
     namespace::{Life, Namespace, WentDown},
 };
@@ -94,6 +97,7 @@ pub struct Supervisor {
     ending: AtomicBool,
     /// A lease has ended: somebody has to look who holds its listeners.
     leases_ended: Notify,
+    leases: Registry,
     /// Held by whoever looks for rules that never decide, which takes long.
     shadowing: Mutex<()>,
 }
@@ -120,15 +124,15 @@ struct Events {
 }
 
 impl Supervisor {
-    /// Begins with nothing steered.
+    /// Begins with nothing steered. What it does by itself ends with the core.
     ///
     /// # Errors
     ///
     /// When the daemon's own namespace or the mount table cannot be read.
-    pub fn start(limits: ConnectionLimits, surroundings: Surroundings) -> io::Result<Arc<Self>> {
+    pub fn start(limits: ConnectionLimits, surroundings: Surroundings) -> io::Result<(Arc<Self>, Core)> {
         let Surroundings { opener, own_sockets, resolve_interval } = surroundings;
         let own_cookie = NetnsCookie::here().map_err(io::Error::other)?;
-        let (watch, deaths) = Watch::new()?;
+        let (watch, watching, deaths) = Watch::new()?;
         let (went_down, went_down_events) = mpsc::unbounded_channel();
         let limits = Arc::new(Limits::new(limits));
         let watch = Arc::new(watch);
@@ -153,16 +157,20 @@ impl Supervisor {
             own_cookie,
             ending: AtomicBool::new(false),
             leases_ended: Notify::new(),
+            leases: Registry::default(),
             shadowing: Mutex::default(),
         });
-        tokio::spawn(Arc::clone(&supervisor).sweep_leases());
-        tokio::spawn(Arc::clone(&supervisor).retry_set_aside());
+        let mut core = Core::default();
+        core.start("notices that namespaces die", watching);
+        let events = Events { deaths, went_down: went_down_events };
+        core.start("tends what is steered", Arc::clone(&supervisor).tend(events));
+        core.start("ends leases", Arc::clone(&supervisor).sweep_leases());
+        core.start("tries again what was set aside", Arc::clone(&supervisor).retry_set_aside());
         for engine in Engine::ALL {
-            tokio::spawn(Arc::clone(&supervisor).follow(engine));
-            tokio::spawn(Arc::clone(&supervisor).discover(engine));
+            core.start("follows containers", Arc::clone(&supervisor).follow(engine));
+            core.start("looks for containers by their labels", Arc::clone(&supervisor).discover(engine));
         }
-        tokio::spawn(Arc::clone(&supervisor).tend(Events { deaths, went_down: went_down_events }));
-        Ok(supervisor)
+        Ok((supervisor, core))
     }
 
     fn is_ending(&self) -> bool {
@@ -278,15 +286,33 @@ const RECONCILE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{attach::HostNetns, *};
+    use crate::{config::Container, target::ContainerId};
 
-    #[tokio::test]
-    async fn the_end_waits_no_longer_than_its_deadline_for_a_change_that_does_not_end() {
+    fn start() -> (Arc<Supervisor>, Core) {
         let limits = ConnectionLimits { total: 1, per_client: None };
         let opener = Opener::default();
         let own_sockets = OwnSockets::at(&[]).unwrap();
-        let surroundings = Surroundings { opener, own_sockets, resolve_interval: Duration::ZERO };
-        let supervisor = Supervisor::start(limits, surroundings).unwrap();
+        Supervisor::start(limits, Surroundings { opener, own_sockets, resolve_interval: Duration::ZERO })
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_a_container_when_the_daemon_ends() {
+        let (supervisor, _core) = start();
+        supervisor.drain(async {}).await;
+        let container = Container { engine: Engine::Docker, name: "web".into() };
+        let id = ContainerId::new("0".repeat(64)).unwrap();
+        let spec = serde_json::from_str(r#"{"match": ["tcp:80"], "to": ["pass"]}"#).unwrap();
+        let kept =
+            supervisor.wait_for(&container, (id, "not running".into()), (spec, HostNetns::Refused), false);
+        assert_eq!(kept.await.unwrap_err().message, "the daemon is stopping");
+        assert!(supervisor.follows.all().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_no_longer_than_its_deadline_for_a_change_that_does_not_end() {
+        let (supervisor, _core) = start();
         let change = supervisor.table.lock().await;
         // The deadline is over at once; the time is that of a failure.
         let drained = tokio::time::timeout(Duration::from_secs(5), supervisor.drain(async {})).await;

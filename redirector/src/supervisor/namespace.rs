@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     black_hole::BlackHole,
-    lease::Lease,
     limits::Limits,
     places::Share,
     rules::{Published, RuleState, RuleTable},
@@ -71,8 +70,6 @@ pub(super) struct Namespace {
     /// One for each connection.
     pub(super) tasks: TaskTracker,
     pub(super) foreign_programs: Mutex<Vec<AttachedProgram>>,
-    /// Listeners that other programs hold.
-    pub(super) leases: Mutex<Vec<Arc<Lease>>>,
     pub(super) listeners_revived: AtomicU64,
     pub(super) slots_restored: AtomicU64,
     /// One for each listener.
@@ -142,7 +139,6 @@ impl Namespace {
             connections: Connections::default(),
             tasks: TaskTracker::new(),
             foreign_programs: Mutex::new(foreign_programs),
-            leases: Mutex::default(),
             listeners_revived: AtomicU64::new(0),
             slots_restored: AtomicU64::new(0),
             acceptors: TaskTracker::new(),
@@ -159,11 +155,6 @@ impl Namespace {
     /// As they were found a moment ago.
     pub(super) fn set_foreign_programs(&self, found: Vec<AttachedProgram>) {
         *self.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner) = found;
-    }
-
-    /// Whether a program has listeners there that were handed off, with a rule or no longer.
-    pub(super) fn has_leases(&self) -> bool {
-        !self.leases.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Whether new connections come to us.

@@ -9,16 +9,11 @@ use std::{
 use redirector_ebpf::{CONSUMER_RELAY, PROTOCOL_TCP, slot};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{
-    attach::{Bound, make_inside},
-    blocking, failed,
-    namespace::Namespace,
-    steering,
-};
+use super::{blocking, failed, namespace::Namespace, steering};
 use crate::{
     config::Target,
     control::Error,
-    listener::{self, BindError, Listener, Reach, Search},
+    listener::{self, BindError, Listener, Reach, Search, make_inside},
     netns::{Family, NetnsCookie},
     sys::{SyscallError, named},
 };
@@ -52,7 +47,7 @@ pub(super) fn anchor(fd: &OwnedFd, netns: NetnsCookie, target: &Target) -> Resul
         let made = made.map_err(|error| BindError::Syscall(Reach::Ipv4, error))?;
         Ok(vec![(Family::Ipv4, made)])
     };
-    let made: Bound = make_inside(fd, netns, target, unbound)?;
+    let made = make_inside(fd, netns, unbound).map_err(|source| failed("attach", target, &source))?;
     let (_, socket) = made.into_iter().next().expect("one was made");
     Ok(socket)
 }
@@ -97,7 +92,8 @@ impl Namespace {
         if !relay.listeners.is_empty() {
             return Ok(());
         }
-        let sockets = make_inside(fd, self.cookie, &self.target, listener::bind_own_pair)?;
+        let sockets = make_inside(fd, self.cookie, listener::bind_own_pair);
+        let sockets = sockets.map_err(|source| failed("attach", &self.target, &source))?;
         let mut made = Vec::new();
         for (family, socket) in sockets {
             let listener = Listener::new(family, socket);

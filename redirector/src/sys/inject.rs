@@ -1,5 +1,5 @@
-//! Faults by injection, in a test build only (feature `inject`): the n-th system call that this process makes fails, or kills
-//! it. `strace -e inject=` counts for each thread, and each visit to a namespace is a thread of its own.
+//! Faults by injection, in a test build only (feature `inject`): the n-th system call that this process makes fails, panics, or
+//! kills it. `strace -e inject=` counts for each thread, and each visit to a namespace is a thread of its own.
 //!
 //! Where `$REDIRECTOR_INJECT` names a file, each call looks at it first. While there is no such file nothing is counted. Its
 //! text is a plan, one of
@@ -8,6 +8,7 @@
 //! ROUND count
 //! ROUND fail N ERRNO
 //! ROUND kill N
+//! ROUND panic N
 //! ```
 //!
 //! and another text begins to count at 1 again, so ROUND only has to differ. Each call that is counted adds its name as a line
@@ -67,6 +68,7 @@ mod planned {
             }
             // It ends before this returns.
             [_, "kill", n] if is_it(n) => kill(Pid::this(), Signal::SIGKILL).map_err(io::Error::from),
+            [_, "panic", n] if is_it(n) => panic!("at `{call}`, as planned"),
             _ => Ok(()),
         }
     }

@@ -36,12 +36,9 @@ const TICK: Duration = Duration::from_secs(2);
 /// from a process to a mount does the second before it ends the first.
 const CONFIRM: Duration = Duration::from_millis(100);
 
-/// Watches namespaces until it is dropped.
+/// Tells which namespaces are watched.
 #[derive(Debug)]
-pub struct Watch {
-    changes: mpsc::UnboundedSender<Change>,
-    _task: AbortOnDropHandle<()>,
-}
+pub struct Watch(mpsc::UnboundedSender<Change>);
 
 #[derive(Debug)]
 enum Change {
@@ -51,14 +48,15 @@ enum Change {
 }
 
 impl Watch {
-    /// Begins with none. Deaths come out of the receiver, each once.
+    /// Begins with none. The future watches, until the handle is dropped; deaths come out of the receiver, each once.
     ///
     /// Where [`sees_host`] says no, no death is ever told.
     ///
     /// # Errors
     ///
     /// When the mount tables cannot be opened.
-    pub fn new() -> io::Result<(Self, mpsc::UnboundedReceiver<NetnsFile>)> {
+    pub fn new()
+    -> io::Result<(Self, impl Future<Output = ()> + Send + 'static, mpsc::UnboundedReceiver<NetnsFile>)> {
         let (changes, received) = mpsc::unbounded_channel();
         let (deaths, told) = mpsc::unbounded_channel();
         let mut tables = Vec::new();
@@ -74,24 +72,23 @@ impl Watch {
         let said_hidden = RateLimit::default();
         let watcher =
             Watcher { witnesses: HashMap::new(), received, deaths, wake, woken, tables, said_hidden };
-        let task = AbortOnDropHandle::new(tokio::spawn(watcher.run()));
-        Ok((Self { changes, _task: task }, told))
+        Ok((Self(changes), watcher.run(), told))
     }
 
     /// Watches a namespace. One that has died already is told of too.
     pub fn add(&self, file: NetnsFile) {
-        // The task ends only with this handle.
-        drop(self.changes.send(Change::Add(file)));
+        // Who watches ends only with this handle.
+        drop(self.0.send(Change::Add(file)));
     }
 
     /// Forgets a namespace.
     pub fn remove(&self, file: NetnsFile) {
-        drop(self.changes.send(Change::Remove(file)));
+        drop(self.0.send(Change::Remove(file)));
     }
 
     /// Watches these, and forgets all others.
     pub fn keep(&self, files: HashSet<NetnsFile>) {
-        drop(self.changes.send(Change::Keep(files)));
+        drop(self.0.send(Change::Keep(files)));
     }
 }
 

@@ -1,13 +1,19 @@
 //! The daemon's own file: `run --config`, and SIGHUP.
 
-use std::{fs, process::Command};
+use std::{
+    fs, iter,
+    process::Command,
+    sync::{Arc, Once, OnceLock},
+};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use redirector_tests::{
     command::run,
     daemon::{Daemon, binary},
     dir::Dir,
     eventually::eventually,
+    exec::Exec,
+    fake_engine::{ID, engine, json, version},
     server::Server,
     topology::{POD_V4, Topology, at},
     world::World,
@@ -24,6 +30,37 @@ pub(super) fn logged(daemon: &Daemon, words: &[&str]) -> Vec<String> {
         let lines = daemon.log_with(words);
         if lines.is_empty() { Err(daemon.log()) } else { Ok(lines) }
     })
+}
+
+/// The engine is asked about the file's container while the daemon starts, and does not answer before the signal is there.
+#[test]
+fn a_sighup_while_the_daemon_starts_is_not_lost() {
+    let dir = Dir::new();
+    let path = dir.join("redirector.toml");
+    let rules = json!([{"name": "http", "match": ["tcp:80"], "to": ["reject"]}]);
+    fs::write(&path, file(&[namespace("docker:web", &rules)])).unwrap();
+    let daemon = Arc::new(OnceLock::new());
+    let asked = Arc::clone(&daemon);
+    let once = Once::new();
+    engine(&dir.join("docker"), move |path| {
+        once.call_once(|| kill(*asked.wait(), Signal::SIGHUP).expect("signal the daemon"));
+        let state = r#"{"Status":"exited","Pid":0}"#;
+        if path.ends_with("/version") {
+            version()
+        } else {
+            json(&format!(r#"{{"Id":"{ID}","Name":"/web","State":{state}}}"#))
+        }
+    });
+    let [docker, podman] = ["docker", "podman"].map(|kind| dir.join(kind));
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(binary()).arg("run");
+    command.arg("--socket").arg(dir.join("control.sock")).arg("--config").arg(&path);
+    command.arg("--docker-socket").arg(docker).arg("--podman-socket").arg(podman).env_remove("RUST_LOG");
+    let exec = Exec::start(&mut command);
+    daemon.set(exec.pid()).unwrap();
+    let mut lines = iter::repeat_with(|| exec.line());
+    assert!(lines.any(|line| line.contains(" ready ")), "it starts");
+    assert!(lines.any(|line| line.contains("SIGHUP: the file is applied")), "and reads the file again");
 }
 
 #[test]

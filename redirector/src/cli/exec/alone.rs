@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::{self, IsTerminal as _},
-    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    },
     process::{ExitCode, ExitStatus},
     sync::Arc,
 };
@@ -57,7 +60,8 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
         own_sockets: OwnSockets::at(&[&handoff_path(&control)])?,
         resolve_interval: RESOLVE_INTERVAL,
     };
-    let supervisor = Supervisor::start(ConnectionLimits { total: 1, per_client: None }, surroundings)?;
+    let limits = ConnectionLimits { total: 1, per_client: None };
+    let (supervisor, mut core) = Supervisor::start(limits, surroundings)?;
     let handoffs = tokio::spawn(control::serve_handoff(listener, Arc::clone(&supervisor)));
     // Before there is a child: a signal that ended only this process would leave it without a daemon.
     let signals = FORWARDED
@@ -66,7 +70,14 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
         .collect::<io::Result<Vec<_>>>()?;
     let mut child =
         Command::new(std::env::current_exe()?).arg("--socket").arg(&control).args(again(command)).spawn()?;
-    let status = wait(&mut child, signals).await?;
+    let status = tokio::select! {
+        status = wait(&mut child, signals) => status?,
+        what = core.ended() => {
+            tracing::error!("{what}; CMD is ended, because nothing reaches it without that");
+            end(&mut child).await?;
+            return Err(Failure::failed(&io::Error::other(what)));
+        }
+    };
     handoffs.abort();
     supervisor.drain(std::future::ready(())).await;
     Ok(exit_code(status))
@@ -119,11 +130,7 @@ async fn wait(
     child: &mut Child,
     signals: Vec<(Signal, tokio::signal::unix::Signal)>,
 ) -> Result<ExitStatus, Failure> {
-    let pid = child
-        .id()
-        .and_then(|pid| i32::try_from(pid).ok())
-        .ok_or_else(|| Failure::failed(&io::Error::other("the child has ended before it was waited for")))?;
-    let pidfd = pidfd_open(pid)?;
+    let pidfd = pidfd_of(child)?;
     let from_keyboard = io::stdin().is_terminal();
     let mut forwarders = tokio::task::JoinSet::new();
     for (number, mut stream) in signals {
@@ -141,6 +148,17 @@ async fn wait(
         });
     }
     Ok(child.wait().await?)
+}
+
+/// Asks the child to end, and waits for it.
+async fn end(child: &mut Child) -> io::Result<()> {
+    pidfd_send_signal(&pidfd_of(child)?, Signal::SIGTERM as i32)?;
+    child.wait().await.map(drop)
+}
+
+fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    pidfd_open(pid.ok_or_else(|| io::Error::other("the child has ended before it was waited for"))?)
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {

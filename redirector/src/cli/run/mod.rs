@@ -27,7 +27,8 @@ use crate::{
     dial::OwnSockets,
     observe,
     supervisor::{
-        ConnectionLimits, RESOLVE_INTERVAL, Supervisor, Surroundings, affordable_connections, raise_limits,
+        ConnectionLimits, Core, RESOLVE_INTERVAL, Supervisor, Surroundings, affordable_connections,
+        raise_limits,
     },
     target::{self, Opener},
 };
@@ -113,7 +114,8 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
     let (handoff_file, handoff) = bind(&handoff_path(&socket), Type::SEQPACKET)?;
     let listener = UnixListener::from_std(listener.into())?;
     let own_sockets = OwnSockets::at(&[&socket, &handoff_path(&socket)])?;
-    let supervisor = Supervisor::start(limits, Surroundings { opener, own_sockets, resolve_interval })?;
+    let surroundings = Surroundings { opener, own_sockets, resolve_interval };
+    let (supervisor, mut core) = Supervisor::start(limits, surroundings)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = Arc::clone(&supervisor);
     let server = tokio::spawn(control::serve(listener, api, async {
@@ -130,26 +132,27 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
         tokio::spawn(reload::tell_status(set_aside));
         Ok::<(), Failure>(())
     };
+    let reloads = Arc::new(Notify::new());
     // What a file names may not answer; a signal is heard meanwhile, and the drain waits for what has been begun.
     let stopped_early = tokio::select! {
         result = ready => {
             result?;
             None
         }
-        name = signals.stop() => Some(name),
+        why = until_stopped(&mut signals, &mut core, &reloads) => Some(why),
     };
-    let reloads = Arc::new(Notify::new());
-    tokio::spawn(reload::whenever(Arc::clone(&reloads), Arc::clone(&supervisor), config));
-    let name = match stopped_early {
-        Some(name) => name,
-        None => loop {
-            match signals.next().await {
-                Asked::Stop(name) => break name,
-                Asked::Reload => reloads.notify_one(),
-            }
-        },
+    core.start(
+        "applies the file at SIGHUP",
+        reload::whenever(Arc::clone(&reloads), Arc::clone(&supervisor), config),
+    );
+    let why = match stopped_early {
+        Some(why) => why,
+        None => until_stopped(&mut signals, &mut core, &reloads).await,
     };
-    tracing::info!(signal = name, "stopping");
+    match &why {
+        Stop::Asked(signal) => tracing::info!(signal, "stopping"),
+        Stop::Broken(what) => tracing::error!("{what}; a daemon without it is none: stopping"),
+    }
     notify(&[NotifyState::Stopping]);
     drop(stop);
     handoffs.abort();
@@ -165,7 +168,31 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
     server.abort();
     drop(server.await);
     drop((file, handoff_file));
-    Ok(())
+    match why {
+        Stop::Asked(_) => Ok(()),
+        Stop::Broken(what) => Err(Failure::failed(&io::Error::other(what))),
+    }
+}
+
+/// Why the daemon stops.
+enum Stop {
+    /// By this signal.
+    Asked(&'static str),
+    /// One of the tasks without which it is none has ended.
+    Broken(String),
+}
+
+/// Passes on what other signals ask for.
+async fn until_stopped(signals: &mut Signals, core: &mut Core, reloads: &Notify) -> Stop {
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop(name) => return Stop::Asked(name),
+                Asked::Reload => reloads.notify_one(),
+            },
+            what = core.ended() => return Stop::Broken(what),
+        }
+    }
 }
 
 /// What a signal asks for.

@@ -10,11 +10,11 @@ use redirector_ebpf::{PROTOCOL_TCP, slot};
 use super::survey::Found;
 use crate::{
     config::Target,
-    control::{Code, Error},
+    control::Error,
     dial::{Dialer, Itself, SourcePorts},
     kernel::{AttachedProgram, Ingress, Instance},
-    listener::{self, BindError},
-    netns::{self, Family, NetnsCookie, SocketFactory},
+    listener::Bound,
+    netns::SocketFactory,
     supervisor::{
         Supervisor, blocking, failed,
         namespace::{Namespace, Parts},
@@ -29,9 +29,6 @@ pub(in crate::supervisor) struct Ready {
     fd: OwnedFd,
     inside: Arc<Itself>,
 }
-
-/// Listeners of one consumer.
-pub(in crate::supervisor) type Bound = Vec<(Family, socket2::Socket)>;
 
 impl Supervisor {
     /// Makes everything for a namespace that is not steered yet, and starts to steer it.
@@ -142,35 +139,4 @@ pub(super) fn fill_consumer(
         let filled = instance.set_listener(slot(consumer, PROTOCOL_TCP, family.bit()), socket.as_fd());
         filled.map_err(|source| failed("attach", target, &source))
     })
-}
-
-/// One listener for each family that the kernel has, in this namespace and in no other.
-pub(in crate::supervisor) fn bind_both(
-    fd: &OwnedFd,
-    netns: NetnsCookie,
-    target: &Target,
-) -> Result<Bound, Error> {
-    make_inside(fd, netns, target, listener::bind_pair)
-}
-
-/// Sockets that `make` makes in this namespace and in no other.
-pub(in crate::supervisor) fn make_inside(
-    fd: &OwnedFd,
-    netns: NetnsCookie,
-    target: &Target,
-    make: impl FnOnce() -> Result<Bound, BindError> + Send,
-) -> Result<Bound, Error> {
-    let error = |error: &(dyn std::error::Error + 'static)| failed("attach", target, error);
-    let made = netns::enter(fd, make);
-    let sockets = made.map_err(|source| error(&source))?.map_err(|source| error(&source))?;
-    for (_, socket) in &sockets {
-        // The kernel would take a socket of another namespace, and no handshake would ever complete.
-        let (_, cookie) = listener::cookies(socket.as_fd()).map_err(|source| error(&source))?;
-        if cookie != netns {
-            let message =
-                format!("attach `{target}`: a socket came up in namespace {cookie} instead of {netns}");
-            return Err(Error::new(Code::Failed, message));
-        }
-    }
-    Ok(sockets)
 }

@@ -9,14 +9,14 @@ use std::{path::PathBuf, sync::Arc};
 
 use redirector_ebpf::{PROTOCOL_TCP, slot};
 
+pub(super) use self::{
+    begin::Ready,
+    judge::{foreign_programs, may_be_meant},
+    survey::{Found, find_out, warnings},
+};
 use self::{
     begin::fill_consumer,
     plan::{Plan, plan, with},
-};
-pub(super) use self::{
-    begin::{Bound, Ready, bind_both, make_inside},
-    judge::{foreign_programs, may_be_meant},
-    survey::{Found, find_out, warnings},
 };
 use super::{
     Supervisor, Table, blocking, failed,
@@ -30,6 +30,7 @@ use crate::{
     config::{Origin, Rule, RuleSpec, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
     dial::{Elsewhere, Whereabouts},
+    listener::{self, Bound, make_inside},
     netns::{Family, NetnsCookie},
     target::{OpenNetns, TargetError},
 };
@@ -298,7 +299,11 @@ async fn own_listeners(found: &Found, target: &Target, how: How) -> Result<Bound
     }
     let fd = found.fd.try_clone().map_err(|error| failed("attach", target, &error))?;
     let (cookie, target) = (found.cookie, target.clone());
-    blocking(move || bind_both(&fd, cookie, &target)).await
+    blocking(move || {
+        let made = make_inside(&fd, cookie, listener::bind_pair);
+        made.map_err(|source| failed("attach", &target, &source))
+    })
+    .await
 }
 
 /// Publishes other rules in a namespace that is steered already: `state` is new among them, or has changed.

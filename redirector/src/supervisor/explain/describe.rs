@@ -1,6 +1,9 @@
 //! What was found, in words.
 
-use std::{os::fd::AsFd as _, sync::PoisonError};
+use std::{
+    os::fd::AsFd as _,
+    sync::{Arc, PoisonError},
+};
 
 use nix::{errno::Errno, libc};
 use redirector_ebpf::Unavailable;
@@ -11,7 +14,7 @@ use crate::{
     kernel::{Fate, Heard, Outcome},
     listener,
     netns::{Arrival, By, Delivery, Family},
-    supervisor::{list, namespace::Namespace},
+    supervisor::{lease::Lease, list, namespace::Namespace},
     sys::SyscallError,
 };
 
@@ -108,7 +111,12 @@ pub(super) fn reason_name(reason: Unavailable) -> &'static str {
 }
 
 /// Who gets it.
-pub(super) fn socket(netns: &Namespace, flow: &FlowSpec, heard: &Heard) -> Option<SocketView> {
+pub(super) fn socket(
+    netns: &Namespace,
+    leases: &[Arc<Lease>],
+    flow: &FlowSpec,
+    heard: &Heard,
+) -> Option<SocketView> {
     let Fate::Socket(cookie) = heard.fate else { return None };
     let family = if flow.destination.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
     let view = |what: &str, healthy| SocketView {
@@ -125,7 +133,7 @@ pub(super) fn socket(netns: &Namespace, flow: &FlowSpec, heard: &Heard) -> Optio
             return Some(SocketView { address, ..view("listener", list::is_healthy(netns, &one)) });
         }
     }
-    for lease in netns.leases.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    for lease in leases {
         if let Some(socket) = lease.in_slots().into_iter().find(|one| one.cookie == cookie) {
             let address = Some(socket.address.to_string());
             // The kernel gives only what listens; where it could not be asked, that is not known.

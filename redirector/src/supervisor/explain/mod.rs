@@ -13,7 +13,7 @@ use self::{
     decide::{Decided, decide},
     describe::{could, delivery, ingress, socket, state_of, verdict},
 };
-use super::{Supervisor, blocking, failed, namespace::Namespace, rules::RuleState};
+use super::{Supervisor, blocking, failed, lease::Lease, namespace::Namespace, rules::RuleState};
 use crate::{
     config::{Destination, FlowSpec, Target, Transport},
     control::{
@@ -37,13 +37,19 @@ impl Supervisor {
         let table = self.table.lock().await;
         let netns = sought.find(&table)?;
         let most = if all_reasons { usize::MAX } else { MOST_REASONS };
-        let explained = blocking(move || explain(&netns, &target, flow, most)).await;
+        let leases = self.leases.of(&netns);
+        let explained = blocking(move || explain(&netns, &leases, (&target, flow), most)).await;
         drop(table);
         explained
     }
 }
 
-fn explain(netns: &Namespace, target: &Target, flow: FlowSpec, most: usize) -> Result<Explanation, Error> {
+fn explain(
+    netns: &Namespace,
+    leases: &[Arc<Lease>],
+    (target, flow): (&Target, FlowSpec),
+    most: usize,
+) -> Result<Explanation, Error> {
     let error = |source: &(dyn std::error::Error + 'static)| failed("explain", target, source);
     let fd = netns.open().map_err(|source| error(&source))?;
     let arrival = arrive(&fd, target, &flow)?;
@@ -86,7 +92,7 @@ fn explain(netns: &Namespace, target: &Target, flow: FlowSpec, most: usize) -> R
     explanation.rule =
         state.zip(account.decides).map(|(state, cell)| rule(state, cell, (&arrival, &heard.outcome)));
     explanation.bypassed = heard.outcome == Outcome::Bypassed;
-    explanation.socket = socket(netns, flow, &heard);
+    explanation.socket = socket(netns, leases, flow, &heard);
     explanation.reasons = account.before.iter().take(most).map(Into::into).collect();
     explanation.reasons_left_out = account.before.len().saturating_sub(most) as u64;
     let to = flow.destination;

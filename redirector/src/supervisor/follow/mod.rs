@@ -152,6 +152,9 @@ impl Supervisor {
         dry_run: bool,
     ) -> Result<Attached, Error> {
         let _table = self.table.lock().await;
+        if self.is_ending() {
+            return Err(Error::new(Code::Failed, "the daemon is stopping"));
+        }
         let name = spec.name.clone().unwrap_or_else(|| self.follows.name_for(container, &spec));
         let others = self.follows.of_container(container).into_iter().filter(|(other, _)| *other != name);
         if others.count() >= MAX_RULES {

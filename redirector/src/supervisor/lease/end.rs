@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     io,
     os::fd::OwnedFd,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -86,7 +86,7 @@ impl Supervisor {
     pub(super) async fn end_lease(&self, netns: &Arc<Namespace>, lease: &Arc<Lease>) {
         let mut table = self.table.lock().await;
         lease.ended.store(true, Ordering::Relaxed);
-        netns.bound_ended_leases();
+        self.bound_ended_leases(netns);
         self.leases_ended.notify_one();
         self.take_back(&mut table, netns, lease).await;
     }
@@ -121,13 +121,14 @@ impl Supervisor {
         if before.as_ref().is_some_and(|next| next.at > Instant::now()) {
             return before;
         }
+        let ended = self.leases.ended();
+        if ended.is_empty() {
+            return None;
+        }
         let mut table = self.table.lock().await;
-        let namespaces: Vec<_> = table.values().cloned().collect();
         let mut is_left = false;
-        for netns in &namespaces {
-            for lease in netns.ended_leases() {
-                is_left |= !self.take_back(&mut table, netns, &lease).await;
-            }
+        for (netns, lease) in &ended {
+            is_left |= !self.take_back(&mut table, netns, lease).await;
         }
         let pause = before.map_or(TAKE_BACK.0, |before| (before.pause * 2).min(TAKE_BACK.1));
         is_left.then(|| NextTry { at: Instant::now() + pause, pause })
@@ -157,13 +158,11 @@ impl Supervisor {
 
     /// One look for all of them, and not under the lock.
     async fn sweep_once(&self, looks: &Looks) -> Left {
-        let mut namespaces: Vec<_> = self.table.lock().await.values().cloned().collect();
-        namespaces.extend(self.draining.all());
-        let ended: Vec<_> = namespaces.iter().flat_map(|netns| netns.ended_leases()).collect();
-        let sockets: Vec<LeasedSocket> = ended.iter().flat_map(|lease| lease.listeners()).collect();
+        let ended = self.leases.ended();
+        let sockets: Vec<LeasedSocket> = ended.iter().flat_map(|(_, lease)| lease.listeners()).collect();
         let asked: HashSet<u64> = sockets.iter().map(|one| one.cookie).collect();
         if sockets.is_empty() {
-            ended.iter().for_each(|lease| namespaces.iter().for_each(|netns| netns.forget_lease(lease)));
+            ended.iter().for_each(|(netns, lease)| self.leases.forget(netns, lease));
             return Left::Nothing;
         }
         let (held, seen) = match looks.look(&[], move |aside, _| held(aside, &sockets)).await {
@@ -174,38 +173,21 @@ impl Supervisor {
             }
         };
         let mut left = Left::Nothing;
-        for lease in ended {
+        for (netns, lease) in ended {
             let listeners = lease.listeners();
             if listeners.iter().any(|one| held.contains(&one.cookie) || !asked.contains(&one.cookie)) {
                 left = Left::Held;
             } else if seen == Seen::All {
-                namespaces.iter().for_each(|netns| netns.forget_lease(&lease));
+                self.leases.forget(&netns, &lease);
             }
         }
         if seen == Seen::Part { Left::Unseen } else { left }
     }
-}
 
-impl Namespace {
-    fn ended_leases(&self) -> Vec<Arc<Lease>> {
-        let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.iter().filter(|lease| lease.has_ended()).cloned().collect()
-    }
-
-    /// One whose rule could not be taken back yet is kept.
-    fn forget_lease(&self, lease: &Arc<Lease>) {
-        if self.is_steering() && lease.is_in_force(self) {
-            return;
-        }
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.retain(|one| !Arc::ptr_eq(one, lease));
-    }
-
-    fn bound_ended_leases(&self) {
-        let ended = self.ended_leases();
-        for lease in ended.iter().rev().skip(MAX_ENDED) {
-            tracing::warn!(netns = %self.target, rule = %lease.rule.rule.name, "too many programs hold listeners whose lease has ended; the first is forgotten");
-            self.forget_lease(lease);
+    fn bound_ended_leases(&self, netns: &Namespace) {
+        for lease in self.leases.ended_in(netns).iter().rev().skip(MAX_ENDED) {
+            tracing::warn!(netns = %netns.target, rule = %lease.rule.rule.name, "too many programs hold listeners whose lease has ended; the first is forgotten");
+            self.leases.forget(netns, lease);
         }
     }
 }

@@ -9,6 +9,7 @@ mod end;
 mod holders;
 mod listen;
 mod looks;
+mod registry;
 mod task;
 
 use std::{
@@ -25,9 +26,10 @@ use nix::sys::stat::fstat;
 use tokio::sync::oneshot;
 
 use self::looks::Looks;
+pub(super) use self::registry::Registry;
 use super::{
     Supervisor,
-    attach::{Bound, Delivery, HostNetns, How, Put, Wanted},
+    attach::{Delivery, HostNetns, How, Put, Wanted},
     rules::RuleState,
 };
 use crate::{
@@ -39,7 +41,7 @@ use crate::{
         Caller, Code, Enclosed, Error, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver,
         SCHEMA,
     },
-    listener::{self, Reach},
+    listener::{self, Bound, Reach},
     netns::{Family, NetnsFile},
     sys,
 };
@@ -160,14 +162,16 @@ impl Leases for Supervisor {
             ended: AtomicBool::new(false),
             looks: Looks::default(),
         });
-        netns.leases.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&lease));
+        self.leases.add(&netns, &lease);
         if let Some(error) = failure {
             self.end_lease(&netns, &lease).await;
             return Err(error);
         }
         if netns.is_aborted() {
             // It died before the lease was there to be revoked with the others.
-            lease.revoke().await;
+            for lease in self.leases.bury(&netns) {
+                lease.revoke().await;
+            }
         }
         if !netns.is_steering() {
             // Or it was detached; who holds its listeners is wanted when it dies.

@@ -13,7 +13,7 @@ pub struct ContainerId(String);
 
 impl ContainerId {
     /// From an engine.
-    pub(super) fn new(id: String) -> Option<Self> {
+    pub(crate) fn new(id: String) -> Option<Self> {
         let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_id.then_some(Self(id))
     }
