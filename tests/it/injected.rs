@@ -600,7 +600,7 @@ fn a_panic_in_what_the_daemon_is_none_without_ends_it_with_a_message() {
         let outcome = cli.run(&["list"]);
         if outcome.status.success() { Ok(()) } else { Err(outcome) }
     });
-    cli.run(&["attach", &net.pod.target(), "--match", "tcp:80", "--to", "reject"]).success();
+    cli.run(&["attach", &net.pod.target(), "--match", "tcp:80", "--to", "original"]).success();
     // Each two seconds it compares what should be with what is.
     let (ended, calls) = faults.during(Fault::Panic(1), || {
         eventually("it has ended", SECOND * 10, || daemon.try_wait().expect("wait").ok_or("it runs"))
