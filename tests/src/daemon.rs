@@ -24,6 +24,7 @@ use crate::{
     dir::Dir,
     eventually::{at_intervals, eventually},
     log::Log,
+    netns::Netns,
 };
 
 /// The binary under test: `$REDIRECTOR_BIN`, else the development build of this repository.
@@ -198,6 +199,8 @@ impl Daemon {
     #[track_caller]
     #[must_use]
     pub fn in_pid_namespace() -> Self {
+        // With the first name `ip netns` makes its folder a mount of its own, which has to be there before it is copied.
+        drop(Netns::new());
         let mut command = Command::new("unshare");
         // Mounts that are made later are seen there too, as those of `ip netns` are.
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave", "--"]);

@@ -64,10 +64,18 @@ mod tests {
     async fn nothing_is_told_while_all_of_them_run() {
         let mut core = Core::default();
         core.start("sleeps", future::pending());
+        let turns = async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        };
         tokio::select! {
             biased;
             told = core.ended() => panic!("{told}"),
-            () = future::ready(()) => {}
+            () = turns => {}
         }
+        // It would have been told.
+        core.start("counts sheep", async {});
+        assert_eq!(core.ended().await, "what counts sheep has ended");
     }
 }

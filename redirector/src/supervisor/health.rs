@@ -50,6 +50,7 @@ impl Supervisor {
         let dead: Vec<_> = dead.into_iter().chain(self.draining.take(file)).collect();
         // Under the lock: what is made for a lease from here on sees it, and is undone by whoever makes it.
         dead.iter().for_each(|netns| netns.stop_steering(Life::Aborted));
+        let leases: Vec<_> = dead.iter().flat_map(|netns| self.leases.bury(netns)).collect();
         for netns in &dead {
             self.selves.remove(netns.cookie);
             for container in self.follows.bury(netns.cookie) {
@@ -67,15 +68,14 @@ impl Supervisor {
         // Its inode may be another namespace's already, which is to be watched.
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&file);
         drop(table);
+        // Beside all else: it takes as long as there are processes and files.
+        tokio::spawn(async move {
+            for lease in leases {
+                lease.revoke().await;
+            }
+        });
         for netns in dead {
             let connections = netns.connections.active.load(Ordering::Relaxed);
-            let leases = self.leases.bury(&netns);
-            // Beside all else: it takes as long as there are processes and files.
-            tokio::spawn(async move {
-                for lease in leases {
-                    lease.revoke().await;
-                }
-            });
             netns.abort().await;
             tracing::info!(
                 netns = %netns.target, cookie = %netns.cookie, connections,

@@ -9,6 +9,7 @@ use std::{
     },
     process::{ExitCode, ExitStatus},
     sync::Arc,
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -74,7 +75,7 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
         status = wait(&mut child, signals) => status?,
         what = core.ended() => {
             tracing::error!("{what}; CMD is ended, because nothing reaches it without that");
-            end(&mut child).await?;
+            end(&mut child, command.kill_after.0).await?;
             return Err(Failure::failed(&io::Error::other(what)));
         }
     };
@@ -150,10 +151,13 @@ async fn wait(
     Ok(child.wait().await?)
 }
 
-/// Asks the child to end, and waits for it.
-async fn end(child: &mut Child) -> io::Result<()> {
+/// Asks the child to end, and ends it when it has not after a while: nobody passes signals on to it any more.
+async fn end(child: &mut Child, kill_after: Duration) -> io::Result<()> {
     pidfd_send_signal(&pidfd_of(child)?, Signal::SIGTERM as i32)?;
-    child.wait().await.map(drop)
+    match tokio::time::timeout(kill_after, child.wait()).await {
+        Ok(ended) => ended.map(drop),
+        Err(_) => child.kill().await,
+    }
 }
 
 fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {

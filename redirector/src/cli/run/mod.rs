@@ -141,13 +141,15 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
         }
         why = until_stopped(&mut signals, &mut core, &reloads) => Some(why),
     };
-    core.start(
-        "applies the file at SIGHUP",
-        reload::whenever(Arc::clone(&reloads), Arc::clone(&supervisor), config),
-    );
     let why = match stopped_early {
         Some(why) => why,
-        None => until_stopped(&mut signals, &mut core, &reloads).await,
+        None => {
+            core.start(
+                "applies the file at SIGHUP",
+                reload::whenever(Arc::clone(&reloads), Arc::clone(&supervisor), config),
+            );
+            until_stopped(&mut signals, &mut core, &reloads).await
+        }
     };
     match &why {
         Stop::Asked(signal) => tracing::info!(signal, "stopping"),

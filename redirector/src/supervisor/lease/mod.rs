@@ -163,10 +163,6 @@ impl Leases for Supervisor {
             looks: Looks::default(),
         });
         self.leases.add(&netns, &lease);
-        if let Some(error) = failure {
-            self.end_lease(&netns, &lease).await;
-            return Err(error);
-        }
         if netns.is_aborted() {
             // It died before the lease was there to be revoked with the others.
             for lease in self.leases.bury(&netns) {
@@ -176,6 +172,10 @@ impl Leases for Supervisor {
         if !netns.is_steering() {
             // Or it was detached; who holds its listeners is wanted when it dies.
             self.draining.push(&netns);
+        }
+        if let Some(error) = failure {
+            self.end_lease(&netns, &lease).await;
+            return Err(error);
         }
         if let Some(Asked { fd, port, home }) = asked {
             let (supervisor, netns, lease) =

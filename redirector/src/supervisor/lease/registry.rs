@@ -52,7 +52,12 @@ impl Registry {
 
     /// Those whose process has ended, each with its namespace.
     pub(super) fn ended(&self) -> Vec<(Arc<Namespace>, Arc<Lease>)> {
-        let all = self.all();
+        let mut all = self.all();
+        // Of a namespace that nobody has any more nobody ends anything.
+        all.retain(|_, entries| {
+            entries.retain(|entry| entry.netns.strong_count() > 0);
+            !entries.is_empty()
+        });
         let ended = all.values().flatten().filter(|entry| entry.lease.has_ended());
         ended.filter_map(|entry| Some((entry.netns.upgrade()?, Arc::clone(&entry.lease)))).collect()
     }
