@@ -1,20 +1,14 @@
 //! System calls of the daemon that fail, and calls at which it is killed, one after the other: what is there then is what was
 //! there before, or what was to be, and never anything between. `cargo xtask soak inject` runs these: all calls; CI every tenth.
 
-use std::{
-    fs,
-    io::Read as _,
-    net::TcpStream,
-    os::unix::process::ExitStatusExt as _,
-    process::{Command, Stdio},
-};
+use std::{fs, net::TcpStream, os::unix::process::ExitStatusExt as _, process::Command};
 
 use nix::sys::signal::Signal;
 use redirector_tests::{
     HANG,
     cli::Cli,
     client::answer,
-    command::{Outcome, spawn},
+    command::Outcome,
     daemon::Daemon,
     dir::Dir,
     eventually::eventually,
@@ -594,7 +588,7 @@ fn a_panic_in_what_the_daemon_is_none_without_ends_it_with_a_message() {
     let (faults, net, dir) = (Faults::new(), Topology::new(), Dir::new());
     let socket = dir.join("control.sock");
     let mut command = faults.command(&["run", "--socket", socket.to_str().unwrap()]);
-    let mut daemon = spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
+    let mut daemon = Exec::start(&mut command);
     let cli = Cli::new(&socket);
     eventually("it answers", SECOND * 3, || {
         let outcome = cli.run(&["list"]);
@@ -602,13 +596,9 @@ fn a_panic_in_what_the_daemon_is_none_without_ends_it_with_a_message() {
     });
     cli.run(&["attach", &net.pod.target(), "--match", "tcp:80", "--to", "original"]).success();
     // Each two seconds it compares what should be with what is.
-    let (ended, calls) = faults.during(Fault::Panic(1), || {
-        eventually("it has ended", SECOND * 10, || daemon.try_wait().expect("wait").ok_or("it runs"))
-    });
-    let mut said = String::new();
-    daemon.stderr.take().expect("piped").read_to_string(&mut said).expect("read what it said");
-    assert_eq!(ended.code(), Some(1), "{calls:?}: {said}");
-    assert!(said.contains("what tends what is steered has panicked: at `"), "{calls:?}: {said}");
+    let (code, calls) = faults.during(Fault::Panic(1), || daemon.code());
+    assert_eq!(code, 1, "{calls:?}: {:#?}", daemon.stderr());
+    daemon.expect_on_stderr("what tends what is steered has panicked: at `");
     assert_eq!(answer(&net.client, at(POD_V4, 80)), "refused", "nobody listens there");
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::ErrorKind,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process,
@@ -24,8 +25,17 @@ impl Dir {
     #[track_caller]
     #[must_use]
     pub fn new() -> Self {
-        let path = env::temp_dir().join(format!("rdt-{}", unique()));
-        fs::create_dir(&path).unwrap_or_else(|error| panic!("make `{}`: {error}", path.display()));
+        let path = loop {
+            let path = env::temp_dir().join(format!("rdt-{}", unique()));
+            match fs::create_dir(&path) {
+                // Of a process that was killed and had our number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => {
+                    made.unwrap_or_else(|error| panic!("make `{}`: {error}", path.display()));
+                    break path;
+                }
+            }
+        };
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
             .expect("set the mode of a new directory");
         Self(path)
