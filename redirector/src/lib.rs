@@ -10,7 +10,7 @@
 //! | [`observe`] | counters and logs |
 //! | [`matcher`] | rules → the image that kernel and relay decide by |
 //! | [`netns`] | the only `setns`: a closure on a thread that then ends; sockets made inside a namespace |
-//! | [`target`] | what the user named → a namespace, and how we learn that it died |
+//! | [`locate`] | what the user named → a namespace, and how we learn that it died |
 //! | [`kernel`] | load, attach, publish, ask; one program instance per namespace |
 //! | [`listener`] | listening sockets, accept, back-off |
 //! | [`relay`] | one TCP connection, both ways |
@@ -29,6 +29,7 @@ pub mod dial;
 pub mod doctor;
 pub mod kernel;
 pub mod listener;
+pub mod locate;
 pub mod matcher;
 pub mod netns;
 pub mod observe;
@@ -36,5 +37,4 @@ pub mod relay;
 pub mod supervisor;
 #[expect(unsafe_code, reason = "the one door to system calls that no crate wraps")]
 pub mod sys;
-pub mod target;
 pub mod text;

@@ -20,7 +20,7 @@ use crate::{
         file::{DaemonOptions, LogFormat},
     },
     control::DEFAULT_SOCKET,
-    target::{EngineSockets, Engines, Opener},
+    locate::{EngineSockets, Engines, Opener},
 };
 
 /// The version, the last commit that changed what this binary is made of, and which kernel objects it takes.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ErrorBody, ErrorDetail, Refusal, SCHEMA};
 use crate::{
-    target::TargetError,
+    locate::TargetError,
     text::{chain, escaped},
 };
 

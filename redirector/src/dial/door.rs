@@ -20,9 +20,9 @@ use tokio::{net::UnixStream, sync::Semaphore};
 use super::connect::Failure;
 use crate::{
     config::Engine,
+    locate::Opener,
     observe::NotDelivered,
     sys::{self, blocking::blocking, socket::of_peer},
-    target::Opener,
 };
 
 /// Where other engines listen by default. Docker's and Podman's are set up.

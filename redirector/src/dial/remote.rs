@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{Failure, is_out_of_sockets};
 use crate::{
     config::Target,
+    locate::{Caller, OpenNetns, Opener, TargetError, Watch},
     netns::{Location, NetnsCookie, NetnsFile, ProcessLink, SocketFactory, enter},
     observe::NotDelivered,
     sys::blocking::blocking,
-    target::{Caller, OpenNetns, Opener, TargetError, Watch},
 };
 
 /// A namespace that destinations lie in, as it was found.

@@ -17,7 +17,7 @@ use std::path::Path;
 
 pub use report::{Check, Report, Status};
 
-use crate::target::Engines;
+use crate::locate::Engines;
 
 /// Tries everything. A daemon is not needed; whether one answers on `socket` is one of the checks, and so is which of
 /// these container engines answer.

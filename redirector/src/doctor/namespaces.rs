@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use super::{Check, Status};
 use crate::{
     netns::{self, NetnsCookie},
-    target,
+    locate,
     text::chain,
 };
 
@@ -85,7 +85,7 @@ pub(super) fn open_own() -> io::Result<File> {
 
 fn host_view() -> Check {
     let name = "host view";
-    match target::sees_host() {
+    match locate::sees_host() {
         Ok(()) => Check::ok(name, "PID 1's namespaces and mounts can be seen"),
         Err(why) => {
             let hint = "share the host's PID namespace (`--pid=host`), or detach namespaces before they end: \

@@ -7,7 +7,7 @@ use crate::{
     config::Engine,
     control::{self, ClientError, Listing},
     kernel::attached_programs,
-    target::Engines,
+    locate::Engines,
 };
 
 /// The longest that a daemon may take to answer.

@@ -15,7 +15,7 @@ use crate::{
     control::{Code, Error},
     netns::NetnsFile,
     observe::RateLimit,
-    sys, target,
+    locate, sys,
 };
 
 /// Between two tries to reach a destination that did not answer.
@@ -41,7 +41,7 @@ impl Supervisor {
     async fn bury(&self, file: NetnsFile) {
         let mut table = self.table.lock().await;
         // The verdict may be about a namespace that was detached meanwhile, and the inode another one's by now.
-        let again = sys::blocking::blocking(move || target::find(&HashSet::from([file]))).await;
+        let again = sys::blocking::blocking(move || locate::find(&HashSet::from([file]))).await;
         if !again.is_ok_and(|found| found.is_ok_and(|found| found.witnesses.is_empty())) {
             self.watch.add(file);
             return;

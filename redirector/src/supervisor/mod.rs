@@ -63,9 +63,9 @@ use crate::{
     },
     dial::{Names, Outgoing, OwnSockets, Remotes, Selves},
     kernel::Shared,
+    locate::{Opener, Watch},
     netns::{NetnsCookie, NetnsFile},
     sys,
-    target::{Opener, Watch},
     text::chain,
 };
 
@@ -287,7 +287,7 @@ const RECONCILE: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::{attach::HostNetns, *};
-    use crate::{config::Container, target::ContainerId};
+    use crate::{config::Container, locate::ContainerId};
 
     fn start() -> (Arc<Supervisor>, Core) {
         let limits = ConnectionLimits { total: 1, per_client: None };

@@ -25,9 +25,9 @@ use crate::{
     config::Target,
     dial::Dialer,
     kernel::{AttachedProgram, Instance, InstanceError, Prepared},
+    locate::ContainerId,
     netns::{NetnsCookie, NetnsFile},
     observe::{Connections, Ended, NotDelivered, RateLimit},
-    target::ContainerId,
 };
 
 /// Where a namespace is in its life with us. Only ever goes forward.

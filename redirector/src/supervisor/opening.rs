@@ -8,8 +8,8 @@ use crate::{
     config::{Destination, Host, RuleSpec, Target},
     control::{Caller, Code, Error},
     dial::{Door, Remote, Whereabouts, leads_through_process},
+    locate::{self, OpenNetns, TargetError},
     netns::{self, Location, NetnsCookie},
-    target::{self, OpenNetns, TargetError},
 };
 
 /// What a destination that cannot be found makes of its rule.
@@ -58,7 +58,7 @@ impl Sought {
 impl Supervisor {
     /// Opens what the user named.
     pub(super) async fn open(&self, target: Target, caller: Caller) -> Result<OpenNetns, TargetError> {
-        let caller = target::Caller { pid: caller.pid, uid: caller.uid.unwrap_or(u32::MAX) };
+        let caller = locate::Caller { pid: caller.pid, uid: caller.uid.unwrap_or(u32::MAX) };
         self.opener.open(target, caller).await
     }
 

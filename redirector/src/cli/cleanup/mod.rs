@@ -22,7 +22,7 @@ use crate::{
     config::{Target, file::DaemonOptions},
     control::{Error, SCHEMA, Stale, handoff_path, remove_stale},
     kernel::{self, AttachedProgram},
-    target::{Caller, Opener},
+    locate::{Caller, Opener},
     text::escaped,
 };
 

@@ -25,12 +25,12 @@ use crate::{
     config::file::ConfigFile,
     control::{self, DEFAULT_SOCKET, SocketFile, handoff_path},
     dial::OwnSockets,
+    locate::{self, Opener},
     observe,
     supervisor::{
         ConnectionLimits, Core, RESOLVE_INTERVAL, Supervisor, Surroundings, affordable_connections,
         raise_limits,
     },
-    target::{self, Opener},
 };
 
 /// What is said on the command line, else in the file, else by nobody.
@@ -68,7 +68,7 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
         total: connections(max_connections.or(daemon.max_connections)),
         per_client: max_connections_per_client.or(daemon.max_connections_per_client),
     };
-    if let Err(why) = target::sees_host() {
+    if let Err(why) = locate::sees_host() {
         tracing::warn!(why, "cannot learn that namespaces die: detach them before they do");
     }
     let setup = Setup {

@@ -33,7 +33,7 @@ use crate::{
     },
     control::{Applied, ApplyRequest, Caller, Code, DiscoverChange, Error, Refusal, SCHEMA},
     dial::Whereabouts,
-    target::ContainerId,
+    locate::ContainerId,
 };
 
 /// What is opened or looked up at once.

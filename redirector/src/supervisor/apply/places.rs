@@ -9,9 +9,9 @@ use crate::{
     config::{Container, Target},
     control::{Caller, Code, Error, Refusal},
     dial::leads_through_process,
+    locate::{ContainerId, TargetError},
     netns::NetnsCookie,
     supervisor::attach::{Found, HostNetns, find_out, may_be_meant},
-    target::{ContainerId, TargetError},
 };
 
 /// A namespace that is there.

@@ -6,12 +6,12 @@ use super::{Aside, Follower, Refusal, SetAside, Waits, Wanted, aside::Again, ref
 use crate::{
     config::{Container, Engine, Prune, RuleSpec, Target, file::NamespaceSpec},
     control::{Code, Error},
+    locate::{ContainerId, EngineError},
     netns::NetnsCookie,
     supervisor::{
         attach::HostNetns,
         discover::{AllFound, Own},
     },
-    target::{ContainerId, EngineError},
 };
 
 /// All that is wanted.

@@ -6,8 +6,8 @@ use crate::{
     control::{Code, Error},
     dial::Whereabouts,
     kernel::{self, AttachedProgram},
+    locate::OpenNetns,
     supervisor::{Supervisor, namespace::Namespace, opening::Missing},
-    target::OpenNetns,
 };
 
 impl Supervisor {

@@ -31,8 +31,8 @@ use crate::{
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
     dial::{Elsewhere, Whereabouts},
     listener::{self, Bound, make_inside},
+    locate::{OpenNetns, TargetError},
     netns::{Family, NetnsCookie},
-    target::{OpenNetns, TargetError},
 };
 
 const CANNOT_FOLLOW_HINT: &str = "name its namespace, or its container";

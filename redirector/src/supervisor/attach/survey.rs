@@ -12,9 +12,9 @@ use crate::{
     config::{Destination, Match, Rule, RuleSpec, Target},
     control::Error,
     kernel::{self, AttachedProgram},
+    locate::{ContainerId, OpenNetns},
     netns::{self, NetnsCookie, NetnsFile, Survey},
     supervisor::{blocking, failed, namespace::Namespace},
-    target::{ContainerId, OpenNetns},
 };
 
 /// What was found out about a namespace, before anything is changed there.

@@ -8,8 +8,8 @@ use nix::unistd::Uid;
 use super::{AllFound, Discovered};
 use crate::{
     config::{Engine, Label, RuleSpec, file::DiscoverSpec, has_rules, rules_of},
+    locate::{ContainerId, EngineError, HeldEngine, Labelled, Labels},
     supervisor::Supervisor,
-    target::{ContainerId, EngineError, HeldEngine, Labelled, Labels},
 };
 
 /// Containers that are asked for at once.

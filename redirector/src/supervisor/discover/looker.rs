@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::{
     config::Engine,
+    locate::EngineError,
     supervisor::{
         Supervisor,
         follow::{RETRIES, backoff},
     },
-    target::EngineError,
 };
 
 impl Supervisor {

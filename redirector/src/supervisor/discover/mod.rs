@@ -19,7 +19,7 @@ pub(super) use self::own::Own;
 use crate::{
     config::{Container, Engine, RuleName, RuleSpec, Target, file::DiscoverSpec},
     control::{DiscoverView, RefusedView},
-    target::{ContainerId, Labels},
+    locate::{ContainerId, Labels},
 };
 
 /// A container that was found.

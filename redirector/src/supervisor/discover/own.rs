@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::{
     config::{Container, RuleName, Target, file::NamespaceSpec},
-    target::ContainerId,
+    locate::ContainerId,
 };
 
 /// The rules that a file names with their container.

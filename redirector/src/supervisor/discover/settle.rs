@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::{Discovered, State};
 use crate::{
     config::{Container, Engine, Origin, RuleName, Target},
+    locate::ContainerId,
     supervisor::{
         Supervisor, Table,
         attach::HostNetns,
         follow::{Followed, Follows},
     },
-    target::ContainerId,
 };
 
 impl Supervisor {

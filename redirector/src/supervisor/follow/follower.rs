@@ -14,11 +14,11 @@ use super::{Follow, Followed, Supervisor};
 use crate::{
     config::{Container, Engine, Target},
     control::Caller,
+    locate::EngineError,
     supervisor::{
         attach::{How, Wanted},
         opening::Missing,
     },
-    target::EngineError,
     text::chain,
 };
 

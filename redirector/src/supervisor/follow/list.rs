@@ -9,10 +9,10 @@ use tokio::sync::watch;
 
 use crate::{
     config::{Container, Engine, Origin, RuleName, RuleSpec, Target},
+    locate::{ContainerId, Happened},
     netns::NetnsCookie,
     observe::RateLimit,
     supervisor::attach::HostNetns,
-    target::{ContainerId, Happened},
 };
 
 /// A rule that follows.

@@ -20,8 +20,8 @@ use super::{Supervisor, Table, attach::HostNetns, namespace::Namespace, rules::R
 use crate::{
     config::{Container, Origin, RuleName, RuleSpec, Target},
     control::{AttachResult, Attached, Code, Detached, Error, SCHEMA, WaitingView},
+    locate::ContainerId,
     netns::NetnsCookie,
-    target::ContainerId,
 };
 
 /// Whether a rule follows its container.

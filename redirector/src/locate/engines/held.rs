@@ -84,7 +84,7 @@ impl HeldEngine {
     /// # Errors
     ///
     /// When `/proc` does not show that process.
-    pub(in crate::target) fn shares_processes(&self) -> io::Result<bool> {
+    pub(in crate::locate) fn shares_processes(&self) -> io::Result<bool> {
         let Some(peer) = self.peer.pid() else { return Ok(false) };
         let status = fs::read_to_string(format!("/proc/{peer}/status"))?;
         // Its number in our PID namespace, and in each below that it is in (proc_pid_status(5); Linux 4.1).

@@ -33,19 +33,19 @@ impl fmt::Display for ContainerId {
 
 /// A container at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::target) struct Inspected {
+pub(in crate::locate) struct Inspected {
     /// Which one.
-    pub(in crate::target) id: ContainerId,
+    pub(in crate::locate) id: ContainerId,
     /// `running`, `paused`, `exited` and so on.
-    pub(in crate::target) status: String,
+    pub(in crate::locate) status: String,
     /// Its first process, in the engine's PID namespace, while it runs.
-    pub(in crate::target) pid: Option<i32>,
+    pub(in crate::locate) pid: Option<i32>,
     /// When that began, as the engine writes it.
     started_at: String,
     /// Where the engine keeps its namespace, in the engine's mount namespace.
-    pub(in crate::target) sandbox: Option<PathBuf>,
+    pub(in crate::locate) sandbox: Option<PathBuf>,
     /// Whether it has the namespace of the engine itself.
-    pub(in crate::target) is_in_host_network: bool,
+    pub(in crate::locate) is_in_host_network: bool,
 }
 
 impl HeldEngine {
@@ -54,7 +54,7 @@ impl HeldEngine {
     /// # Errors
     ///
     /// [`EngineError`]: it has none of that name or id, or several; it does not answer.
-    pub(in crate::target) async fn inspect(&self, name: &str) -> Result<Inspected, EngineError> {
+    pub(in crate::locate) async fn inspect(&self, name: &str) -> Result<Inspected, EngineError> {
         self.ask(async |docker| inspect(docker, name).await).await
     }
 
