@@ -6,7 +6,6 @@
 
 mod container;
 mod destination;
-mod diff;
 pub mod file;
 mod flaw;
 mod flow;
@@ -21,7 +20,6 @@ mod target;
 
 pub use container::{Container, Engine};
 pub use destination::{Destination, DestinationPort, Host};
-pub use diff::{Diff, Have, Prune, Want, diff};
 pub use flaw::Flaw;
 pub use flow::{FlowSpec, Transport};
 pub use interface::Interface;

@@ -47,7 +47,7 @@ pub(crate) struct Route<'a> {
 }
 
 /// What is known of where a rule's destination is.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Whereabouts {
     pub(crate) name: Option<Arc<Name>>,
     pub(crate) elsewhere: Option<Arc<Elsewhere>>,

@@ -3,7 +3,7 @@
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Check, Status, system};
-use crate::supervisor::affordable_connections;
+use crate::daemon::affordable_connections;
 
 /// With fewer connections a busy service behind a relay meets the limit.
 const FEW: usize = 1000;

@@ -24,7 +24,7 @@ use crate::locate::Engines;
 #[must_use]
 pub fn examine(socket: &Path, engines: &Engines) -> Report {
     // As the daemon does when it starts: before Linux 5.11 maps cannot be made else.
-    let files = crate::supervisor::raise_limits();
+    let files = crate::daemon::raise_limits();
     let checks = [
         vec![system::kernel()],
         namespaces::checks(),

@@ -10,8 +10,8 @@ use anyhow::{Context as _, ensure};
 
 use super::{Check, Status};
 use crate::{
-    netns::{self, NetnsCookie},
     locate,
+    netns::{self, NetnsCookie},
     text::chain,
 };
 

@@ -23,8 +23,8 @@ use super::{super::run::LAST_WORK, DIRECTORY_PREFIX, Failure, args};
 use crate::{
     config::file::DaemonOptions,
     control::{self, SocketFile, handoff_path},
+    daemon::{ConnectionLimits, Daemon, RESOLVE_INTERVAL, Surroundings},
     dial::OwnSockets,
-    supervisor::{ConnectionLimits, RESOLVE_INTERVAL, Supervisor, Surroundings},
     sys::namespace::{pidfd_open, pidfd_send_signal},
 };
 
@@ -62,8 +62,8 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
         resolve_interval: RESOLVE_INTERVAL,
     };
     let limits = ConnectionLimits { total: 1, per_client: None };
-    let (supervisor, mut core) = Supervisor::start(limits, surroundings)?;
-    let handoffs = tokio::spawn(control::serve_handoff(listener, Arc::clone(&supervisor)));
+    let (daemon, mut core) = Daemon::start(limits, surroundings)?;
+    let handoffs = tokio::spawn(control::serve_handoff(listener, Arc::clone(&daemon)));
     // Before there is a child: a signal that ended only this process would leave it without a daemon.
     let signals = FORWARDED
         .map(|number| signal(SignalKind::from_raw(number as i32)).map(|stream| (number, stream)))
@@ -80,7 +80,7 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
         }
     };
     handoffs.abort();
-    supervisor.drain(std::future::ready(())).await;
+    daemon.drain(std::future::ready(())).await;
     Ok(exit_code(status))
 }
 

@@ -24,13 +24,12 @@ use super::{args, exit::Failure, file::Source};
 use crate::{
     config::file::ConfigFile,
     control::{self, DEFAULT_SOCKET, SocketFile, handoff_path},
+    daemon::{
+        ConnectionLimits, Core, Daemon, RESOLVE_INTERVAL, Surroundings, affordable_connections, raise_limits,
+    },
     dial::OwnSockets,
     locate::{self, Opener},
     observe,
-    supervisor::{
-        ConnectionLimits, Core, RESOLVE_INTERVAL, Supervisor, Surroundings, affordable_connections,
-        raise_limits,
-    },
 };
 
 /// What is said on the command line, else in the file, else by nobody.
@@ -115,19 +114,19 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
     let listener = UnixListener::from_std(listener.into())?;
     let own_sockets = OwnSockets::at(&[&socket, &handoff_path(&socket)])?;
     let surroundings = Surroundings { opener, own_sockets, resolve_interval };
-    let (supervisor, mut core) = Supervisor::start(limits, surroundings)?;
+    let (daemon, mut core) = Daemon::start(limits, surroundings)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let api = Arc::clone(&supervisor);
+    let api = Arc::clone(&daemon);
     let server = tokio::spawn(control::serve(listener, api, async {
         drop(stopped.await);
     }));
-    let handoffs = tokio::spawn(control::serve_handoff(handoff, Arc::clone(&supervisor)));
+    let handoffs = tokio::spawn(control::serve_handoff(handoff, Arc::clone(&daemon)));
     let ready = async {
         if let Some((path, file)) = &config {
-            reload::first(&supervisor, path, file).await?;
+            reload::first(&daemon, path, file).await?;
         }
         tracing::info!(socket = %socket.display(), max_connections = limits.total, "ready");
-        let mut set_aside = supervisor.set_aside();
+        let mut set_aside = daemon.set_aside();
         notify_ready(reload::status(*set_aside.borrow_and_update()));
         tokio::spawn(reload::tell_status(set_aside));
         Ok::<(), Failure>(())
@@ -146,7 +145,7 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
         None => {
             core.start(
                 "applies the file at SIGHUP",
-                reload::whenever(Arc::clone(&reloads), Arc::clone(&supervisor), config),
+                reload::whenever(Arc::clone(&reloads), Arc::clone(&daemon), config),
             );
             until_stopped(&mut signals, &mut core, &reloads).await
         }
@@ -158,7 +157,7 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
     notify(&[NotifyState::Stopping]);
     drop(stop);
     handoffs.abort();
-    supervisor
+    daemon
         .drain(async {
             tokio::select! {
                 () = tokio::time::sleep(drain_timeout) => {}

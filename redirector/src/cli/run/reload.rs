@@ -16,26 +16,22 @@ use crate::{
     },
     config::file::{ConfigFile, DaemonOptions, Problem},
     control::{Api as _, Applied, ApplyRequest, Caller, Code, Error},
-    supervisor::Supervisor,
+    daemon::Daemon,
     sys::blocking::blocking,
 };
 
-async fn apply(supervisor: &Arc<Supervisor>, file: &ConfigFile) -> Result<Applied, Error> {
+async fn apply(daemon: &Arc<Daemon>, file: &ConfigFile) -> Result<Applied, Error> {
     let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: Some(0) };
     let (namespaces, discover) = (file.namespaces.clone(), file.discover.clone());
     let request = ApplyRequest { namespaces, discover, lenient: true, ..ApplyRequest::default() };
     // A task of its own: what has begun is done to its end, although a signal may have ended the waiting for it.
-    let task = tokio::spawn(Arc::clone(supervisor).apply(caller, request));
+    let task = tokio::spawn(Arc::clone(daemon).apply(caller, request));
     task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
 }
 
 /// Applies the file that the daemon starts with: a daemon without it is none. Namespaces that cannot be made are set aside.
-pub(super) async fn first(
-    supervisor: &Arc<Supervisor>,
-    path: &Path,
-    file: &ConfigFile,
-) -> Result<(), Failure> {
-    match apply(supervisor, file).await {
+pub(super) async fn first(daemon: &Arc<Daemon>, path: &Path, file: &ConfigFile) -> Result<(), Failure> {
+    match apply(daemon, file).await {
         Ok(applied) => {
             tell(path, file, &applied);
             Ok(())
@@ -65,15 +61,11 @@ pub(super) fn status(set_aside: usize) -> String {
 }
 
 /// Applies the file whenever it is asked to, as often as there is a need: what is asked for meanwhile is asked for once.
-pub(super) async fn whenever(
-    asked: Arc<Notify>,
-    supervisor: Arc<Supervisor>,
-    config: Option<(PathBuf, ConfigFile)>,
-) {
+pub(super) async fn whenever(asked: Arc<Notify>, daemon: Arc<Daemon>, config: Option<(PathBuf, ConfigFile)>) {
     loop {
         asked.notified().await;
         match &config {
-            Some((path, file)) => again(&supervisor, path, &file.daemon).await,
+            Some((path, file)) => again(&daemon, path, &file.daemon).await,
             None => tracing::warn!("SIGHUP: there is no file to apply, for want of --config"),
         }
     }
@@ -81,7 +73,7 @@ pub(super) async fn whenever(
 
 /// Reads the file again and applies it. What was in force stays so when that cannot be done. `before` is what the daemon
 /// was started with.
-async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions) {
+async fn again(daemon: &Arc<Daemon>, path: &Path, before: &DaemonOptions) {
     // systemd waits for the end of it.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -103,7 +95,7 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
                     "SIGHUP: `[daemon]` is read at the start only; what is other there needs a restart"
                 );
             }
-            match apply(supervisor, &file).await {
+            match apply(daemon, &file).await {
                 Ok(applied) => {
                     tell(path, &file, &applied);
                     is_applied = true;
@@ -121,7 +113,7 @@ async fn again(supervisor: &Arc<Supervisor>, path: &Path, before: &DaemonOptions
         }
     }
     if is_applied {
-        notify_ready(status(*supervisor.set_aside().borrow()));
+        notify_ready(status(*daemon.set_aside().borrow()));
     } else {
         notify(&[NotifyState::Ready]);
     }

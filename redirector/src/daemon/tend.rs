@@ -1,0 +1,79 @@
+//! What the daemon does by itself: lets go of dead namespaces, mends drift, takes rules down and up.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    netns::NetnsFile,
+    reconcile::{World, bury, until_up},
+    steer::{Steered, WentDown, interfaces, mend},
+    text::chain,
+};
+
+/// How often what should be is compared with what is.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Events that it acts on.
+#[derive(Debug)]
+pub(super) struct Events {
+    pub(super) deaths: mpsc::UnboundedReceiver<NetnsFile>,
+    pub(super) went_down: mpsc::UnboundedReceiver<WentDown>,
+}
+
+/// Acts on events until the daemon ends.
+pub(super) async fn tend(world: Arc<World>, mut events: Events) {
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut watched = HashSet::new();
+    loop {
+        tokio::select! {
+            Some(file) = events.deaths.recv() => {
+                // Its inode may be another namespace's already, which is to be watched.
+                watched.remove(&file);
+                let world = Arc::clone(&world);
+                // One that waits for a change there keeps no other waiting.
+                tokio::spawn(async move { bury(&world, file).await });
+            }
+            Some(event) = events.went_down.recv() => {
+                tokio::spawn(until_up(Arc::clone(&world), event));
+            }
+            _ = tick.tick() => look_around(&world, &mut watched).await,
+        }
+    }
+}
+
+async fn look_around(world: &World, watched: &mut HashSet<NetnsFile>) {
+    let steered = world.steered.all();
+    for netns in &steered {
+        tend_one(world, netns).await;
+    }
+    world.names.note_used(|note| {
+        for netns in &steered {
+            let published = netns.published.load();
+            let rules = published.current.rules().iter();
+            rules.filter_map(|rule| rule.whereabouts.name.as_deref()).for_each(&mut *note);
+        }
+    });
+    world.draining.forget_done(|netns| world.leases.has(netns));
+    let steered = world.steered.all();
+    let draining = world.draining.all();
+    let files = steered.iter().chain(&draining).map(|netns| netns.file).chain(world.remotes.files());
+    let in_use: HashSet<_> = files.collect();
+    if *watched != in_use {
+        world.maker.watch.keep(in_use.clone());
+        *watched = in_use;
+    }
+}
+
+/// One namespace, in its turn. One that is being changed is looked at the next time.
+async fn tend_one(world: &World, netns: &Arc<Steered>) {
+    let Some(_turn) = world.turns.try_of(netns.cookie).filter(|_| world.steered.has(netns)) else { return };
+    mend(netns);
+    if netns.published.load().current.names_interfaces()
+        && let Err(error) = interfaces::follow(netns).await
+    {
+        let error = chain(&error);
+        tracing::error!(netns = %netns.target, error, "look at the interfaces");
+    }
+}

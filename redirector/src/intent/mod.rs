@@ -1,0 +1,14 @@
+//! What is wanted, and by whom. It is the only home of that: what is in force is compared with it. Pure: nothing is opened
+//! here, nothing is waited for.
+//!
+//! A rule that waits is an intended rule whose subject has no place, or another one by now.
+
+mod diff;
+mod rule;
+mod store;
+mod subject;
+
+pub(crate) use diff::{Diff, Have, Prune, Want, diff};
+pub(crate) use rule::{Follows, HostNetns, Intended};
+pub(crate) use store::{Edit, Store};
+pub(crate) use subject::Subject;

@@ -1,0 +1,284 @@
+//! `apply`: what files want comes into force whole, or not at all.
+//!
+//! 1. Everything that is named is opened and looked at (`places`), and what is new has its destinations looked up: in nobody's
+//!    turn.
+//! 2. In the turn of all that it is about, all is compared with what is there (`plan`), made, and switched to
+//!    ([`super::commit`]). What fails before the last switch is taken back.
+
+mod places;
+mod plan;
+mod request;
+mod retry;
+mod set_aside;
+mod twins;
+mod waiting;
+mod wanted;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use futures_util::{StreamExt as _, stream};
+
+use self::{
+    places::{AT_ONCE, Led, Places, look_at_all},
+    plan::{Now, Outcome, plan, unknown},
+    request::Request,
+    wanted::{At, Unplanned, Wanted, refusal, refuse_if_any},
+};
+pub(crate) use self::{retry::retry, set_aside::SetAside};
+use super::{
+    commit::{Undone, commit},
+    destinations::whereabouts,
+    discover::gather_all,
+    judge::Tells,
+    part::{Part, Uncompiled},
+    refused::Refused,
+    standing::Standing,
+    turn::{turn_of, with_places},
+    world::World,
+};
+use crate::{
+    config::{
+        Container, Target,
+        file::{DiscoverSpec, NamespaceSpec, name_found_rules, name_rules},
+    },
+    control::{Applied, ApplyRequest, Caller, Code, DiscoverChange, Error, Refusal, SCHEMA},
+    dial::Whereabouts,
+    intent::{Prune, Store, Subject},
+    matcher::CompileError,
+    netns::NetnsCookie,
+    steer::Turn,
+};
+
+/// `POST /v1/apply`.
+pub(crate) async fn apply(world: &World, caller: Caller, request: ApplyRequest) -> Result<Applied, Error> {
+    let ApplyRequest { mut namespaces, mut discover, dry_run, prune, lenient } = request;
+    let prune = if prune { Prune::Api } else { Prune::No };
+    check(&mut namespaces)?;
+    check_discover(&mut discover)?;
+    let _turn = world.discovery.turn(&discover).await;
+    let (found, deaf) = gather_all(world, &discover).await;
+    let mut request = Request::new(namespaces, (prune, dry_run), (found, &deaf));
+    if lenient {
+        request = request.lenient();
+    }
+    let mut made = Attempt::look(world, caller, &request).await.make(&mut request, &discover).await;
+    if let Err(Unplanned::Outdated(_)) = made {
+        // Somebody else has changed what was looked at. That does not happen forever.
+        made = Attempt::look(world, caller, &request).await.make(&mut request, &discover).await;
+    }
+    let mut applied = made.map_err(Unplanned::into_error)?;
+    let of_found = request.warnings(&deaf);
+    let deaf = deaf.values();
+    let deaf = deaf.map(|why| format!("{why}; its containers are looked for as soon as it answers"));
+    let mut warnings: Vec<_> = deaf.chain(of_found).chain(applied.warnings).collect();
+    as_many_as_are_read(&mut warnings);
+    applied.warnings = warnings;
+    Ok(applied)
+}
+
+/// One look at all that a request names, and what was looked up for it. However much of the request is left out, nobody is asked
+/// again.
+struct Attempt<'a> {
+    world: &'a World,
+    caller: Caller,
+    looked: Vec<Led>,
+    destinations: HashMap<At, Result<Whereabouts, Error>>,
+}
+
+impl<'a> Attempt<'a> {
+    async fn look(world: &'a World, caller: Caller, request: &Request) -> Self {
+        let looked = look_at_all(world, caller, request).await;
+        Self { world, caller, looked, destinations: HashMap::new() }
+    }
+
+    /// Makes all of a request that can be, as far as it may be left out what cannot.
+    async fn make(mut self, request: &mut Request, discover: &[DiscoverSpec]) -> Result<Applied, Unplanned> {
+        loop {
+            match self.try_to(request, discover).await {
+                Err(Unplanned::Refused(error)) => request.set_aside(error)?,
+                made => return made,
+            }
+        }
+    }
+
+    async fn try_to(&mut self, request: &Request, discover: &[DiscoverSpec]) -> Result<Applied, Unplanned> {
+        let world = self.world;
+        // What is wrong is collected, so that all of it is told.
+        let mut places = Places::of(&self.looked, request);
+        let left_out = places.left_out(request);
+        let known = self.look_up(&mut places, request).await;
+        let turn = turn_of(world, |store| about(store, &places, request)).await;
+        world.goes_on().map_err(Error::from)?;
+        if request.is_outdated(&world.set_aside) {
+            return Err(Unplanned::Outdated(Refused::OtherFile.into()));
+        }
+        let outcome = planned(world, &turn, request, places, known)?;
+        let Outcome { plan, changes, unchanged, warnings } = outcome;
+        let compiled = plan.compile(&world.maker.kernel, refuse_part).await;
+        let plan = compiled.map_err(uncompiled)?;
+        let applied = Applied {
+            schema: SCHEMA,
+            dry_run: request.dry_run,
+            changes,
+            discover: discover_changes(&world.discovery.specs(), discover),
+            unchanged,
+            warnings,
+            set_aside: left_out.iter().map(|(entry, aside)| request.why_aside(*entry, aside)).collect(),
+        };
+        if request.dry_run {
+            return Ok(applied);
+        }
+        let followed: BTreeSet<_> =
+            plan.edit.put.iter().filter_map(|(subject, _)| subject.container().cloned()).collect();
+        commit(world, "apply", plan).await.map_err(blame)?;
+        let left_out = left_out.into_values().collect();
+        if request.settles(&world.set_aside, left_out) {
+            return Ok(applied);
+        }
+        world.discovery.replace(discover.to_vec(), request.own.clone(), request.found.clone());
+        // They may have gone elsewhere meanwhile. Whoever listens to an engine may have to begin, or may stop.
+        world.news.look_at(followed);
+        tracing::info!(changes = applied.changes.len(), unchanged = applied.unchanged, "apply");
+        Ok(applied)
+    }
+
+    /// Looks up where destinations are that are not known yet. What cannot be found is refused.
+    async fn look_up(&mut self, places: &mut Places, request: &Request) -> HashMap<At, Whereabouts> {
+        let (world, caller) = (self.world, self.caller);
+        let standing =
+            |there: &places::There| world.steered.get(there.found.cookie).as_ref().map(Standing::from);
+        let of_place = |there| unknown(standing(there).as_ref(), there, request);
+        let rules: Vec<Wanted> = places.there.iter().flat_map(of_place).collect();
+        let new: Vec<Wanted> =
+            rules.iter().filter(|one| !self.destinations.contains_key(&one.at)).cloned().collect();
+        let looked_up = stream::iter(new).map(|wanted| async move {
+            let found = whereabouts(world, &wanted.rule, caller, wanted.missing()).await;
+            let found = found.and_then(|found| {
+                // Nobody says which process is meant by now.
+                let is_of_process = found.elsewhere.as_ref().is_some_and(|one| one.is_found_by_process());
+                let recycled = || Refused::Recycled(format!("destination `{}`", wanted.rule.to));
+                if request.is_again() && is_of_process { Err(recycled().into()) } else { Ok(found) }
+            });
+            (wanted.at, found)
+        });
+        let looked_up: Vec<_> = looked_up.buffered(AT_ONCE).collect().await;
+        self.destinations.extend(looked_up);
+        let mut known = HashMap::new();
+        for one in rules {
+            match &self.destinations[&one.at] {
+                Ok(found) => drop(known.insert(one.at, found.clone())),
+                Err(error) => places.refused.push(refusal(one.at.0, Some(one.at.1), error.clone())),
+            }
+        }
+        known
+    }
+}
+
+/// Compares everything with what there is now.
+fn planned(
+    world: &World,
+    turn: &Turn,
+    request: &Request,
+    places: Places,
+    known: HashMap<At, Whereabouts>,
+) -> Result<Outcome, Unplanned> {
+    let steered = world.steered.all();
+    let standing: BTreeMap<NetnsCookie, Standing> =
+        steered.iter().map(|netns| (netns.cookie, Standing::from(netns))).collect();
+    let intent = world.intent();
+    let now = Now {
+        standing: &standing,
+        intent: &intent,
+        tells: Tells::from(&*world.maker.kernel),
+        holds: &|subject| turn.holds(subject),
+    };
+    plan(now, request, places, known)
+}
+
+/// What a request is about: the namespaces that it names, and what is there for a file, or, where that goes, for anybody.
+fn about(store: &Store, places: &Places, request: &Request) -> BTreeSet<Subject> {
+    let goes = |origin| request.goes(origin);
+    let mut about: BTreeSet<_> = store.places(goes).map(Subject::Netns).collect();
+    let looked_at = places.there.iter().chain(&places.aside).map(|there| there.found.cookie);
+    about.extend(looked_at.map(Subject::Netns));
+    let followed = store.following().filter(|(_, one)| goes(one.origin)).map(|(container, _)| container);
+    let named: Vec<&Container> =
+        request.namespaces.iter().filter_map(|spec| container(&spec.target)).collect();
+    about.extend(with_places(store, followed.chain(named)));
+    about
+}
+
+fn container(target: &Target) -> Option<&Container> {
+    match target {
+        Target::Container(container) => Some(container),
+        _ => None,
+    }
+}
+
+fn refuse_part(part: &Part, error: &CompileError) -> Refused {
+    Refused::CompileAll { target: part.target.clone(), why: error.to_string() }
+}
+
+/// What cannot be compiled, as problems of the request; what is left of a namespace that the file does not mean has no place
+/// there.
+fn uncompiled(uncompiled: Uncompiled) -> Error {
+    let mut refused = Vec::new();
+    for (blamed, error) in uncompiled {
+        match blamed {
+            Some(entry) => refused.push(refusal(entry, None, error)),
+            None => return error,
+        }
+    }
+    let failed = || Error::new(Code::Failed, "the rules cannot be compiled");
+    refuse_if_any(refused).err().unwrap_or_else(failed)
+}
+
+/// Why a plan was not done, as problems of what is to blame.
+fn blame(Undone { error, blamed }: Undone) -> Error {
+    let problems = blamed.into_iter().map(|(entry, error)| refusal(entry, None, error)).collect();
+    Error { problems, ..error }
+}
+
+/// Warnings that are told of one file.
+const WARNINGS: usize = 20;
+
+fn as_many_as_are_read(warnings: &mut Vec<String>) {
+    if let Some(more) = warnings.len().checked_sub(WARNINGS).filter(|more| *more > 0) {
+        warnings.truncate(WARNINGS);
+        warnings.push(format!("and {more} more like these"));
+    }
+}
+
+/// What becomes of each thing that is looked for.
+fn discover_changes(before: &[DiscoverSpec], after: &[DiscoverSpec]) -> Vec<DiscoverChange> {
+    let gone = before.iter().filter(|one| !after.contains(one));
+    let gone = gone.map(|one| DiscoverChange { before: Some(one.clone()), after: None });
+    let new = after.iter().filter(|one| !before.contains(one));
+    let new = new.map(|one| DiscoverChange { before: None, after: Some(one.clone()) });
+    gone.chain(new).collect()
+}
+
+/// Whether each discover can be meant; the rules without a name get one.
+fn check_discover(specs: &mut [DiscoverSpec]) -> Result<(), Error> {
+    let twice = name_found_rules(specs).into_iter().map(|(.., why)| why);
+    let flaws = specs.iter().flat_map(DiscoverSpec::flaws);
+    // A file has had its own told, each with its place.
+    match twice.chain(flaws).next() {
+        None => Ok(()),
+        Some(why) => Err(Error::new(Code::Usage, why)),
+    }
+}
+
+/// Whether each entry can be meant; the rules without a name get one.
+fn check(namespaces: &mut [NamespaceSpec]) -> Result<(), Error> {
+    let mut refused = Vec::new();
+    for (namespace, spec) in namespaces.iter().enumerate() {
+        for (rule, message) in spec.flaws() {
+            refused.push(Refusal { namespace, rule, message, hint: None, is_flaw: true });
+        }
+    }
+    for (namespace, rule, message) in name_rules(namespaces) {
+        refused.push(Refusal { namespace, rule: Some(rule), message, hint: None, is_flaw: true });
+    }
+    refuse_if_any(refused).map_err(|error| Error { code: Code::Usage, ..error })
+}

@@ -1,0 +1,478 @@
+//! What a file changes, compared with what is there. It sees what is in force, what is wanted, and what was found, and changes
+//! nothing.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    os::fd::AsFd as _,
+    sync::Arc,
+};
+
+use redirector_ebpf::CONSUMER_RELAY;
+
+use super::{
+    places::{Places, There},
+    request::Request,
+    twins::without_twins,
+    waiting::Waiting,
+    wanted::{At, Follower, Unplanned, Waits, Wanted, flaw, refusal, refuse_if_any},
+};
+use crate::{
+    config::{Container, Origin, RuleName, RuleSpec, Target},
+    control::{self, Change, Error, Refusal},
+    dial::Whereabouts,
+    intent::{Diff, Edit, Follows, Have, Intended, Prune, Store, Subject, Want, diff},
+    kernel::attached_programs,
+    netns::NetnsCookie,
+    reconcile::{
+        judge::{Tells, foreign_programs, judge},
+        part::{Part, Plan},
+        refused::Refused,
+        standing::{Standing, free_indices},
+        warnings::warnings,
+    },
+    steer::{Found, RuleState},
+};
+
+/// All that becomes other.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) plan: Plan,
+    pub(super) changes: Vec<Change>,
+    pub(super) unchanged: u64,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What there is, as far as a file can be about it.
+pub(super) struct Now<'a> {
+    pub(super) standing: &'a BTreeMap<NetnsCookie, Standing>,
+    pub(super) intent: &'a Store,
+    pub(super) tells: Tells,
+    /// Whether something is part of what is changed. The rest is somebody else's at this moment.
+    pub(super) holds: &'a dyn Fn(&Subject) -> bool,
+}
+
+/// A rule that follows a container.
+type Key = (Container, RuleName);
+
+struct Planner<'a> {
+    now: Now<'a>,
+    request: &'a Request,
+    waiting: Waiting,
+    refused: Vec<Refusal>,
+    /// A rule whose destination was not looked up, because it was there then.
+    outdated: Option<RuleName>,
+    outcome: Outcome,
+    /// Rules that stay where they are although they wait.
+    left: HashSet<(NetnsCookie, RuleName)>,
+}
+
+/// The rules that a namespace shall have and has not like this: those whose destinations have to be looked up.
+pub(super) fn unknown(standing: Option<&Standing>, there: &There, request: &Request) -> Vec<Wanted> {
+    let rules = standing.map(|standing| &standing.rules[..]).unwrap_or_default();
+    let by_name: HashMap<_, _> = rules.iter().map(|state| (&state.rule.name, &state.rule)).collect();
+    let wanted = there.wanted(request);
+    wanted.filter(|one| by_name.get(&one.rule.name).is_none_or(|there| !there.is_like(&one.rule))).collect()
+}
+
+/// Compares everything.
+///
+/// # Errors
+///
+/// All that is wrong; or that what was looked at is not so any more.
+pub(super) fn plan(
+    now: Now<'_>,
+    request: &Request,
+    places: Places,
+    mut whereabouts: HashMap<At, Whereabouts>,
+) -> Result<Outcome, Unplanned> {
+    let of_entries = places
+        .waits
+        .iter()
+        .flat_map(|waits| request.wanted_by(waits.entry, None).map(move |rule| (waits.clone(), rule)));
+    let waiting = Waiting::new(of_entries.chain(request.waiting_rules()).collect());
+    let stay = places.staying(request);
+    let Places { there, aside, refused, .. } = places;
+    let mut planner = Planner {
+        now,
+        request,
+        waiting,
+        refused,
+        outdated: None,
+        outcome: Outcome::default(),
+        left: HashSet::new(),
+    };
+    let mut looked_at: HashSet<_> = aside.iter().map(|there| there.found.cookie).collect();
+    let mut placed: HashSet<Key> = HashSet::new();
+    for there in there {
+        looked_at.insert(there.found.cookie);
+        let (wanted, twins) = without_twins(&there.target, there.wanted(request));
+        planner.refused.extend(twins);
+        for one in &wanted {
+            let name = &one.rule.name;
+            placed.extend(one.containers().map(|container| (container.clone(), name.clone())));
+            planner.refuse_to_take_over(Some(there.found.cookie), one);
+        }
+        planner.compare(there, &wanted, &mut whereabouts);
+    }
+    if !request.is_again() {
+        planner.compare_others(&looked_at, &stay);
+    }
+    planner.compare_waiting(placed, &stay);
+    refuse_if_any(planner.refused)?;
+    match planner.outdated {
+        Some(name) => Err(Unplanned::Outdated(Refused::Changed(name).into())),
+        None => Ok(planner.outcome),
+    }
+}
+
+impl<'a> Planner<'a> {
+    fn edit(&mut self) -> &mut Edit {
+        &mut self.outcome.plan.edit
+    }
+
+    fn owners(&self, at: NetnsCookie, name: &RuleName) -> Vec<Container> {
+        self.now.intent.owners(at, name)
+    }
+
+    fn origin(&self, at: NetnsCookie, there: &RuleState) -> Origin {
+        if there.is_lease() {
+            return Origin::Lease;
+        }
+        self.now.intent.origin(at, &there.rule.name).unwrap_or(Origin::Api)
+    }
+
+    /// Whether a rule stays in a namespace until the one that waits for its container can come.
+    fn stays(&self, at: NetnsCookie, there: &RuleState) -> bool {
+        let owners = self.owners(at, &there.rule.name);
+        self.waiting.keeps(there, &owners, |entry| self.request.discovered(entry).is_some())
+    }
+
+    /// Notes which of the rules that are left in a namespace wait all the same.
+    fn note_left<'b>(&mut self, at: NetnsCookie, rules: impl Iterator<Item = &'b Arc<RuleState>>) {
+        let left: Vec<_> = rules.filter(|state| self.stays(at, state)).collect();
+        self.left.extend(left.into_iter().map(|state| (at, state.rule.name.clone())));
+    }
+
+    /// One namespace that the file means.
+    fn compare(&mut self, there: There, wanted: &[Wanted], whereabouts: &mut HashMap<At, Whereabouts>) {
+        let There { target, found, entries } = there;
+        let cookie = found.cookie;
+        let now = self.now.standing;
+        let standing = now.get(&cookie);
+        let current = standing.map(|standing| &standing.rules[..]).unwrap_or_default();
+        let mut diff = self.diff(cookie, current, wanted);
+        let stay = diff.remove.extract_if(.., |have| self.stays(cookie, &current[*have]));
+        diff.leave.extend(stay.collect::<Vec<_>>());
+        if !self.request.replaces(cookie) {
+            diff.leave.append(&mut diff.remove);
+        }
+        self.note_left(cookie, diff.leave.iter().map(|have| &current[*have]));
+        for (have, want) in &diff.clash {
+            self.refuse_clash(&target, &current[*have], &wanted[*want]);
+        }
+        let mut part = Part::of(target, cookie, standing);
+        // Those that were found by a label come last, and are to blame first.
+        let last_found =
+            entries.iter().map(|(entry, _)| *entry).rfind(|entry| self.request.discovered(*entry).is_some());
+        part.blamed = last_found.or(entries.first().map(|(entry, _)| *entry));
+        if !(diff.change.is_empty() && diff.add.is_empty() && diff.remove.is_empty()) {
+            // Ours may have been replaced since they were looked at.
+            let programs = attached_programs(found.fd.as_fd()).unwrap_or_else(|_| found.programs.clone());
+            part.foreign = Some(foreign_programs(standing.and_then(|one| one.program), &programs));
+        }
+        let Diff { keep, change, add, remove, leave, clash: _ } = diff;
+        part.rules.extend(leave.into_iter().map(|have| Arc::clone(&current[have])));
+        for (have, want) in keep {
+            self.outcome.unchanged += 1;
+            self.want(&wanted[want], &current[have].rule, cookie);
+            part.rules.push(Arc::clone(&current[have]));
+        }
+        let removed = remove.iter().map(|have| current[*have].index).collect::<Vec<_>>();
+        let mut indices = free_indices(current, removed);
+        for (have, want) in change {
+            let (there, one) = (&current[have], &wanted[want]);
+            let before = state(there.rule.to_spec(), self.owners(cookie, &there.rule.name).first());
+            let after = state(one.rule.to_spec(), one.container());
+            self.change(&part.target, cookie, Some(before), Some(after));
+            if there.rule.is_like(&one.rule) {
+                self.want(one, &there.rule, cookie);
+                part.rules.push(Arc::clone(there));
+                continue;
+            }
+            self.want(one, &one.rule, cookie);
+            if let Some(made) = self.make(&part, (&found, one), there.index, whereabouts) {
+                part.add(made);
+            }
+        }
+        for want in add {
+            let one = &wanted[want];
+            self.change(&part.target, cookie, None, Some(state(one.rule.to_spec(), one.container())));
+            self.want(one, &one.rule, cookie);
+            let Some((index, is_free)) = indices.next() else {
+                let refused = Refused::MoreThanFit(part.target.clone());
+                self.refused.push(refusal(one.at.0, Some(one.at.1), refused.into()));
+                break;
+            };
+            let when = if is_free { &mut part.reset.before } else { &mut part.reset.after };
+            when.push(index);
+            if let Some(made) = self.make(&part, (&found, one), index, whereabouts) {
+                part.add(made);
+            }
+        }
+        for have in remove {
+            self.remove(&part.target, cookie, &current[have]);
+        }
+        part.found = Some(found);
+        self.outcome.plan.parts.push(part);
+    }
+
+    fn diff(&self, at: NetnsCookie, current: &[Arc<RuleState>], wanted: &[Wanted]) -> Diff {
+        let owners: Vec<_> = current.iter().map(|state| self.owners(at, &state.rule.name)).collect();
+        let have = current.iter().zip(&owners).map(|(state, follows)| Have {
+            rule: &state.rule,
+            origin: self.origin(at, state),
+            follows,
+        });
+        let follows: Vec<Vec<_>> = wanted.iter().map(|one| one.containers().cloned().collect()).collect();
+        let want = wanted.iter().zip(&follows).map(|(one, follows)| Want { rule: &one.rule, follows });
+        diff(&have.collect::<Vec<_>>(), &want.collect::<Vec<_>>(), self.request.prune)
+    }
+
+    /// A rule as it will be, if it can be there.
+    fn make(
+        &mut self,
+        part: &Part,
+        (found, wanted): (&Found, &Wanted),
+        index: u32,
+        whereabouts: &mut HashMap<At, Whereabouts>,
+    ) -> Option<Arc<RuleState>> {
+        let refuse = |error: Error| refusal(wanted.at.0, Some(wanted.at.1), error);
+        let Some(whereabouts) = whereabouts.remove(&wanted.at) else {
+            let is_it = |known: &Refusal| (known.namespace, known.rule) == (wanted.at.0, Some(wanted.at.1));
+            if self.refused.iter().any(is_it) {
+                return None;
+            }
+            if self.request.discovered(wanted.at.0).is_some() {
+                // Containers come and go, and that is no reason to refuse a file.
+                self.refused.push(refuse(Refused::StartedAgain(wanted.rule.name.clone()).into()));
+                return None;
+            }
+            self.outdated = Some(wanted.rule.name.clone());
+            return None;
+        };
+        let foreign = part.foreign.as_deref().unwrap_or_default();
+        let judged = judge(
+            &part.target,
+            &wanted.rule,
+            (found, foreign, self.now.tells),
+            (&whereabouts, wanted.missing()),
+        );
+        if let Err(refused) = judged {
+            self.refused.push(refuse(refused.into()));
+            return None;
+        }
+        let said = warnings(&[], &wanted.rule, found).into_iter().chain(whereabouts.warning.clone());
+        let said = said.map(|text| format!("{}: rule `{}`: {text}", part.target, wanted.rule.name));
+        self.outcome.warnings.extend(said);
+        if !whereabouts.is_known() {
+            let to = &wanted.rule.to;
+            let text = format!("{}: rule `{}`: down until `{to}` is found", part.target, wanted.rule.name);
+            self.outcome.warnings.push(text);
+        }
+        let state = RuleState::new(Arc::clone(&wanted.rule), (index, CONSUMER_RELAY), whereabouts);
+        state.set_interfaces(&found.survey.interfaces);
+        Some(Arc::new(state))
+    }
+
+    /// Notes that the file wants a rule there, for its containers where it follows some. Whoever has had it there before: from
+    /// now on it is as the file says.
+    fn want(&mut self, wanted: &Wanted, rule: &Arc<crate::config::Rule>, at: NetnsCookie) {
+        self.drop_all(at, &rule.name);
+        if wanted.follows.is_empty() {
+            let intended = Intended::there(at, Arc::clone(rule), Origin::File);
+            self.edit().put(at, intended);
+        }
+        for Follower { container, id, discovered } in &wanted.follows {
+            let Some(id) = id.clone() else { continue };
+            let intended = Intended {
+                rule: Arc::clone(rule),
+                origin: Origin::File,
+                host_netns: wanted.host_netns,
+                at: Some(at),
+                follows: Some(Follows { id, why: String::new(), found: *discovered }),
+            };
+            self.edit().put(container, intended);
+        }
+    }
+
+    /// Nobody wants a rule in a namespace any more.
+    fn drop_all(&mut self, at: NetnsCookie, name: &RuleName) {
+        for (subject, _) in self.now.intent.at(at, name) {
+            self.outcome.plan.edit.drop(subject.clone(), name);
+        }
+    }
+
+    fn change(
+        &mut self,
+        target: &Target,
+        cookie: NetnsCookie,
+        before: Option<control::RuleState>,
+        after: Option<control::RuleState>,
+    ) {
+        let name = after.as_ref().or(before.as_ref()).and_then(|state| state.rule.name.clone());
+        let rule = name.expect("a rule that is there has a name, and so has one of a file");
+        let change = Change { target: target.clone(), cookie: cookie.0, rule, before, after };
+        self.outcome.changes.push(change);
+    }
+
+    fn remove(&mut self, target: &Target, cookie: NetnsCookie, there: &RuleState) {
+        let owners = self.owners(cookie, &there.rule.name);
+        self.change(target, cookie, Some(state(there.rule.to_spec(), owners.first())), None);
+        self.drop_all(cookie, &there.rule.name);
+    }
+
+    fn refuse_clash(&mut self, target: &Target, there: &RuleState, wanted: &Wanted) {
+        let (target, rule) = (target.clone(), there.rule.name.clone());
+        let refused = if there.is_lease() {
+            Refused::OfProgram { target, rule }
+        } else {
+            Refused::OfAttach { target, rule }
+        };
+        self.refused.push(flaw(wanted.at.0, Some(wanted.at.1), refused.into()));
+    }
+
+    /// A rule of `attach` that follows the same container and is not where this one will be, or which this one would wait
+    /// instead of, is in its way too.
+    fn refuse_to_take_over(&mut self, at: Option<NetnsCookie>, wanted: &Wanted) {
+        let name = &wanted.rule.name;
+        let is_in_the_way = |container: &&Container| {
+            self.now.intent.followed(container, name).is_some_and(|known| {
+                let is_elsewhere = at.is_none() || known.at != at;
+                known.origin == Origin::Api && is_elsewhere && known.rule != wanted.rule
+            })
+        };
+        if self.request.prune == Prune::No
+            && let Some(container) = wanted.containers().find(is_in_the_way)
+        {
+            let (target, rule) = (Target::Container(container.clone()), name.clone());
+            let refused = Refused::OfAttach { target, rule };
+            self.refused.push(flaw(wanted.at.0, Some(wanted.at.1), refused.into()));
+        }
+    }
+
+    /// Namespaces that the file does not mean, but for those whose container is not running and that live on.
+    fn compare_others(&mut self, looked_at: &HashSet<NetnsCookie>, stay: &HashSet<Target>) {
+        let now = self.now.standing;
+        let mut others: Vec<_> = now.values().collect();
+        others.retain(|one| {
+            let is_ours = (self.now.holds)(&Subject::Netns(one.cookie));
+            is_ours && !looked_at.contains(&one.cookie) && !stay.contains(&one.target)
+        });
+        others.sort_by_cached_key(|one| (one.target.to_string(), one.cookie));
+        for standing in others {
+            self.compare_unnamed(standing);
+        }
+    }
+
+    fn compare_unnamed(&mut self, standing: &Standing) {
+        let cookie = standing.cookie;
+        let goes = |state: &RuleState| match self.origin(cookie, state) {
+            Origin::File => true,
+            Origin::Api => self.request.prune == Prune::Api,
+            Origin::Lease => false,
+        };
+        let (gone, rest): (Vec<_>, Vec<_>) =
+            standing.rules.iter().cloned().partition(|state| goes(state) && !self.stays(cookie, state));
+        self.note_left(cookie, rest.iter());
+        if gone.is_empty() {
+            return;
+        }
+        for state in &gone {
+            let name = &state.rule.name;
+            if self.waiting.has(name, &self.owners(cookie, name)) {
+                // It is said where it waits.
+                self.edit().drop(cookie, name);
+            } else {
+                self.remove(&standing.target, cookie, state);
+            }
+        }
+        let mut part = Part::of(standing.target.clone(), cookie, Some(standing));
+        part.rules = rest;
+        self.outcome.plan.parts.push(part);
+    }
+
+    /// Rules that wait from now on, and rules that waited and shall not any more.
+    fn compare_waiting(&mut self, mut placed: HashSet<Key>, stay: &HashSet<Target>) {
+        let intent = self.now.intent;
+        let waiting = std::mem::take(&mut self.waiting);
+        for (_, one) in waiting.all() {
+            self.refuse_to_take_over(None, one);
+        }
+        let nowhere = NetnsCookie(0);
+        for (Waits { entry, container, id, why }, one) in waiting.all() {
+            let key = (container.clone(), one.rule.name.clone());
+            if placed.contains(&key) {
+                // Of a name that was two containers' while the engine was asked.
+                continue;
+            }
+            let before = intent.followed(container, &key.1);
+            if before.is_some_and(|before| before.rule == one.rule) {
+                self.outcome.unchanged += 1;
+            } else {
+                let before = before.map(|before| state(before.rule.to_spec(), Some(container)));
+                let after = state(one.rule.to_spec(), Some(container));
+                self.change(&Target::Container(container.clone()), nowhere, before, Some(after));
+            }
+            let is_left = |at: &NetnsCookie| self.left.contains(&(*at, key.1.clone()));
+            let at = before.and_then(|before| before.at).filter(is_left);
+            let found = self.request.discovered(*entry).is_some();
+            // That a name has gone to another container is told when that runs.
+            let named = before.filter(|_| !found).and_then(Intended::id);
+            let follows = Follows { id: named.unwrap_or(id).clone(), why: why.clone(), found };
+            let intended = Intended {
+                rule: Arc::clone(&one.rule),
+                origin: Origin::File,
+                host_netns: one.host_netns,
+                at,
+                follows: Some(follows),
+            };
+            self.edit().drop(container, &key.1);
+            self.edit().put(container, intended);
+            placed.insert(key);
+        }
+        if self.request.is_again() {
+            // What is there for the file stays.
+            return;
+        }
+        for (container, one) in intent.following() {
+            let key = (container.clone(), one.rule.name.clone());
+            let target = Target::Container(container.clone());
+            if placed.contains(&key) || !(self.now.holds)(&Subject::from(container)) {
+                continue;
+            }
+            if one.origin == Origin::File && stay.contains(&target) {
+                continue;
+            }
+            let is_owned = one.origin == Origin::File || self.request.prune == Prune::Api;
+            if !is_owned {
+                continue;
+            }
+            if !is_in_force(self.now.standing, one) {
+                let before = state(one.rule.to_spec(), Some(container));
+                self.change(&target, nowhere, Some(before), None);
+                self.edit().drop(container, &key.1);
+            } else if one.origin == Origin::File {
+                self.edit().drop(container, &key.1);
+            }
+        }
+    }
+}
+
+fn is_in_force(standing: &BTreeMap<NetnsCookie, Standing>, one: &Intended) -> bool {
+    let there = one.at.and_then(|at| standing.get(&at));
+    there.is_some_and(|there| there.get(&one.rule.name).is_some())
+}
+
+fn state(rule: RuleSpec, follows: Option<&Container>) -> control::RuleState {
+    control::RuleState { rule, follows: follows.cloned().map(Target::Container) }
+}

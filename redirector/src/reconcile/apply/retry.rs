@@ -1,0 +1,68 @@
+//! Another try at what was set aside.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{Attempt, request::Request, set_aside::Aside, wanted::Unplanned};
+use crate::{
+    control::{Applied, Caller, Refusal},
+    intent::Prune,
+    reconcile::world::World,
+    steer::complete_black_hole,
+};
+
+/// Between two tries to make what could not be made.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Tries again what could not be made, until the daemon ends.
+pub(crate) async fn retry(world: Arc<World>) {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        if world.is_ending() {
+            return;
+        }
+        complete_black_holes(&world).await;
+        retry_once(&world).await;
+    }
+}
+
+async fn retry_once(world: &World) {
+    let (list, again) = world.set_aside.again();
+    if list.is_empty() {
+        return;
+    }
+    let namespaces = list.iter().map(|one| one.spec.clone()).collect();
+    let none = (BTreeMap::new(), &BTreeMap::new());
+    let mut request = Request::new(namespaces, (Prune::No, false), none).again(again);
+    let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: Some(0) };
+    match Attempt::look(world, caller, &request).await.make(&mut request, &[]).await {
+        Ok(applied) => tell(&list, &applied),
+        Err(Unplanned::Outdated(_)) => {}
+        Err(Unplanned::Refused(error)) => tracing::debug!(%error, "try again what was set aside"),
+    }
+}
+
+/// Makes what `drop` leads to where there was no port for it.
+async fn complete_black_holes(world: &World) {
+    for netns in world.steered.all() {
+        let _turn = world.turns.of(netns.cookie).await;
+        if let Err(error) = complete_black_hole(&netns).await {
+            tracing::error!(netns = %netns.target, %error, "make what `drop` leads to");
+        }
+    }
+}
+
+/// Tells what has become of another try.
+fn tell(before: &[Aside], applied: &Applied) {
+    let left: BTreeMap<usize, &Refusal> =
+        applied.set_aside.iter().map(|refusal| (refusal.namespace, refusal)).collect();
+    for (index, one) in before.iter().enumerate() {
+        let target = &one.spec.target;
+        match left.get(&index) {
+            None => tracing::info!(%target, "what was set aside is in force"),
+            Some(why) if why.message != one.why() => {
+                tracing::error!(%target, hint = why.hint, "still set aside: {}", why.message);
+            }
+            Some(_) => {}
+        }
+    }
+}

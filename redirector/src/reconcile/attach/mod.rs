@@ -1,0 +1,249 @@
+//! `attach`, and what a hand-off begins with: look, plan, make, publish. Whatever fails, the state before is the state after.
+
+mod plan;
+mod wait;
+
+use std::sync::Arc;
+
+use self::plan::{Asked, Outcome, plan};
+use super::{
+    commit::commit,
+    destinations::{Missing, whereabouts},
+    judge::{Tells, can_tell_interfaces, foreign_programs, judge},
+    leave::leave,
+    part::{Own, Part, Plan, first},
+    places::{may_be_meant, open_again, open_unless_steered},
+    refused::Refused,
+    standing::Standing,
+    turn::turn_there,
+    warnings::warnings,
+    world::World,
+};
+use crate::{
+    config::{RuleSpec, Target},
+    control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
+    dial::Whereabouts,
+    intent::HostNetns,
+    kernel::attached_programs,
+    listener::{self, Bound, make_inside},
+    locate::{OpenNetns, TargetError},
+    steer::{Found, RuleState, Steered, blocking, failed, find_out},
+};
+
+/// A rule to be put into force.
+pub(crate) struct Wanted {
+    pub(crate) target: Target,
+    pub(crate) spec: RuleSpec,
+    pub(crate) host_netns: HostNetns,
+    pub(crate) whom: For,
+    pub(crate) run: Run,
+}
+
+/// For whom a rule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    /// The namespace where its target leads now, for as long as that lives.
+    Namespace,
+    /// The container that its target names, wherever that is.
+    Container,
+    /// A program, which gets listeners of its own.
+    Program(Delivery),
+}
+
+/// When a program gets its listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// With the answer.
+    AtOnce,
+    /// When it listens.
+    OnDemand,
+}
+
+/// Whether it is done, or only said what would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    Real,
+    Dry,
+}
+
+/// A rule that was put into force.
+pub(crate) struct Put {
+    pub(crate) answer: Attached,
+    /// Where; `None` after a dry run.
+    pub(crate) netns: Option<Arc<Steered>>,
+    /// Of a program: in force already, and to be given away.
+    pub(crate) listeners: Bound,
+    pub(crate) state: Arc<RuleState>,
+}
+
+/// `POST /v1/attach`.
+pub(crate) async fn attach(world: &World, caller: Caller, request: AttachRequest) -> Result<Attached, Error> {
+    let AttachRequest { target, rule: spec, dry_run, host_netns, follow } = request;
+    spec.validate().map_err(|error| Error::new(Code::Usage, error.to_string()))?;
+    let host_netns = if host_netns { HostNetns::Allowed } else { HostNetns::Refused };
+    if follow && !matches!(target, Target::Container(_)) {
+        return Err(Refused::NoContainer(target).into());
+    }
+    if follow && let Some(why) = spec.cannot_follow() {
+        return Err(Error { code: Code::Usage, ..Refused::CannotFollow(why).into() });
+    }
+    can_tell_interfaces(&spec, Tells::from(&*world.maker.kernel))?;
+    // Before anybody's turn: whoever is asked may not answer.
+    let whereabouts = whereabouts(world, &spec, caller, Missing::Refused).await?;
+    // What the text does not show: a name that leads through a process.
+    if follow
+        && let Some(to) = spec.to.first()
+        && means_process(&whereabouts)
+    {
+        return Err(Refused::CannotFollow(to.cannot_be_followed()).into());
+    }
+    let run = if dry_run { Run::Dry } else { Run::Real };
+    let opened = match open_unless_steered(world, &target, caller).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            let (Target::Container(container), TargetError::NotRunning { id, .. }) = (&target, &error) else {
+                return Err(error.into());
+            };
+            if !follow {
+                let hint = "start it; with `--follow` the rule waits until it runs";
+                return Err(Error::from(error).with_hint(hint));
+            }
+            let why = (id.clone(), error.to_string());
+            return wait::wait_for(world, container, why, (spec, host_netns), run).await;
+        }
+    };
+    let whom = if follow { For::Container } else { For::Namespace };
+    let wanted = Wanted { target, spec, host_netns, whom, run };
+    Ok(put(world, wanted, opened, whereabouts).await?.answer)
+}
+
+fn means_process(whereabouts: &Whereabouts) -> bool {
+    whereabouts.elsewhere.as_ref().is_some_and(|one| one.is_found_by_process())
+}
+
+/// Puts a rule into force in a namespace that was opened; `None` for one that is steered and named by its cookie.
+///
+/// # Errors
+///
+/// Nothing has been changed.
+pub(crate) async fn put(
+    world: &World,
+    wanted: Wanted,
+    opened: Option<OpenNetns>,
+    whereabouts: Whereabouts,
+) -> Result<Put, Error> {
+    let Wanted { target, spec, host_netns, whom, run } = wanted;
+    let opened = match opened {
+        Some(opened) => opened,
+        None => open_again(world, &target)?,
+    };
+    may_be_meant(&target, &opened, host_netns)?;
+    let mut found = find_out(opened, &target, Some(&spec)).await?;
+    let container = match &target {
+        Target::Container(container) => Some(container),
+        _ => None,
+    };
+    let _turn = turn_there(world, found.cookie, container).await;
+    world.goes_on()?;
+    if let Ok(programs) = attached_programs(std::os::fd::AsFd::as_fd(&found.fd)) {
+        // Ours may have been replaced since they were looked at.
+        found.programs = programs;
+    }
+    let steered = world.steered.get(found.cookie);
+    let standing = steered.as_ref().map(Standing::from);
+    let asked = Asked {
+        target: &target,
+        at: found.cookie,
+        id: found.container.as_ref(),
+        spec,
+        whom: &whom,
+        host_netns,
+        means_process: means_process(&whereabouts),
+    };
+    let outcome = plan(standing.as_ref(), &world.intent(), asked)?;
+    let Outcome { result, is_other, rule, index, consumer, edit, left } = outcome;
+    let rules = standing.as_ref().map(|there| &there.rules[..]).unwrap_or_default();
+    let mut warnings = warnings(rules, &rule, &found);
+    warnings.extend(whereabouts.warning.clone());
+    let foreign = foreign_programs(standing.as_ref().and_then(|there| there.program), &found.programs);
+    // What is there stays there.
+    let in_its_way = if is_other { &foreign[..] } else { &[] };
+    let tells = Tells::from(&*world.maker.kernel);
+    judge(&target, &rule, (&found, in_its_way, tells), (&whereabouts, Missing::Refused))?;
+    let answer = Attached {
+        schema: SCHEMA,
+        result,
+        dry_run: run == Run::Dry,
+        target: target.clone(),
+        cookie: found.cookie.0,
+        rule: rule.name.clone(),
+        warnings,
+        foreign_programs: foreign.clone(),
+        existing_connections: found.existing_connections,
+    };
+    let state = Arc::new(RuleState::new(rule, (index, consumer), whereabouts));
+    state.set_interfaces(&found.survey.interfaces);
+    let (cookie, found) = (found.cookie, Arc::new(found));
+    let mut listeners = Vec::new();
+    match steered.filter(|_| !is_other) {
+        Some(_) if run == Run::Dry => {}
+        Some(netns) => {
+            let there = standing.as_ref().and_then(|there| there.get(&answer.rule));
+            let there = there.and_then(|there| there.whereabouts.elsewhere.as_ref());
+            if let (Some(there), Some(found)) = (there, &state.whereabouts.elsewhere) {
+                there.adopt(found);
+            }
+            netns.set_foreign_programs(foreign);
+            world.intend(edit);
+        }
+        None => {
+            let mut part = Part::of(target.clone(), cookie, standing.as_ref());
+            part.rules.extend(rules.iter().filter(|one| one.index != index).cloned());
+            part.add(Arc::clone(&state));
+            part.foreign = Some(foreign);
+            part.found = Some(Arc::clone(&found));
+            if result == AttachResult::Attached {
+                part.reset.before.push(index);
+            }
+            let name = answer.rule.clone();
+            let plan = Plan { parts: vec![part], edit };
+            let compiled = plan.compile(&world.maker.kernel, move |_, error| Refused::compile(&name, error));
+            let mut plan = compiled.await.map_err(first)?;
+            if run == Run::Real {
+                listeners = own_listeners(&found, &target, whom).await?;
+                if let For::Program(_) = whom {
+                    let copies = copies(&listeners).map_err(|error| failed("attach", &target, &error))?;
+                    plan.parts[0].own = Some(Own { consumer, listeners: copies });
+                }
+                commit(world, "attach", plan).await.map_err(|undone| undone.error)?;
+            }
+        }
+    }
+    if run == Run::Dry {
+        return Ok(Put { answer, netns: None, listeners, state });
+    }
+    if let Some(left) = left {
+        // Where it was may live on, by another container that shares it.
+        leave(world, [(left, answer.rule.clone())]).await;
+    }
+    tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
+    Ok(Put { answer, netns: world.steered.get(cookie), listeners, state })
+}
+
+/// The listeners that a program gets with the answer.
+async fn own_listeners(found: &Arc<Found>, target: &Target, whom: For) -> Result<Bound, Error> {
+    if whom != For::Program(Delivery::AtOnce) {
+        return Ok(Vec::new());
+    }
+    let (found, target) = (Arc::clone(found), target.clone());
+    blocking(move || {
+        let made = make_inside(&found.fd, found.cookie, listener::bind_pair);
+        made.map_err(|source| failed("attach", &target, &source))
+    })
+    .await
+}
+
+/// For as long as they are put into their slots.
+fn copies(listeners: &Bound) -> std::io::Result<Bound> {
+    listeners.iter().map(|(family, socket)| Ok((*family, socket.try_clone()?))).collect()
+}

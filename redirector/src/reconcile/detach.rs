@@ -1,0 +1,176 @@
+//! `detach`: one rule, or the whole namespace; of a container what follows it, wherever that is. All of it, or nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{
+    leave::take_out,
+    part::{Part, Plan},
+    places::{Sought, seek},
+    refused::Refused,
+    standing::Standing,
+    turn::{turn_of, with_places},
+    world::World,
+};
+use crate::{
+    config::{RuleName, Target},
+    control::{Caller, DetachRequest, Detached, Error, SCHEMA},
+    intent::{Edit, Store, Subject},
+    locate::ContainerId,
+    netns::NetnsCookie,
+    steer::Steered,
+};
+
+/// `POST /v1/detach`.
+pub(crate) async fn detach(
+    world: &World,
+    caller: Caller,
+    DetachRequest { target, rule }: DetachRequest,
+) -> Result<Detached, Error> {
+    let sought = seek(world, &target, caller).await;
+    let steered = || sought.find(world).ok();
+    let _turn = turn_of(world, |store| about(store, &target, steered().as_deref())).await;
+    let netns = steered();
+    let wanted = Gone::of(&world.intent(), &target, netns.as_ref(), rule.as_ref());
+    // It is only forgotten what could not be made where what is in force is detached, too.
+    let forgotten = |world: &World| world.set_aside.forget((&target, sought.cookie()), rule.as_ref());
+    if wanted.is_empty() {
+        let set_aside = forgotten(world);
+        if set_aside.is_empty() {
+            return Err(missing(world, &sought, (target, rule)));
+        }
+        let cookie = sought.cookie().unwrap_or(NetnsCookie(0));
+        let steered = world.steered.get(cookie).is_some();
+        return Ok(answer((target, cookie, None), set_aside, steered));
+    }
+    let Gone { rules, edit, places } = wanted;
+    let found = found(&world.intent(), &edit);
+    let without = |(at, names): (&NetnsCookie, &Vec<RuleName>)| {
+        world.steered.get(*at).map(|netns| Part::without(&Standing::from(&netns), names))
+    };
+    let parts = places.iter().filter_map(without).collect();
+    take_out(world, Plan { parts, edit }).await?;
+    // What was found stays away until the next file.
+    world.discovery.detached(found);
+    let rules = with(rules, forgotten(world));
+    let at = netns.as_ref().map(|netns| netns.cookie).or(places.keys().next_back().copied());
+    let is_steered = at.is_some_and(|at| world.steered.get(at).is_some());
+    let target = netns.as_ref().map_or(target, |netns| netns.target.clone());
+    if let Some(netns) = &netns {
+        tracing::info!(netns = %netns.target, rules = rules.len(), steered = is_steered, "detach");
+    }
+    Ok(answer((target, at.unwrap_or(NetnsCookie(0)), netns.as_deref()), rules, is_steered))
+}
+
+/// What a detach is about: the namespace, the containers that rules there follow, and where else rules for them are.
+fn about(store: &Store, target: &Target, netns: Option<&Steered>) -> BTreeSet<Subject> {
+    let container = match target {
+        Target::Container(container) => Some(container.clone()),
+        _ => None,
+    };
+    let mut containers: BTreeSet<_> = container.into_iter().collect();
+    let mut about = BTreeSet::new();
+    if let Some(netns) = netns {
+        let current = Arc::clone(&netns.published.load().current);
+        let owners = current.rules().iter().flat_map(|state| store.owners(netns.cookie, &state.rule.name));
+        containers.extend(owners);
+        about.insert(Subject::Netns(netns.cookie));
+    }
+    about.extend(with_places(store, &containers));
+    about
+}
+
+/// What goes.
+#[derive(Debug, Default)]
+struct Gone {
+    /// As they are told, each once.
+    rules: Vec<RuleName>,
+    edit: Edit,
+    /// Where they are in force.
+    places: BTreeMap<NetnsCookie, Vec<RuleName>>,
+}
+
+impl Gone {
+    /// The rules of a namespace, one or all; and those that follow the container that is named, where they are and where they
+    /// wait.
+    fn of(store: &Store, target: &Target, netns: Option<&Arc<Steered>>, rule: Option<&RuleName>) -> Self {
+        let mut gone = Self::default();
+        let is_meant = |name: &RuleName| rule.is_none_or(|rule| rule == name);
+        if let Some(netns) = netns {
+            let current = Arc::clone(&netns.published.load().current);
+            for name in current.rules().iter().map(|state| &state.rule.name).filter(|name| is_meant(name)) {
+                gone.take(store, netns.cookie, name);
+            }
+        }
+        // One rule is meant where it is; where it is not there, where it follows the container.
+        if let Target::Container(container) = target
+            && (rule.is_none() || gone.is_empty())
+        {
+            let subject = Subject::from(container);
+            for (name, one) in store.of(&subject).filter(|(name, _)| is_meant(name)) {
+                gone.edit.drop(container, name);
+                match one.at {
+                    Some(at) => gone.take(store, at, name),
+                    None => gone.tell(name),
+                }
+            }
+        }
+        gone
+    }
+
+    /// A rule goes from a namespace, whoever wants it there.
+    fn take(&mut self, store: &Store, at: NetnsCookie, name: &RuleName) {
+        self.tell(name);
+        for (subject, _) in store.at(at, name) {
+            self.edit.drop(subject.clone(), name);
+        }
+        let names = self.places.entry(at).or_default();
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+
+    fn tell(&mut self, name: &RuleName) {
+        if !self.rules.contains(name) {
+            self.rules.push(name.clone());
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+/// Those of the rules that go which are there because a container was found by a label.
+fn found(store: &Store, edit: &Edit) -> Vec<(ContainerId, RuleName)> {
+    let gone = edit.drop.iter().filter_map(|(subject, name)| Some((store.get(subject, name)?, name)));
+    let found = gone.filter(|(one, _)| one.is_found());
+    found.filter_map(|(one, name)| Some((one.id()?.clone(), name.clone()))).collect()
+}
+
+/// Why there is nothing to be detached.
+fn missing(world: &World, sought: &Sought, (target, rule): (Target, Option<RuleName>)) -> Error {
+    match (sought.find(world), rule) {
+        (Ok(_), Some(rule)) => Refused::NoSuchRule { target, rule }.into(),
+        (Ok(_), None) => Refused::NotSteered(target).into(),
+        (Err(error), _) => error,
+    }
+}
+
+/// With rules that could not come into force beside those that were.
+fn with(mut rules: Vec<RuleName>, set_aside: Vec<RuleName>) -> Vec<RuleName> {
+    let others: Vec<_> = set_aside.into_iter().filter(|name| !rules.contains(name)).collect();
+    rules.extend(others);
+    rules
+}
+
+fn answer(
+    (target, at, netns): (Target, NetnsCookie, Option<&Steered>),
+    rules: Vec<RuleName>,
+    steered: bool,
+) -> Detached {
+    let connections = netns.map_or(0, |netns| netns.connections.active.load(Ordering::Relaxed));
+    Detached { schema: SCHEMA, result: "detached".into(), target, cookie: at.0, rules, steered, connections }
+}

@@ -1,0 +1,86 @@
+//! Whether a rule can be in force in a namespace as that is now.
+
+use super::{destinations::Missing, refused::Refused};
+use crate::{
+    config::{Destination, Rule, RuleSpec, Target},
+    dial::Whereabouts,
+    kernel::{self, AttachedProgram},
+    netns::Survey,
+    steer::Found,
+};
+
+/// What the kernel can tell of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tells {
+    /// By which interface it came, among others.
+    Ingress,
+    NoIngress,
+}
+
+impl From<&kernel::Shared> for Tells {
+    fn from(shared: &kernel::Shared) -> Self {
+        if shared.reads_ingress() { Self::Ingress } else { Self::NoIngress }
+    }
+}
+
+/// Whether a rule can be in force there, beside these programs of others.
+///
+/// # Errors
+///
+/// What is in its way.
+pub(crate) fn judge(
+    target: &Target,
+    rule: &Rule,
+    (found, foreign, tells): (&Found, &[AttachedProgram], Tells),
+    (whereabouts, missing): (&Whereabouts, Missing),
+) -> Result<(), Refused> {
+    if rule.to == Destination::Original && !found.survey.loopback_up {
+        return Err(Refused::LoopbackDown(target.clone()));
+    }
+    can_tell_interfaces(rule, tells)?;
+    are_interfaces_there(target, rule, (&found.survey, missing))?;
+    if !rule.coexist {
+        return no_other_redirector(target, foreign);
+    }
+    if whereabouts.elsewhere.as_ref().is_some_and(|one| one.is_in(found.cookie)) {
+        return Err(Refused::CoexistInside(rule.to.clone()));
+    }
+    Ok(())
+}
+
+/// Whether the kernel tells what a rule asks for.
+///
+/// # Errors
+///
+/// When it does not.
+pub(crate) fn can_tell_interfaces(spec: &RuleSpec, tells: Tells) -> Result<(), Refused> {
+    if spec.interfaces.is_empty() || tells == Tells::Ingress { Ok(()) } else { Err(Refused::NoIngress) }
+}
+
+fn are_interfaces_there(
+    target: &Target,
+    spec: &RuleSpec,
+    (survey, missing): (&Survey, Missing),
+) -> Result<(), Refused> {
+    let is_there = |name: &str| survey.interfaces.iter().any(|(there, _)| there == name);
+    match spec.interfaces.iter().find(|one| !is_there(one.as_str())) {
+        Some(absent) if missing == Missing::Refused => {
+            let there = survey.interfaces.iter().map(|(name, _)| name.clone()).collect();
+            Err(Refused::NoInterface { target: target.clone(), absent: absent.clone(), there })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether nobody else's redirector is attached there: of two programs that steer the same connection the first has it.
+fn no_other_redirector(target: &Target, foreign: &[AttachedProgram]) -> Result<(), Refused> {
+    match foreign.iter().find(|one| one.name == kernel::PROGRAM) {
+        None => Ok(()),
+        Some(other) => Err(Refused::OtherRedirector { target: target.clone(), program: other.id }),
+    }
+}
+
+/// Programs there that are not ours.
+pub(crate) fn foreign_programs(ours: Option<u32>, found: &[AttachedProgram]) -> Vec<AttachedProgram> {
+    found.iter().filter(|one| Some(one.id) != ours).cloned().collect()
+}

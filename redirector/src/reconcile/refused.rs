@@ -1,0 +1,136 @@
+//! Why a change is refused: what reconciling itself finds. Calls that fail, and what opening a target finds, have errors of
+//! their own.
+
+use redirector_ebpf::{MAX_CONSUMERS, MAX_RULES};
+
+use crate::{
+    config::{Container, Destination, Interface, RuleName, Target},
+    control::{Code, Error},
+    matcher::CompileError,
+};
+
+/// Nothing has been changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("the daemon is stopping")]
+    Stopping,
+    #[error("target `{0}`: this namespace is not steered")]
+    NotSteered(Target),
+    #[error("rule `{rule}`: `{target}` has no such rule")]
+    NoSuchRule { target: Target, rule: RuleName },
+    #[error("target `{0}`: that is the host's own network namespace")]
+    Host(Target),
+    #[error("target `{0}`: that container uses the host's own network namespace")]
+    HostOfContainer(Target),
+    #[error("target `{0}`: only a container can be followed")]
+    NoContainer(Target),
+    #[error("{0}")]
+    CannotFollow(String),
+    #[error("target `{0}`: the loopback device `lo` is down there, `original` needs it")]
+    LoopbackDown(Target),
+    #[error("this kernel does not tell by which interface a connection comes")]
+    NoIngress,
+    #[error("target `{target}`: it has no interface `{absent}`")]
+    NoInterface { target: Target, absent: Interface, there: Vec<String> },
+    #[error("target `{target}`: another redirector is attached there already, with program {program}")]
+    OtherRedirector { target: Target, program: u32 },
+    #[error(
+        "destination `{0}`: it is in the namespace itself, where another redirector may take what is on its way there, so not with `coexist`"
+    )]
+    CoexistInside(Destination),
+    #[error("`{0}`: {most} programs hold listeners there already", most = MAX_CONSUMERS - 1)]
+    TooManyPrograms(Target),
+    #[error("rule `{rule}`: there is a rule of that name in `{target}`")]
+    NameTaken { target: Target, rule: RuleName },
+    #[error("rule `{rule}`: there is another rule of that name in `{target}`")]
+    NameTakenThere { target: Target, rule: RuleName },
+    #[error("rule `{rule}`: in `{target}` it is that of a configuration file")]
+    OfFile { target: Target, rule: RuleName },
+    #[error("rule `{rule}`: for `{container}` it is that of a configuration file")]
+    OfFileFor { container: Container, rule: RuleName },
+    #[error("rule `{0}`: the namespace has {MAX_RULES} rules already")]
+    TooManyRules(RuleName),
+    #[error("target `{0}`: a namespace has at most {MAX_RULES} rules")]
+    MoreThanFit(Target),
+    #[error("rule `{rule}`: {MAX_RULES} rules follow `{target}` already")]
+    TooManyFollow { target: Target, rule: RuleName },
+    #[error("rule `{rule}`: {why}")]
+    Compile { rule: RuleName, why: String },
+    #[error("target `{target}`: {why}")]
+    CompileAll { target: Target, why: String },
+    #[error("`{target}`: without what is to be detached: {why}")]
+    CompileRest { target: Target, why: String },
+    #[error("{0}: it leads through a process, whose number may be another process's by now")]
+    Recycled(String),
+    #[error("rule `{0}`: it was changed meanwhile by somebody else")]
+    Changed(RuleName),
+    #[error("another file was applied meanwhile")]
+    OtherFile,
+    #[error("rule `{0}`: its container was started again meanwhile")]
+    StartedAgain(RuleName),
+    #[error("rule `{rule}`: `{target}` is the same namespace, and the file has that rule there itself")]
+    FilesOwn { target: Target, rule: RuleName },
+    #[error("rule `{rule}`: `{target}` is the same namespace, and has another rule of that name")]
+    Twin { target: Target, rule: RuleName },
+    #[error("rule `{rule}`: in `{target}` a program has listeners by a rule of that name")]
+    OfProgram { target: Target, rule: RuleName },
+    #[error("rule `{rule}`: in `{target}` there is one of `attach` that says something else")]
+    OfAttach { target: Target, rule: RuleName },
+}
+
+impl Refused {
+    /// That some rules cannot be compiled with `rule`.
+    pub(crate) fn compile(rule: &RuleName, error: &CompileError) -> Self {
+        Self::Compile { rule: rule.clone(), why: error.to_string() }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::NotSteered(_) | Self::NoSuchRule { .. } => Code::NotFound,
+            Self::NoContainer(_) => Code::Usage,
+            _ => Code::Failed,
+        }
+    }
+
+    /// A known mend.
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Host(_) | Self::HostOfContainer(_) => {
+                "steering it takes traffic of the whole host; if you mean it, add `--host-netns`, in a file `host_netns = true`"
+            }
+            Self::CannotFollow(_) => "name its namespace, or its container",
+            Self::LoopbackDown(_) => "`ip link set lo up` inside the namespace",
+            Self::NoIngress => "`interface` needs Linux 5.17 or newer",
+            Self::NoInterface { there, .. } => {
+                return Some(format!("there are: {}", there.join(", ")).escape_debug().to_string());
+            }
+            Self::OtherRedirector { .. } => {
+                "detach it there; `--coexist` attaches beside it: of two that steer a connection the first has it"
+            }
+            Self::NameTaken { .. } => "detach it first, or take another name",
+            Self::OfFile { .. } | Self::OfFileFor { .. } => {
+                "change it in the file and `apply` that, or take another name"
+            }
+            Self::CompileRest { .. } => "detach other rules first, or the whole namespace",
+            Self::Recycled(_) => {
+                "when it is the process that is meant, apply the file again: `redirector apply FILE`, or SIGHUP for the daemon's own"
+            }
+            Self::Changed(_) => "try again",
+            Self::FilesOwn { .. } | Self::Twin { .. } => "give one of them another name",
+            Self::OfProgram { .. } => "take another name, or end that program",
+            Self::OfAttach { .. } => "detach it, take another name, or add `--prune`",
+            _ => return None,
+        };
+        Some(hint.into())
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let error = Self::new(refused.code(), refused.to_string());
+        match refused.hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}

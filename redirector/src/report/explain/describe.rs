@@ -1,0 +1,149 @@
+//! What was found, in words.
+
+use std::{
+    os::fd::AsFd as _,
+    sync::{Arc, PoisonError},
+};
+
+use nix::{errno::Errno, libc};
+use redirector_ebpf::Unavailable;
+
+use crate::{
+    config::FlowSpec,
+    control::{FibView, IngressView, SocketView, Verdict},
+    kernel::{Fate, Heard, Outcome},
+    lease::Lease,
+    listener,
+    netns::{Arrival, By, Delivery, Family},
+    steer::{Steered, is_healthy},
+    sys::SyscallError,
+};
+
+pub(crate) fn state_of(netns: &Steered) -> Result<String, SyscallError> {
+    let link = netns.instance.link_info().transpose()?;
+    let attached = link.is_some_and(|link| link.netns_inode != 0);
+    Ok(if attached { "steered" } else { "detached" }.into())
+}
+
+pub(crate) fn ingress(arrival: &Arrival) -> IngressView {
+    let by = match arrival.by {
+        By::Named => "named",
+        By::Inside => "inside",
+        By::Assumed => "assumed",
+    };
+    IngressView { interface: arrival.interface.clone(), index: arrival.index.0, by: by.into() }
+}
+
+pub(crate) fn delivery(flow: &FlowSpec, arrival: &Arrival) -> FibView {
+    let (source, destination) = (flow.source.ip(), flow.destination.ip());
+    let interface = &arrival.interface;
+    let (kernel, text) = match arrival.delivery {
+        Delivery::Local => ("local".to_owned(), format!("{destination} is delivered locally")),
+        Delivery::Elsewhere(kind) => {
+            (kind.to_owned(), format!("{destination} is not local there: its route is of type {kind}"))
+        }
+        Delivery::Errno(errno) => {
+            let said = Errno::from_raw(errno);
+            let text = match errno {
+                libc::EINVAL if destination.is_ipv6() => {
+                    format!("refused by a blackhole route to {destination}")
+                }
+                libc::EINVAL => format!(
+                    "refused by a blackhole route, or as martian: no packet from {source} to {destination} comes by \
+                     `{interface}`"
+                ),
+                _ => format!("{destination} is not local there: {}", said.desc()),
+            };
+            (format!("{said:?}"), text)
+        }
+        Delivery::Down => ("down".to_owned(), format!("nothing comes by `{interface}`: it is down")),
+        Delivery::ReversePath => (
+            "rp_filter".to_owned(),
+            format!("dropped by rp_filter: an answer to {source} would not go by `{interface}`"),
+        ),
+        Delivery::Loopback => {
+            ("loopback".to_owned(), format!("dropped: a loopback address does not come by `{interface}`"))
+        }
+        Delivery::ForeignSource => (
+            "foreign_source".to_owned(),
+            format!("nothing from {source} comes by `{interface}`: the namespace has no such address"),
+        ),
+        Delivery::OwnSource => (
+            "own_source".to_owned(),
+            format!(
+                "refused as martian: {source} is the namespace's own, and what it sends itself does not come by \
+                 `{interface}`; leave out `dev`"
+            ),
+        ),
+    };
+    FibView { local: arrival.delivery == Delivery::Local, kernel, text }
+}
+
+pub(crate) fn verdict(heard: &Heard) -> Verdict {
+    match (heard.outcome, heard.fate) {
+        (Outcome::Unmatched, _) => Verdict::Unmatched,
+        (Outcome::Steered, _) => Verdict::Steer,
+        (Outcome::Passed | Outcome::Bypassed, _) | (Outcome::Unavailable(_), Fate::Lookup) => Verdict::Pass,
+        (Outcome::Rejected, _) | (Outcome::Unavailable(_), Fate::Refused) => Verdict::Reject,
+        (Outcome::Dropped, _) | (Outcome::Unavailable(_), Fate::Socket(_)) => Verdict::Drop,
+    }
+}
+
+/// What another program could do about it (`BPF_PROG_SK_LOOKUP_RUN_ARRAY`, include/linux/filter.h, v6.12: the last socket that a
+/// program selects gets the packet; a refusal counts when none is selected).
+pub(crate) fn could(runs: &str, verdict: Verdict) -> &'static str {
+    match (verdict, runs) {
+        (Verdict::Steer | Verdict::Drop, "before") => {
+            "a socket that it selects keeps the packet, and ours is not put in its place"
+        }
+        (Verdict::Steer | Verdict::Drop, _) => {
+            "it can put another socket in the place of ours (BPF_SK_LOOKUP_F_REPLACE)"
+        }
+        (Verdict::Reject, _) => "a socket that it selects gets the packet in spite of our refusal",
+        (Verdict::Pass | Verdict::Unmatched | Verdict::Unreached, _) => {
+            "it can select a socket, or refuse the packet"
+        }
+    }
+}
+
+pub(crate) fn reason_name(reason: Unavailable) -> &'static str {
+    let named = Unavailable::ALL.into_iter().find(|(one, _)| *one == reason);
+    named.map_or("other", |(_, name)| name)
+}
+
+/// Who gets it.
+pub(crate) fn socket(
+    netns: &Steered,
+    leases: &[Arc<Lease>],
+    flow: &FlowSpec,
+    heard: &Heard,
+) -> Option<SocketView> {
+    let Fate::Socket(cookie) = heard.fate else { return None };
+    let family = if flow.destination.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let view = |what: &str, healthy| SocketView {
+        cookie,
+        what: what.to_owned(),
+        family,
+        address: None,
+        pid: None,
+        healthy,
+    };
+    for one in netns.listeners() {
+        if listener::cookies((*one.get()).as_fd()).is_ok_and(|(own, _)| own == cookie) {
+            let address = one.address().ok().map(|address| address.to_string());
+            return Some(SocketView { address, ..view("listener", is_healthy(&netns.instance, &one)) });
+        }
+    }
+    for lease in leases {
+        if let Some(socket) = lease.in_slots().into_iter().find(|one| one.cookie == cookie) {
+            let address = Some(socket.address.to_string());
+            // The kernel gives only what listens; where it could not be asked, that is not known.
+            return Some(SocketView { address, pid: lease.pid, ..view("hand_off", true) });
+        }
+    }
+    let black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(match black_hole.health_of(cookie) {
+        Some(healthy) => view("black_hole", healthy),
+        None => view("other", false),
+    })
+}

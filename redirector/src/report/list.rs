@@ -1,0 +1,210 @@
+//! `list`: what the kernel says now.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use redirector_ebpf::{Counters, PROTOCOL_TCP, Unavailable, slot};
+
+use crate::{
+    config::{Origin, Target},
+    control::{
+        Caller, Code, ConnectionCounts, DaemonCounts, Drift, Error, LeaseView, ListenerView, Listing,
+        NamespaceView, NetnsCounts, ProgramView, RuleCounts, RuleView, SCHEMA, WaitingView,
+    },
+    intent::{Intended, Store},
+    lease::{Lease, LeasedSocket},
+    listener::Listener,
+    observe,
+    reconcile::{Sought, World, seek},
+    steer::{RuleState, Steered, is_healthy},
+    sys::SyscallError,
+};
+
+/// `GET /v1/namespaces`. Waits for nobody's turn.
+pub(crate) async fn listing(world: &World, caller: Caller, target: Option<Target>) -> Result<Listing, Error> {
+    let sought = match &target {
+        Some(target) => Some(seek(world, target, caller).await),
+        None => None,
+    };
+    let mut waiting = waiting(world, target.as_ref());
+    let at = sought.as_ref().and_then(Sought::cookie);
+    waiting.extend(world.set_aside.view(target.as_ref().map(|target| (target, at))));
+    let (wanted, draining) = match sought.map(|sought| sought.find(world)) {
+        None => (world.steered.all(), world.draining.view()),
+        Some(Ok(netns)) => (vec![netns], Vec::new()),
+        Some(Err(error)) if waiting.is_empty() => return Err(error),
+        Some(Err(_)) => (Vec::new(), Vec::new()),
+    };
+    let namespaces = wanted.iter().map(|netns| view(netns, &world.intent(), &world.leases.of(netns)));
+    let namespaces = namespaces.collect::<Result<Vec<_>, _>>();
+    let mut namespaces = namespaces.map_err(|error| Error::chain(Code::Failed, &error))?;
+    namespaces.sort_by_key(|one| (one.target.to_string(), one.cookie));
+    let discover = if target.is_none() { world.discovery.view() } else { Vec::new() };
+    let daemon = DaemonCounts { log_lines_lost: observe::lines_lost() };
+    Ok(Listing { schema: SCHEMA, namespaces, waiting, discover, draining, daemon })
+}
+
+/// The rules that follow a container and are not in force where it was last, of all containers or of one, by what keeps them
+/// waiting.
+fn waiting(world: &World, only: Option<&Target>) -> Vec<WaitingView> {
+    let mut views: Vec<WaitingView> = Vec::new();
+    for (container, one) in world.intent().following() {
+        let target = Target::Container(container.clone());
+        if only.is_some_and(|only| *only != target) || is_in_force(world, one) {
+            continue;
+        }
+        let Some(follows) = &one.follows else { continue };
+        let (spec, why) = (one.rule.to_spec(), follows.why.clone());
+        match views.last_mut().filter(|view| view.target == target && view.why == why) {
+            Some(view) => view.rules.push(spec),
+            None => {
+                let container = follows.id.to_string();
+                views.push(WaitingView { target, container, why, rules: vec![spec] });
+            }
+        }
+    }
+    views
+}
+
+/// Whether a rule that says the same is where its container was last.
+fn is_in_force(world: &World, one: &Intended) -> bool {
+    let Some(netns) = one.at.and_then(|at| world.steered.get(at)) else { return false };
+    let current = Arc::clone(&netns.published.load().current);
+    current.get(&one.rule.name).is_some_and(|state| state.rule.is_like(&one.rule))
+}
+
+fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<NamespaceView, SyscallError> {
+    let link = netns.instance.link_info().transpose()?;
+    let attached = link.is_some_and(|link| link.netns_inode != 0);
+    let published = netns.published.load();
+    let rules = published.current.rules().iter().map(|state| rule(netns, state, intent, leases));
+    Ok(NamespaceView {
+        target: named(netns, intent),
+        cookie: netns.cookie.0,
+        inode: netns.file.inode,
+        container: netns.container.as_ref().map(ToString::to_string),
+        state: if attached { "steered" } else { "detached" }.into(),
+        listeners: netns.listeners().iter().map(|one| listener(netns, one)).collect(),
+        program: ProgramView { id: netns.instance.program_id()?, link: link.map_or(0, |link| link.id) },
+        foreign_programs: netns.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        rules: rules.collect::<Result<_, _>>()?,
+        counters: NetnsCounts { unmatched: netns.instance.counters.unmatched()? },
+        connections: connections(netns),
+        drift: Drift {
+            listeners_revived: read(&netns.listeners_revived),
+            slots_restored: read(&netns.slots_restored),
+        },
+    })
+}
+
+/// As it was named, or, of a container that has another name now, as that.
+fn named(netns: &Steered, intent: &Store) -> Target {
+    let published = netns.published.load();
+    let rules = published.current.rules().iter();
+    let of_each: Vec<_> = rules.map(|state| intent.owners(netns.cookie, &state.rule.name)).collect();
+    let follow_all = of_each.iter().all(|owners| !owners.is_empty());
+    let owners = of_each.concat();
+    match (&netns.target, owners.first()) {
+        (Target::Container(before), Some(now)) if follow_all && !owners.contains(before) => {
+            Target::Container(now.clone())
+        }
+        (target, _) => target.clone(),
+    }
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn listener(netns: &Steered, listener: &Listener) -> ListenerView {
+    ListenerView {
+        family: listener.family(),
+        address: listener.address().map(|address| address.to_string()).unwrap_or_default(),
+        healthy: is_healthy(&netns.instance, listener),
+    }
+}
+
+fn origin(netns: &Steered, state: &RuleState, intent: &Store) -> Origin {
+    if state.is_lease() {
+        return Origin::Lease;
+    }
+    intent.origin(netns.cookie, &state.rule.name).unwrap_or(Origin::Api)
+}
+
+fn rule(
+    netns: &Steered,
+    state: &RuleState,
+    intent: &Store,
+    leases: &[Arc<Lease>],
+) -> Result<RuleView, SyscallError> {
+    let Counters { steered, passed, rejected, dropped, bypassed, unavailable } =
+        netns.instance.counters.rule(state.index)?;
+    let unavailable_in_all = unavailable.iter().sum();
+    let unavailable_reasons: BTreeMap<String, u64> = Unavailable::ALL
+        .iter()
+        .zip(unavailable)
+        .filter(|(_, count)| *count > 0)
+        .map(|((_, name), count)| ((*name).to_owned(), count))
+        .collect();
+    Ok(RuleView {
+        name: state.rule.name.clone(),
+        origin: origin(netns, state, intent),
+        matches: state.rule.matches.clone(),
+        from: state.rule.from.clone(),
+        except: state.rule.except.clone(),
+        interfaces: state.rule.interfaces.clone(),
+        interfaces_missing: state.missing_interfaces(),
+        priority: state.rule.priority,
+        to: vec![state.rule.to.clone()],
+        on_unavailable: state.rule.on_unavailable,
+        connect_timeout: state.rule.connect_timeout,
+        idle_timeout: state.rule.idle_timeout,
+        coexist: state.rule.coexist,
+        state: if state.is_down() { "down" } else { "up" }.into(),
+        took_nothing: steered + passed + rejected + dropped + bypassed + unavailable_in_all == 0,
+        counters: RuleCounts {
+            steered,
+            passed,
+            rejected,
+            dropped,
+            bypassed,
+            unavailable: unavailable_in_all,
+            unavailable_reasons,
+        },
+        follows: intent.owners(netns.cookie, &state.rule.name).into_iter().next().map(Target::Container),
+        discovered: intent.is_found(netns.cookie, &state.rule.name),
+        lease: lease(netns, state, leases),
+    })
+}
+
+fn lease(netns: &Steered, state: &RuleState, leases: &[Arc<Lease>]) -> Option<LeaseView> {
+    let lease = leases.iter().find(|lease| std::ptr::eq(&*lease.rule, state))?;
+    let listeners = lease.in_slots().into_iter().map(|LeasedSocket { family, address, cookie, .. }| {
+        let slot = slot(state.consumer, PROTOCOL_TCP, family.bit());
+        let healthy = netns.instance.listener_cookie(slot).ok().flatten() == Some(cookie);
+        ListenerView { family, address: address.to_string(), healthy }
+    });
+    Some(LeaseView { pid: lease.pid, listeners: listeners.collect() })
+}
+
+fn connections(netns: &Steered) -> ConnectionCounts {
+    let counters = &netns.connections;
+    ConnectionCounts {
+        active: read(&counters.active),
+        lingering: read(&counters.lingering),
+        accepted: read(&counters.accepted),
+        relayed: read(&counters.relayed),
+        bytes_in: read(&counters.bytes_in),
+        bytes_out: read(&counters.bytes_out),
+        bytes_lost: read(&counters.bytes_lost),
+        bytes_lost_to_clients: read(&counters.bytes_lost_to_clients),
+        accept_exhausted: read(&counters.accept_exhausted),
+        failed: counters.not_delivered(),
+        ended: counters.ended(),
+    }
+}

@@ -1,0 +1,9 @@
+//! What the kernel says now, and what is wanted: `list`, `explain`, `export`. Nothing is changed here.
+
+mod explain;
+mod export;
+mod list;
+
+pub(crate) use explain::{explanation, shadows};
+pub(crate) use export::exported;
+pub(crate) use list::listing;

@@ -1,0 +1,22 @@
+//! Every namespace that there is something of, steered or not, for who cannot wait for a change to end.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::steered::Steered;
+
+/// Holds none of them.
+#[derive(Debug, Default)]
+pub(crate) struct All(Mutex<Vec<Weak<Steered>>>);
+
+impl All {
+    pub(crate) fn add(&self, netns: &Arc<Steered>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| one.strong_count() > 0);
+        all.push(Arc::downgrade(netns));
+    }
+
+    pub(crate) fn living(&self) -> Vec<Arc<Steered>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
+}

@@ -1,0 +1,53 @@
+//! What is found out about a namespace before anything is changed there.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use super::error::{blocking, failed};
+use crate::{
+    config::{RuleSpec, Target},
+    control::Error,
+    kernel::{self, AttachedProgram},
+    locate::{ContainerId, OpenNetns},
+    netns::{self, NetnsCookie, NetnsFile, Survey},
+};
+
+/// What was found out about a namespace, before anything is changed there.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) fd: OwnedFd,
+    pub(crate) file: NetnsFile,
+    pub(crate) cookie: NetnsCookie,
+    pub(crate) survey: Survey,
+    pub(crate) programs: Vec<AttachedProgram>,
+    pub(crate) existing_connections: u64,
+    pub(crate) container: Option<ContainerId>,
+    pub(crate) host: bool,
+}
+
+/// Goes and looks, and changes nothing. Connections that are open are counted that a rule would have taken.
+pub(crate) async fn find_out(
+    opened: OpenNetns,
+    target: &Target,
+    spec: Option<&RuleSpec>,
+) -> Result<Found, Error> {
+    let OpenNetns { fd, file, container, host, .. } = opened;
+    let spec = spec.cloned();
+    let target = target.clone();
+    blocking(move || {
+        let accepts =
+            |spec: &RuleSpec| netns::established(|local, remote: SocketAddr| spec.takes(remote.ip(), local));
+        let error = |error: &(dyn std::error::Error + 'static)| failed("look at", &target, error);
+        let look = || {
+            let cookie = NetnsCookie::here().map_err(std::io::Error::other)?;
+            std::io::Result::Ok((cookie, netns::survey()?, spec.as_ref().map_or(Ok(0), accepts)?))
+        };
+        let (cookie, survey, existing_connections) =
+            netns::enter(&fd, look).and_then(|result| result).map_err(|source| error(&source))?;
+        let programs = kernel::attached_programs(fd.as_fd()).map_err(|source| error(&source))?;
+        Ok(Found { fd, file, cookie, survey, programs, existing_connections, container, host })
+    })
+    .await
+}

@@ -1,0 +1,184 @@
+//! The connections of one namespace that can make room for new ones when they are idle.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::places::Seat;
+use crate::relay::{Clock, Stream};
+
+/// A connection is idle that has made no progress for so long.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Connections at a limit look for idle ones; all are gone through at most so often, unless there are more idle ones than
+/// are noted.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// As many idle ones are noted at once.
+const NOTED: usize = 1024;
+
+/// Locks that connections of one namespace share.
+const SHARDS: usize = 16;
+
+/// A relayed connection, lingering or not.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    pub(crate) clock: Clock,
+    seat: Mutex<Option<Seat>>,
+    evicted: CancellationToken,
+    streams: [Weak<Stream>; 2],
+}
+
+impl Carried {
+    /// Has it reset, and gives its place to the caller, unless it has none any more.
+    pub(crate) fn evict(&self) -> Option<Seat> {
+        let seat = self.leave();
+        if seat.is_some() {
+            self.evicted.cancel();
+        }
+        seat
+    }
+
+    /// Ready when it has to make room.
+    pub(crate) async fn evicted(&self) {
+        self.evicted.cancelled().await;
+    }
+
+    fn leave(&self) -> Option<Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn is_idle(&self) -> bool {
+        let has_seat = || self.seat.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        self.idle() >= IDLE && has_seat()
+    }
+
+    /// For how long it has made no progress. An acknowledgement since the last question is one.
+    fn idle(&self) -> Duration {
+        if self.clock.idle() >= IDLE
+            && let [Some(client), Some(destination)] = self.streams.each_ref().map(Weak::upgrade)
+        {
+            self.clock.look(&client, &destination);
+        }
+        self.clock.idle()
+    }
+}
+
+/// Knows the relayed connections of a namespace. Each takes one of its locks twice.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    next: AtomicU64,
+    shards: [Mutex<HashMap<u64, Arc<Carried>>>; SHARDS],
+    noted: Mutex<Noted>,
+}
+
+/// Idle ones that were found, the longest idle last, and when it is worth while to look again.
+#[derive(Debug, Default)]
+struct Noted {
+    idle: Vec<Arc<Carried>>,
+    again: Option<Instant>,
+}
+
+/// A connection that is on the roster until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OnRoster<'a> {
+    roster: &'a Roster,
+    number: u64,
+    carried: Arc<Carried>,
+}
+
+impl Roster {
+    pub(crate) fn enter(
+        &self,
+        seat: Option<Seat>,
+        client: &Arc<Stream>,
+        destination: &Arc<Stream>,
+    ) -> OnRoster<'_> {
+        let carried = Arc::new(Carried {
+            clock: Clock::start(),
+            seat: Mutex::new(seat),
+            evicted: CancellationToken::new(),
+            streams: [client, destination].map(Arc::downgrade),
+        });
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shard(number).insert(number, Arc::clone(&carried));
+        OnRoster { roster: self, number, carried }
+    }
+
+    /// The connection that has been idle longest, if one is idle.
+    pub(crate) fn longest_idle(&self) -> Option<Arc<Carried>> {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            while let Some(one) = noted.idle.last() {
+                if one.is_idle() {
+                    return Some(Arc::clone(one));
+                }
+                noted.idle.pop();
+            }
+            let now = Instant::now();
+            if noted.again.is_some_and(|again| now < again) {
+                return None;
+            }
+            self.note(&mut noted);
+        }
+    }
+
+    fn note(&self, noted: &mut Noted) {
+        let mut idle = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            // One that was evicted stays until its task has run.
+            let found = shard.values().filter(|one| one.is_idle());
+            idle.extend(found.map(|one| (one.clock.idle(), Arc::clone(one))));
+        }
+        idle.sort_unstable_by_key(|(time, _)| *time);
+        let rest = idle.len().saturating_sub(NOTED);
+        noted.idle = idle.drain(rest..).map(|(_, one)| one).collect();
+        // Where there are more, it is not time that has to pass but those that are noted that have to go.
+        noted.again = (rest == 0).then(|| Instant::now() + PAUSE);
+    }
+
+    fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<Carried>>> {
+        let index = usize::try_from(number % SHARDS as u64).expect("less than the number of shards");
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::ops::Deref for OnRoster<'_> {
+    type Target = Carried;
+
+    fn deref(&self) -> &Carried {
+        &self.carried
+    }
+}
+
+impl Drop for OnRoster<'_> {
+    fn drop(&mut self) {
+        drop(self.carried.leave());
+        self.roster.shard(self.number).remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+impl Roster {
+    /// A connection that has been idle for so long, and stays.
+    pub(crate) fn enter_idle(&self, seat: Option<Seat>, age: Duration) -> Arc<Carried> {
+        let carried = Arc::new(Carried {
+            clock: Clock::aged(age),
+            seat: Mutex::new(seat),
+            evicted: CancellationToken::new(),
+            streams: [Weak::new(), Weak::new()],
+        });
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shard(number).insert(number, Arc::clone(&carried));
+        carried
+    }
+}

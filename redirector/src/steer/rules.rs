@@ -1,0 +1,274 @@
+//! The rules of one namespace as they are in force: the kernel's form and ours, from one compilation.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use redirector_ebpf::{
+    Action, CONSUMER_RELAY, FLAG_DOWN, Flow, PROTOCOL_TCP, PROTOCOL_UDP, image::interfaces,
+};
+
+use crate::{
+    config::{Destination, DestinationPort, Interface, OnUnavailable, Rule, RuleName},
+    dial::{Route, Whereabouts},
+    kernel::{RuleSet, RuleSets, flow},
+    listener::{Client, OriginalDst},
+    matcher::{CompileError, Placed, compile},
+    netns::InterfaceIndex,
+};
+
+/// A rule in force.
+#[derive(Debug)]
+pub(crate) struct RuleState {
+    pub(crate) rule: Arc<Rule>,
+    /// Into the rule counters of this namespace.
+    pub(crate) index: u32,
+    /// Whose listeners get what it steers: the relay's, or those of a hand-off.
+    pub(crate) consumer: u32,
+    /// Where its destination is.
+    pub(crate) whereabouts: Whereabouts,
+    /// Of each that it names, where it is there.
+    interfaces: Mutex<Vec<Option<InterfaceIndex>>>,
+    down: AtomicBool,
+    /// Dials that failed since one succeeded.
+    failures: AtomicU32,
+}
+
+/// Dials in a row that fail before a rule is marked down.
+const FAILURES_UNTIL_DOWN: u32 = 3;
+
+impl RuleState {
+    /// Down from the start where its destination is not known.
+    pub(crate) fn new(rule: Arc<Rule>, (index, consumer): (u32, u32), whereabouts: Whereabouts) -> Self {
+        let (down, failures) = (AtomicBool::new(!whereabouts.is_known()), AtomicU32::new(0));
+        Self { rule, index, consumer, whereabouts, interfaces: Mutex::default(), down, failures }
+    }
+
+    /// Where its connections go.
+    pub(crate) fn route(&self) -> Route<'_> {
+        let (to, connect_timeout) = (&self.rule.to, self.rule.connect_timeout.0);
+        Route { to, connect_timeout, whereabouts: &self.whereabouts }
+    }
+
+    /// Learns which interfaces there are. Whether that is news.
+    pub(crate) fn set_interfaces(&self, present: &[(String, InterfaceIndex)]) -> bool {
+        let index =
+            |name: &Interface| present.iter().find(|(one, _)| one == name.as_str()).map(|(_, index)| *index);
+        let found: Vec<_> = self.rule.interfaces.iter().map(index).collect();
+        let mut interfaces = self.interfaces();
+        let changed = *interfaces != found;
+        *interfaces = found;
+        changed
+    }
+
+    fn interfaces(&self) -> MutexGuard<'_, Vec<Option<InterfaceIndex>>> {
+        self.interfaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of its interfaces that are there.
+    fn interface_indices(&self) -> Vec<u32> {
+        self.interfaces().iter().flatten().map(|index| index.0).collect()
+    }
+
+    /// Those of its interfaces that are not there.
+    pub(crate) fn missing_interfaces(&self) -> Vec<Interface> {
+        let interfaces = self.interfaces();
+        let named = self.rule.interfaces.iter().zip(&*interfaces);
+        named.filter(|(_, index)| index.is_none()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether the rule has one destination whatever the client asked for. Only then do failed dials say
+    /// something about the rule: else a client that tries closed ports would take it down for all others.
+    fn has_one_endpoint(&self) -> bool {
+        matches!(
+            self.rule.to,
+            Destination::Unix(_)
+                | Destination::Host { port: DestinationPort::Fixed(_), .. }
+                | Destination::Inside { port: DestinationPort::Fixed(_), .. }
+        )
+    }
+
+    /// One more failure. Whether it is the one that takes the rule down.
+    pub(crate) fn dial_failed(&self) -> bool {
+        self.has_one_endpoint()
+            && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_UNTIL_DOWN
+            && self.take_down()
+    }
+
+    /// Marks the rule down. Whether it was up.
+    pub(crate) fn take_down(&self) -> bool {
+        !self.down.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn dial_succeeded(&self) {
+        // Read first: every connection comes here, and writing would take the line from the other CPU.
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The destination answers again.
+    pub(crate) fn mark_up(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.down.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it lasts as long as a program that holds its listeners.
+    pub(crate) fn is_lease(&self) -> bool {
+        self.rule.to == Destination::Handoff
+    }
+
+    /// Whether what it steers is the relay's.
+    fn needs_relay(&self) -> bool {
+        match self.rule.to {
+            Destination::Original
+            | Destination::Unix(_)
+            | Destination::Host { .. }
+            | Destination::Inside { .. } => true,
+            Destination::Reject | Destination::Drop | Destination::Pass | Destination::Handoff => false,
+        }
+    }
+
+    /// Whether it may leave packets of this protocol without an answer.
+    fn can_drop(&self, protocol: u32) -> bool {
+        (self.rule.to == Destination::Drop || self.rule.on_unavailable == OnUnavailable::Drop)
+            && self.rule.matches.iter().any(|one| one.protocol.includes(protocol))
+    }
+
+    /// What decides while its socket cannot be had. For `drop` that is the next best, as it is compiled.
+    pub(crate) fn on_unavailable(&self) -> OnUnavailable {
+        if self.rule.to == Destination::Drop { OnUnavailable::Reject } else { self.rule.on_unavailable }
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+}
+
+/// What a rule set needs of us in its namespace.
+#[derive(Debug)]
+pub(crate) struct Needs {
+    /// Connections may be for the relay.
+    pub(crate) relay: bool,
+    /// Packets of these protocols may be left without an answer.
+    pub(crate) black_hole: Vec<u32>,
+}
+
+/// All rules of a namespace at one time.
+#[derive(Debug)]
+pub(crate) struct RuleTable {
+    /// What the kernel has.
+    pub(crate) rule_set: Arc<RuleSet>,
+    /// By name.
+    rules: Vec<Arc<RuleState>>,
+    /// Where a rule is among them, by its index.
+    places: HashMap<u32, usize>,
+    /// Of each rule: the interfaces that it was compiled with.
+    interfaces: Vec<Vec<u32>>,
+}
+
+impl RuleTable {
+    /// Compiles them. Equal rules of other namespaces are there once.
+    pub(crate) fn new(mut rules: Vec<Arc<RuleState>>, known: &RuleSets) -> Result<Self, CompileError> {
+        rules.sort_by(|one, other| one.rule.name.cmp(&other.rule.name));
+        // Whether they are there or not: those that are not may come.
+        let named: HashSet<_> = rules.iter().flat_map(|state| &state.rule.interfaces).collect();
+        if named.len() > interfaces::MAX as usize {
+            return Err(CompileError::TooManyInterfaces);
+        }
+        let interfaces: Vec<_> = rules.iter().map(|state| state.interface_indices()).collect();
+        let image = compile(placed(&rules, &interfaces))?;
+        let places = rules.iter().enumerate().map(|(place, state)| (state.index, place)).collect();
+        Ok(Self { rule_set: known.with(image), rules, places, interfaces })
+    }
+
+    /// How many counters its rules need.
+    pub(crate) fn counters(&self) -> u32 {
+        self.rules.iter().map(|state| state.index + 1).max().unwrap_or_default()
+    }
+
+    /// As they were compiled, marks apart: those are as they are now.
+    pub(crate) fn placed(&self) -> Vec<Placed<'_>> {
+        placed(&self.rules, &self.interfaces).collect()
+    }
+
+    /// The rule with this index.
+    pub(crate) fn by_index(&self, index: u32) -> Option<&Arc<RuleState>> {
+        self.places.get(&index).map(|place| &self.rules[*place])
+    }
+
+    pub(crate) fn rules(&self) -> &[Arc<RuleState>] {
+        &self.rules
+    }
+
+    /// Which sockets of ours they need in their namespace.
+    pub(crate) fn needs(&self) -> Needs {
+        let can_drop = |protocol: &u32| self.rules.iter().any(|state| state.can_drop(*protocol));
+        Needs {
+            relay: self.rules.iter().any(|state| state.needs_relay()),
+            black_hole: [PROTOCOL_TCP, PROTOCOL_UDP].into_iter().filter(can_drop).collect(),
+        }
+    }
+
+    /// Whether interfaces are others now than those that it was compiled with.
+    pub(crate) fn is_outdated(&self) -> bool {
+        let compiled = self.rules.iter().zip(&self.interfaces);
+        compiled.into_iter().any(|(state, interfaces)| state.interface_indices() != *interfaces)
+    }
+
+    /// Whether it matters by which interface a connection came.
+    pub(crate) fn names_interfaces(&self) -> bool {
+        self.rules.iter().any(|state| !state.rule.interfaces.is_empty())
+    }
+
+    pub(crate) fn get(&self, name: &RuleName) -> Option<&Arc<RuleState>> {
+        self.rules.iter().find(|state| state.rule.name == *name)
+    }
+
+    /// The rule whose connection this is: what the kernel program decided about its SYN, decided again.
+    pub(crate) fn decide(&self, flow: &Flow) -> Option<&Arc<RuleState>> {
+        let decision = self.rule_set.image.decide(flow)?;
+        if decision.action != Action::Steer as u32 || decision.consumer != CONSUMER_RELAY {
+            return None;
+        }
+        self.by_index(decision.rule)
+    }
+}
+
+fn placed<'a>(rules: &'a [Arc<RuleState>], interfaces: &'a [Vec<u32>]) -> impl Iterator<Item = Placed<'a>> {
+    rules.iter().zip(interfaces).map(|(state, interfaces)| Placed {
+        rule: &state.rule,
+        index: state.index,
+        consumer: state.consumer,
+        flags: if state.is_down() { FLAG_DOWN } else { 0 },
+        interfaces,
+    })
+}
+
+/// What is in force, and what was before: a connection may have been steered just before the change.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) current: Arc<RuleTable>,
+    pub(crate) previous: Option<Arc<RuleTable>>,
+}
+
+impl Published {
+    /// The rule that a connection belongs to. By which interface it came is asked only where that matters.
+    pub(crate) fn attribute(
+        &self,
+        client: Client,
+        original: OriginalDst,
+        ingress: impl FnOnce() -> Option<u32>,
+    ) -> Option<Arc<RuleState>> {
+        let tables = [Some(&self.current), self.previous.as_ref()];
+        let matters = tables.into_iter().flatten().any(|table| table.names_interfaces());
+        let ingress_ifindex = if matters { ingress()? } else { 0 };
+        let flow = Flow { ingress_ifindex, ..flow(client.0, original.0) };
+        let before = || self.previous.as_ref().and_then(|table| table.decide(&flow));
+        self.current.decide(&flow).or_else(before).map(Arc::clone)
+    }
+}
