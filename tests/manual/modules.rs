@@ -154,7 +154,10 @@ fn each_module_uses_those_above_it_only() {
 #[test]
 fn the_order_is_written_the_same_everywhere_and_has_every_module() {
     let text = fs::read_to_string(root().join("redirector/src/lib.rs")).expect("read lib.rs");
-    assert_eq!(table_under(&text, "| module |", ("[`", "`]")), order());
+    let written: Vec<_> = table_under(&text, "| module |", ("", ""));
+    let written: Vec<_> = written.into_iter().map(|cell| cell.trim_matches(['[', ']', '`'])).collect();
+    // Below the heading and its line.
+    assert_eq!(written[2..], order());
     let source = syn::parse_file(&text).expect("Rust");
     let modules = source.items.iter().filter_map(|item| match item {
         Item::Mod(module) => Some(module.ident.to_string()),
