@@ -88,6 +88,7 @@ fn the_list_has_every_field_that_is_documented() {
         "/namespaces/0/connections/bytes_lost_to_clients",
         "/namespaces/0/drift/listeners_revived",
         "/namespaces/0/drift/slots_restored",
+        "/namespaces/0/drift/links_restored",
     ] {
         is(number, Value::is_u64);
     }

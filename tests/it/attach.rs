@@ -175,3 +175,27 @@ fn a_warning_goes_to_stderr_and_the_document_to_stdout() {
     assert_eq!(document["warnings"].as_array().unwrap().len(), 1, "{outcome}");
     assert!(outcome.stderr.starts_with("warning: ") && outcome.stderr.lines().count() == 1, "{outcome}");
 }
+
+/// What a container's root has put there is not what others wait for.
+#[test]
+fn a_look_at_a_large_namespace_keeps_no_other_change_waiting() {
+    let (daemon, large, other) = (Daemon::start(), Netns::new(), Netns::new());
+    let address = |number: u32| std::net::Ipv4Addr::from(0x0a00_0000 + number);
+    let routes: String =
+        (0..200_000).map(|number| format!("route add local {} dev lo\n", address(number))).collect();
+    large.ip("link set lo up");
+    large.ip(&routes);
+    let attach = ["attach", &large.target(), "--match", "tcp:80", "--to", "reject"];
+    let attaching = daemon.cli().command(&attach).stdout(std::process::Stdio::null()).spawn();
+    let mut attaching = attaching.expect("spawn");
+    let mut changes = 0;
+    while attaching.try_wait().expect("wait").is_none() {
+        changes += 1;
+        let name = format!("rule-{changes}");
+        let attach = ["attach", &other.target(), "--name", &name, "--match", "tcp:80", "--to", "reject"];
+        daemon.cli().json(&attach);
+    }
+    // The first may have come before the look, and the last after it.
+    assert!(changes > 2, "{changes} changes elsewhere while one namespace was looked at");
+    assert_eq!(daemon.cli().json(&["list"])["namespaces"].as_array().map(Vec::len), Some(2));
+}

@@ -4,7 +4,10 @@
 use std::{
     os::unix::net::UnixStream,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use redirector_tests::{
@@ -35,6 +38,8 @@ struct Engine {
     known: Arc<Mutex<Vec<Known>>>,
     /// Instead of what it knows.
     listing: Arc<Mutex<Option<(&'static str, String)>>>,
+    /// How often it was asked for single containers.
+    inspected: Arc<AtomicUsize>,
     events: Body,
 }
 
@@ -72,6 +77,7 @@ impl Engine {
             });
             return json(&format!("[{}]", all.collect::<Vec<_>>().join(",")));
         }
+        self.inspected.fetch_add(1, Ordering::Relaxed);
         let asked = path.split('/').rev().nth(1).unwrap_or_default();
         match known.iter().find(|one| one.name == asked || id(one.id) == asked) {
             Some(one) => json(&format!(
@@ -177,6 +183,41 @@ fn names_that_move_at_once_take_no_rules_along() {
     fake.has(&[]);
     eventually_steered(&daemon, vec![]);
     assert_eq!(daemon.cli().json(&["list"])["waiting"], serde_json::json!([]));
+}
+
+/// Of a container that cannot have its rules the engine knows no more the next time.
+#[test]
+fn containers_that_cannot_have_their_rules_cost_no_further_questions() {
+    let dir = Dir::new();
+    let fake = Engine::start(&dir);
+    let pods: Vec<_> = (0..6).map(|_| Netns::of_process()).collect();
+    let all: Vec<_> = ('1'..='6')
+        .zip(["a", "b", "c", "d", "e", "f"])
+        .zip(&pods)
+        .map(|((id, name), pod)| Known { id, name, pid: pod.pid() })
+        .collect();
+    fake.has(&all);
+    let daemon = daemon(&dir);
+    // What is there for a user is in the way of the rules of half of them, which is found out one after the other.
+    let path = file(&dir);
+    for pod in &pods[..3] {
+        let target = format!("pid:{}", pod.pid());
+        daemon.cli().json(&["attach", &target, "--name", "web", "--match", "tcp:81", "--to", "pass"]);
+    }
+    let before = fake.inspected.load(Ordering::Relaxed);
+    // Nobody follows them meanwhile.
+    let outcome = daemon.cli().run(&["apply", "--json", "--dry-run", &path]);
+    let answer: Value = serde_json::from_str(&outcome.stdout).expect("a document");
+    let asked = fake.inspected.load(Ordering::Relaxed) - before;
+    let waits = answer["warnings"].as_array().expect("an array").iter();
+    assert_eq!(waits.filter(|why| why.to_string().contains("waits")).count(), 3, "{answer:#}");
+    // Of each before its namespace is opened and after.
+    assert!(asked <= 2 * all.len(), "{asked} questions about {} containers", all.len());
+    daemon.cli().json(&["apply", &path]);
+    let list = daemon.cli().json(&["list"]);
+    let targets = list["namespaces"].as_array().expect("an array").iter();
+    let put = targets.filter(|one| one["rules"][0]["follows"].is_string());
+    assert_eq!(put.count(), 3, "{list:#}");
 }
 
 #[test]

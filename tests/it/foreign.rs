@@ -16,6 +16,8 @@ use redirector_tests::{
 use serde_json::{Value, json};
 use std::{os::fd::AsFd as _, sync::Arc};
 
+use super::SECOND;
+
 /// A program that somebody else has attached to the pod, with this rule.
 pub(super) fn attach_foreign(world: &World, rule: Value) -> Instance {
     attach_as("foreign", world, rule)
@@ -94,6 +96,40 @@ fn a_foreign_program_that_comes_later_is_reported_by_the_next_attach() {
     detach_foreign(&world, foreign);
     let answer = world.steer("http", "tcp:80", "reject");
     assert_eq!(answer["foreign_programs"], json!([]), "{answer:#}");
+}
+
+/// Detaches the link of the daemon's program.
+fn detach_ours(world: &World) {
+    let id = u32::try_from(count(&world.pod(), "/program/link")).unwrap();
+    bpf::link_detach(bpf::link_by_id(id).unwrap().as_fd()).unwrap();
+}
+
+#[test]
+fn a_link_that_somebody_has_detached_is_put_back_and_counted() {
+    let (world, proxy) = (World::new(), Server::here("proxy"));
+    world.steer("http", "tcp:80", &proxy.destination());
+    assert_eq!(world.answer(at(POD_V4, 80)), "proxy");
+    detach_ours(&world);
+    eventually("it is attached again", 2 * SECOND, || {
+        let pod = world.pod();
+        let is_back = pod["state"] == "steered" && count(&pod, "/drift/links_restored") == 1;
+        if is_back { Ok(()) } else { Err(pod) }
+    });
+    assert_eq!(world.answer(at(POD_V4, 80)), "proxy");
+    // Who attaches does not wait for that, and does not hear that nothing has changed.
+    let attached = |expected: [&str; 2]| {
+        let answer = world.steer("http", "tcp:80", &proxy.destination());
+        assert!(expected.contains(&answer["result"].as_str().unwrap()), "{answer:#}");
+        assert_eq!(world.answer(at(POD_V4, 80)), "proxy");
+    };
+    detach_ours(&world);
+    // The daemon may have seen it first.
+    attached(["changed", "unchanged"]);
+    attached(["unchanged", "unchanged"]);
+    assert_eq!(count(&world.pod(), "/drift/links_restored"), 2);
+    // What is detached by its user stays so.
+    world.detach();
+    assert_eq!(world.list()["namespaces"], json!([]));
 }
 
 #[test]

@@ -13,8 +13,8 @@ use super::{args, exit::Failure, file::counted, output, output::Reader};
 use crate::{
     config::{Interface, Match, Source, Span, Target},
     control::{
-        self, ConnectionCounts, DaemonCounts, DiscoverView, Draining, Listing, NamespaceView, RefusedView,
-        RuleView, WaitingView,
+        self, ConnectionCounts, DaemonCounts, DiscoverView, Draining, Drift, Listing, NamespaceView,
+        RefusedView, RuleView, WaitingView,
     },
 };
 
@@ -229,12 +229,13 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
     for listener in netns.listeners.iter().filter(|listener| !listener.healthy) {
         writeln!(out, "  listener {} {} is being revived", listener.family, listener.address)?;
     }
-    if netns.drift.listeners_revived + netns.drift.slots_restored > 0 {
-        writeln!(
-            out,
-            "  mended: {} listeners revived, {} slots restored",
-            netns.drift.listeners_revived, netns.drift.slots_restored
-        )?;
+    let Drift { listeners_revived, slots_restored, links_restored } = netns.drift;
+    if listeners_revived + slots_restored + links_restored > 0 {
+        write!(out, "  mended: {listeners_revived} listeners revived, {slots_restored} slots restored")?;
+        if links_restored > 0 {
+            write!(out, ", {links_restored} times attached again")?;
+        }
+        writeln!(out)?;
     }
     for program in &netns.foreign_programs {
         writeln!(

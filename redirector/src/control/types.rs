@@ -351,6 +351,8 @@ pub struct Drift {
     pub listeners_revived: u64,
     /// SOCKMAP slots that held something else than our listener.
     pub slots_restored: u64,
+    /// Links that somebody had detached.
+    pub links_restored: u64,
 }
 
 /// A namespace that is not steered any more.

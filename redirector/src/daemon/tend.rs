@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use crate::{
     netns::NetnsFile,
     reconcile::{World, bury, until_up},
-    steer::{Steered, WentDown, interfaces, mend},
+    steer::{Steered, WentDown, expire, interfaces, mend},
     text::chain,
 };
 
@@ -70,6 +70,7 @@ async fn look_around(world: &World, watched: &mut HashSet<NetnsFile>) {
 async fn tend_one(world: &World, netns: &Arc<Steered>) {
     let Some(_turn) = world.turns.try_of(netns.cookie).filter(|_| world.steered.has(netns)) else { return };
     mend(netns);
+    expire(netns);
     if netns.published.load().current.names_interfaces()
         && let Err(error) = interfaces::follow(netns).await
     {

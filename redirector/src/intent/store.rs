@@ -30,6 +30,11 @@ impl Edit {
         self.drop.insert((subject.into(), name.clone()));
     }
 
+    /// The containers that it has rules for.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.put.iter().filter_map(|(subject, _)| subject.container())
+    }
+
     /// A rule is wanted.
     pub(crate) fn put(&mut self, subject: impl Into<Subject>, intended: Intended) {
         self.put.push((subject.into(), intended));

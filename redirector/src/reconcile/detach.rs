@@ -31,7 +31,7 @@ pub(crate) async fn detach(
 ) -> Result<Detached, Error> {
     let sought = seek(world, &target, caller).await;
     let steered = || sought.find(world).ok();
-    let _turn = turn_of(world, |store| about(store, &target, steered().as_deref())).await;
+    let _turn = turn_of(world, |store| about(store, &target, (sought.cookie(), steered().as_deref()))).await;
     let netns = steered();
     let wanted = Gone::of(&world.intent(), &target, netns.as_ref(), rule.as_ref());
     // It is only forgotten what could not be made where what is in force is detached, too.
@@ -55,23 +55,30 @@ pub(crate) async fn detach(
     // What was found stays away until the next file.
     world.discovery.detached(found);
     let rules = with(rules, forgotten(world));
-    let at = netns.as_ref().map(|netns| netns.cookie).or(places.keys().next_back().copied());
+    // Those that only wait are nowhere.
+    let there = netns.as_ref().filter(|netns| places.contains_key(&netns.cookie));
+    let at = there.map(|netns| netns.cookie).or(places.keys().next_back().copied());
     let is_steered = at.is_some_and(|at| world.steered.get(at).is_some());
-    let target = netns.as_ref().map_or(target, |netns| netns.target.clone());
-    if let Some(netns) = &netns {
+    if let Some(netns) = there {
         tracing::info!(netns = %netns.target, rules = rules.len(), steered = is_steered, "detach");
     }
-    Ok(answer((target, at.unwrap_or(NetnsCookie(0)), netns.as_deref()), rules, is_steered))
+    let target = there.map_or(target, |netns| netns.target.clone());
+    Ok(answer((target, at.unwrap_or(NetnsCookie(0)), there.map(|netns| &**netns)), rules, is_steered))
 }
 
 /// What a detach is about: the namespace, the containers that rules there follow, and where else rules for them are.
-fn about(store: &Store, target: &Target, netns: Option<&Steered>) -> BTreeSet<Subject> {
+fn about(
+    store: &Store,
+    target: &Target,
+    (at, netns): (Option<NetnsCookie>, Option<&Steered>),
+) -> BTreeSet<Subject> {
     let container = match target {
         Target::Container(container) => Some(container.clone()),
         _ => None,
     };
     let mut containers: BTreeSet<_> = container.into_iter().collect();
-    let mut about = BTreeSet::new();
+    // What could not be made there may be tried again at this moment.
+    let mut about: BTreeSet<_> = at.map(Subject::Netns).into_iter().collect();
     if let Some(netns) = netns {
         let current = Arc::clone(&netns.published.load().current);
         let owners = current.rules().iter().flat_map(|state| store.owners(netns.cookie, &state.rule.name));

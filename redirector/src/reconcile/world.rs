@@ -105,3 +105,27 @@ impl World {
         if self.is_ending() { Err(Refused::Stopping) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+impl World {
+    /// One that steers nothing, for tests without rights.
+    pub(crate) fn empty() -> Self {
+        use crate::{
+            locate::Watch,
+            netns::NetnsCookie,
+            steer::{All, ConnectionLimits, Limits},
+        };
+        let (watch, ..) = Watch::new().unwrap();
+        let watch = Arc::new(watch);
+        let limits = Arc::new(Limits::new(ConnectionLimits { total: 1, per_client: None }));
+        let interval = std::time::Duration::ZERO;
+        let remotes = Arc::new(Remotes::new(Arc::clone(&watch), limits.stock(), interval));
+        let names = Names::new(interval, limits.look_ups());
+        let (went_down, _) = tokio::sync::mpsc::unbounded_channel();
+        let (kernel, selves, outgoing, all) =
+            (Arc::default(), Arc::default(), Arc::default(), All::default());
+        let own = NetnsCookie(0);
+        let maker = Maker { limits, watch, kernel, selves, outgoing, own, went_down, all };
+        Self::new(maker, (remotes, names, Arc::new(OwnSockets::at(&[]).unwrap())), Opener::default())
+    }
+}

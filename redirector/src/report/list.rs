@@ -98,6 +98,7 @@ fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<Namesp
         drift: Drift {
             listeners_revived: read(&netns.listeners_revived),
             slots_restored: read(&netns.slots_restored),
+            links_restored: read(&netns.links_restored),
         },
     })
 }

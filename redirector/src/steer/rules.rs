@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use redirector_ebpf::{
@@ -254,9 +255,25 @@ fn placed<'a>(rules: &'a [Arc<RuleState>], interfaces: &'a [Vec<u32>]) -> impl I
 pub(crate) struct Published {
     pub(crate) current: Arc<RuleTable>,
     pub(crate) previous: Option<Arc<RuleTable>>,
+    since: Instant,
 }
 
+/// How long a handshake can last that began before a change: a SYN is answered six times in 63 s
+/// (`net.ipv4.tcp_synack_retries`). For so long what was in force before is known, with all that its rules hold.
+const HANDSHAKE: Duration = Duration::from_secs(64);
+
 impl Published {
+    /// From this moment on.
+    pub(crate) fn new(current: Arc<RuleTable>, previous: Option<Arc<RuleTable>>) -> Self {
+        Self { current, previous, since: Instant::now() }
+    }
+
+    /// The same without what was before, when nobody can need that any more.
+    pub(crate) fn expired(&self, now: Instant) -> Option<Self> {
+        let is_over = self.previous.is_some() && now.saturating_duration_since(self.since) > HANDSHAKE;
+        is_over.then(|| Self { current: Arc::clone(&self.current), previous: None, since: self.since })
+    }
+
     /// The rule that a connection belongs to. By which interface it came is asked only where that matters.
     pub(crate) fn attribute(
         &self,
@@ -270,5 +287,25 @@ impl Published {
         let flow = Flow { ingress_ifindex, ..flow(client.0, original.0) };
         let before = || self.previous.as_ref().and_then(|table| table.decide(&flow));
         self.current.decide(&flow).or_else(before).map(Arc::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_in_force_before_is_let_go_of_when_no_handshake_can_be_of_it() {
+        let known = RuleSets::default();
+        let table = || Arc::new(RuleTable::new(Vec::new(), &known).unwrap());
+        let before = table();
+        let published = Published::new(table(), Some(Arc::clone(&before)));
+        let then = published.since;
+        assert!(published.expired(then + Duration::from_secs(63)).is_none(), "a client may still answer");
+        let left = published.expired(then + Duration::from_secs(65)).expect("it is over");
+        assert!(left.previous.is_none() && Arc::ptr_eq(&left.current, &published.current));
+        assert!(left.expired(then + Duration::from_secs(130)).is_none(), "there is nothing to let go of");
+        drop(published);
+        assert_eq!(Arc::strong_count(&before), 1, "its rules hold names, sockets and namespaces");
     }
 }

@@ -2,7 +2,7 @@
 //! not ask for any. Sockets are made before the rules come into force, and go when no rule needs them any more.
 
 use std::{
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use super::{
     slots,
     steered::{Life, Steered},
 };
-use crate::{control::Error, listener::Search, observe::RateLimit, text::chain};
+use crate::{control::Error, listener::Search, observe::RateLimit, sys::bpf::LinkInfo, text::chain};
 
 /// The pause before a socket of `drop` is revived again that was killed a moment ago.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -107,8 +107,34 @@ async fn watch(netns: Arc<Steered>, alarm: Arc<Alarm>) {
     }
 }
 
-/// Puts our listeners back where something else is. One of the relay's that does not listen is its accept loop's.
+/// Puts the link back that somebody has detached. Whether there was one: where the namespace is gone nothing can be put back.
+/// Who calls has the namespace's turn.
+pub(crate) fn mend_link(netns: &Steered) -> bool {
+    let is_detached = |info: Result<LinkInfo, _>| info.is_ok_and(|info| info.netns_inode == 0);
+    if !netns.is_steering() || !netns.instance.link_info().is_some_and(is_detached) {
+        return false;
+    }
+    let attached = netns
+        .open()
+        .map_err(|error| chain(&error))
+        .and_then(|fd| netns.instance.attach(fd.as_fd()).map_err(|error| chain(&error)));
+    if let Err(error) = attached {
+        tracing::error!(netns = %netns.target, error, "put back a link that somebody has detached");
+        return false;
+    }
+    if !netns.is_steering() {
+        // The daemon ends, and waits for nobody's turn any more.
+        netns.instance.detach();
+        return false;
+    }
+    Steered::count_mended(&netns.links_restored, 1);
+    tracing::warn!(netns = %netns.target, "somebody has detached our program; attached it again");
+    true
+}
+
+/// Puts our listeners back where something else is, and the link. One of the relay's that does not listen is its accept loop's.
 pub(crate) fn mend(netns: &Steered) {
+    mend_link(netns);
     for listener in netns.listeners() {
         if !listener.is_listening() || slots::is_in_slot(&netns.instance, &listener) {
             continue;

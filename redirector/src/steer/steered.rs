@@ -73,6 +73,7 @@ pub(crate) struct Steered {
     pub(crate) foreign_programs: Mutex<Vec<AttachedProgram>>,
     pub(crate) listeners_revived: AtomicU64,
     pub(crate) slots_restored: AtomicU64,
+    pub(crate) links_restored: AtomicU64,
     /// One for each listener.
     pub(crate) acceptors: TaskTracker,
     /// Where a rule can need the relay.
@@ -129,12 +130,13 @@ impl Steered {
             limits,
             instance,
             dialer,
-            published: ArcSwap::from_pointee(Published { current: table, previous: None }),
+            published: ArcSwap::from_pointee(Published::new(table, None)),
             connections: Connections::default(),
             tasks: TaskTracker::new(),
             foreign_programs: Mutex::new(foreign_programs),
             listeners_revived: AtomicU64::new(0),
             slots_restored: AtomicU64::new(0),
+            links_restored: AtomicU64::new(0),
             acceptors: TaskTracker::new(),
             relay: Mutex::default(),
             anchor: Mutex::new(Some(anchor)),

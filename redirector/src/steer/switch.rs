@@ -1,6 +1,6 @@
 //! From the rules in force to others: made aside, put into force by one pointer, and back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     rules::{Published, RuleTable},
@@ -43,7 +43,7 @@ fn publish_after(
     before: Arc<Published>,
 ) -> Result<(), InstanceError> {
     let published = netns.instance.prepare(&table.rule_set, table.counters()).and_then(|prepared| {
-        let after = Arc::new(Published { current: Arc::clone(table), previous });
+        let after = Arc::new(Published::new(Arc::clone(table), previous));
         switch_from(netns, Switch { published: after, prepared }, before)
     });
     settle(netns);
@@ -58,7 +58,7 @@ fn publish_after(
 pub(crate) fn prepare(netns: &Steered, table: Arc<RuleTable>) -> Result<Switch, InstanceError> {
     let prepared = netns.instance.prepare(&table.rule_set, table.counters())?;
     let previous = Some(Arc::clone(&netns.published.load().current));
-    Ok(Switch { published: Arc::new(Published { current: table, previous }), prepared })
+    Ok(Switch { published: Arc::new(Published::new(table, previous)), prepared })
 }
 
 /// Makes the rules those in force that were prepared last, in the kernel and here. Blocks for an RCU grace period. Gives
@@ -99,6 +99,13 @@ pub(crate) fn switch_back(
 ) -> Result<(), InstanceError> {
     let left = netns.published.load_full();
     let (current, previous) = (Arc::clone(&published.current), Some(Arc::clone(&left.current)));
-    let published = Arc::new(Published { current, previous });
+    let published = Arc::new(Published::new(current, previous));
     switch_from(netns, Switch { published, prepared }, left).map(drop)
+}
+
+/// Lets go of the rules that were in force before, when nobody can need them any more. Who calls has the namespace's turn.
+pub(crate) fn expire(netns: &Steered) {
+    if let Some(left) = netns.published.load().expired(Instant::now()) {
+        netns.published.store(Arc::new(left));
+    }
 }

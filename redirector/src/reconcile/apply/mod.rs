@@ -128,8 +128,7 @@ impl<'a> Attempt<'a> {
         if request.dry_run {
             return Ok(applied);
         }
-        let followed: BTreeSet<_> =
-            plan.edit.put.iter().filter_map(|(subject, _)| subject.container().cloned()).collect();
+        let followed: BTreeSet<_> = plan.edit.containers().cloned().collect();
         commit(world, "apply", plan).await.map_err(blame)?;
         let left_out = left_out.into_values().collect();
         if request.settles(&world.set_aside, left_out) {

@@ -27,7 +27,7 @@ use crate::{
     kernel::attached_programs,
     listener::{self, Bound, make_inside},
     locate::{OpenNetns, TargetError},
-    steer::{Found, RuleState, Steered, blocking, failed, find_out},
+    steer::{Found, RuleState, Steered, blocking, failed, find_out, mend_link},
 };
 
 /// A rule to be put into force.
@@ -161,7 +161,11 @@ pub(crate) async fn put(
         means_process: means_process(&whereabouts),
     };
     let outcome = plan(standing.as_ref(), &world.intent(), asked)?;
-    let Outcome { result, is_other, rule, index, consumer, edit, left } = outcome;
+    let Outcome { mut result, is_other, rule, index, consumer, edit, left } = outcome;
+    if run == Run::Real && steered.as_ref().is_some_and(|netns| mend_link(netns)) && !is_other {
+        // What is there was not in force.
+        result = AttachResult::Changed;
+    }
     let rules = standing.as_ref().map(|there| &there.rules[..]).unwrap_or_default();
     let mut warnings = warnings(rules, &rule, &found);
     warnings.extend(whereabouts.warning.clone());

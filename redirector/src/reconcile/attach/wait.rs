@@ -76,3 +76,31 @@ pub(super) async fn wait_for(
         existing_connections: 0,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::config::Engine;
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_a_container_when_the_daemon_ends() {
+        let world = World::empty();
+        let container = Container { engine: Engine::Docker, name: "web".into() };
+        let wait = || {
+            let id = ContainerId::new("0".repeat(64)).unwrap();
+            let spec = serde_json::from_str(r#"{"match": ["tcp:80"], "to": ["pass"]}"#).unwrap();
+            wait_for(&world, &container, (id, "not running".into()), (spec, HostNetns::Refused), Run::Real)
+        };
+        wait().await.unwrap();
+        assert_eq!(world.intent().following().count(), 1);
+        world.intend(Edit {
+            drop: [((&container).into(), "rule-1".parse().unwrap())].into(),
+            put: Vec::new(),
+        });
+        world.ending.store(true, Ordering::Relaxed);
+        assert_eq!(wait().await.unwrap_err().message, "the daemon is stopping");
+        assert_eq!(world.intent().following().count(), 0);
+    }
+}

@@ -26,24 +26,26 @@ pub(super) async fn settle(world: &World, engine: Engine, mut found: BTreeMap<Co
     if world.is_ending() {
         return;
     }
-    let mut due = Vec::new();
-    let (edit, left) = moved(&world.intent(), engine, &found);
-    due.extend(edit.put.iter().filter_map(|(subject, _)| subject.container().cloned()));
-    world.intend(edit);
-    leave(world, left).await;
-    let mut edit = Edit::default();
-    {
-        let (store, mut state) = (world.intent(), world.discovery.state());
+    let left = {
+        let mut store = world.intent();
+        let mut state = world.discovery.state();
+        let (edit, left) = moved(&store, engine, &found);
+        let mut due: Vec<_> = edit.containers().cloned().collect();
+        store.edit(edit);
+        let mut edit = Edit::default();
         for (id, one) in &mut found {
             place(&store, &state, (id, one), &mut edit);
         }
+        due.extend(edit.containers().cloned());
+        store.edit(edit);
+        // Whoever asks what there is sees all of it, or nothing yet.
         state.found.insert(engine, found);
-    }
-    due.extend(edit.put.iter().filter_map(|(subject, _)| subject.container().cloned()));
-    world.intend(edit);
-    if !due.is_empty() {
-        world.news.look_at(due);
-    }
+        if !due.is_empty() {
+            world.news.look_at(due);
+        }
+        left
+    };
+    leave(world, left).await;
 }
 
 /// What becomes of rules of containers that were found before: those that are gone, and those that have another name. Gives

@@ -7,7 +7,10 @@ use std::{
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{ATTACH_SK_LOOKUP, LINK_CREATE, LINK_UPDATE, bpf, get_info, number, owned};
+use super::{
+    ATTACH_SK_LOOKUP, GetFdById, LINK_CREATE, LINK_DETACH, LINK_GET_FD_BY_ID, LINK_UPDATE, bpf, get_info,
+    number, owned,
+};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -78,4 +81,24 @@ pub struct LinkInfo {
 /// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
 pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     get_info(link)
+}
+
+/// Opens a link, whoever has it. Minimum kernel 5.8.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_LINK_GET_FD_BY_ID`; `ENOENT` when it has ended meanwhile.
+pub fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = GetFdById::new(id);
+    bpf(LINK_GET_FD_BY_ID, &mut attr).map(owned)
+}
+
+/// Detaches a link for everybody who has it. It stays, and is attached nowhere. Minimum kernel 5.9.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_LINK_DETACH`.
+pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = number(link);
+    bpf(LINK_DETACH, &mut attr).map(drop)
 }

@@ -19,7 +19,7 @@ mod link;
 mod make;
 mod test_run;
 
-pub use link::{LinkInfo, link_create, link_info, link_update};
+pub use link::{LinkInfo, link_by_id, link_create, link_detach, link_info, link_update};
 pub use make::{
     Instruction, Shape, array_of_bytes, array_of_maps, freeze, map, sk_lookup_program, sockmap, verifier_log,
 };
@@ -41,6 +41,8 @@ const PROG_QUERY: Command = Command(16, "bpf BPF_PROG_QUERY");
 const MAP_FREEZE: Command = Command(22, "bpf BPF_MAP_FREEZE");
 const LINK_CREATE: Command = Command(28, "bpf BPF_LINK_CREATE");
 const LINK_UPDATE: Command = Command(29, "bpf BPF_LINK_UPDATE");
+const LINK_GET_FD_BY_ID: Command = Command(30, "bpf BPF_LINK_GET_FD_BY_ID");
+const LINK_DETACH: Command = Command(34, "bpf BPF_LINK_DETACH");
 
 const MAP_TYPE_ARRAY: u32 = 2;
 const ATTACH_SK_LOOKUP: u32 = 36;
@@ -334,13 +336,19 @@ struct GetFdById {
     open_flags: u32,
 }
 
+impl GetFdById {
+    fn new(id: u32) -> Self {
+        Self { id, next_id: 0, open_flags: 0 }
+    }
+}
+
 /// Opens a program by its id. Needs CAP_SYS_ADMIN. Minimum kernel 4.13.
 ///
 /// # Errors
 ///
 /// As bpf(2) `BPF_PROG_GET_FD_BY_ID`; `ENOENT` when it has been unloaded meanwhile.
 pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
-    let mut attr = GetFdById { id, next_id: 0, open_flags: 0 };
+    let mut attr = GetFdById::new(id);
     bpf(PROG_GET_FD_BY_ID, &mut attr).map(owned)
 }
 
