@@ -250,7 +250,7 @@ fn labels_of_a_container_say_rules_or_why_not() {
         some.into_iter().chain(rule).collect::<BTreeMap<_, _>>()
     });
     let found_by = "redirector.enable=true".parse::<Label>().expect("a label");
-    check(labels, |labels| match rules_of(labels, std::slice::from_ref(&found_by)) {
+    check(labels, |labels| match rules_of(labels, std::slice::from_ref(&found_by), &[]) {
         Ok(rules) => {
             prop_assert_eq!(!rules.is_empty(), has_rules(labels));
             Ok(true)

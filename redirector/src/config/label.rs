@@ -1,11 +1,11 @@
 //! Labels of containers: those by which they are found, and those that say rules.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
 
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use super::{ParseError, RuleName, RuleSpec};
+use super::{Destination, ParseError, RuleName, RuleSpec};
 use crate::text::escaped;
 
 /// What all labels begin with that are meant for redirector.
@@ -67,13 +67,21 @@ pub fn has_rules(labels: &BTreeMap<String, String>) -> bool {
     labels.keys().any(|key| key.starts_with(RULE))
 }
 
+/// The rules that labels of one container may say.
+const MOST: usize = 64;
+
 /// The rules that labels of a container say: `redirector.rule.NAME.KEY`, with the keys of a file's rules. Those that containers
-/// are found by say none.
+/// are found by say none. Of Unix sockets they may name only those of `unix`: the daemon goes there with its own rights, which
+/// whoever may label a container need not have.
 ///
 /// # Errors
 ///
 /// All that is wrong with them, each with its label.
-pub fn rules_of(labels: &BTreeMap<String, String>, found_by: &[Label]) -> Result<Vec<RuleSpec>, Vec<String>> {
+pub fn rules_of(
+    labels: &BTreeMap<String, String>,
+    found_by: &[Label],
+    unix: &[PathBuf],
+) -> Result<Vec<RuleSpec>, Vec<String>> {
     let mut rules: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     let mut wrong = Vec::new();
     let says_none = |key: &str| !key.starts_with(RULE) && found_by.iter().any(|label| label.key() == key);
@@ -86,6 +94,9 @@ pub fn rules_of(labels: &BTreeMap<String, String>, found_by: &[Label]) -> Result
             Err(why) => wrong.push(format!("label `{}`: {}", label.escape_debug(), escaped(&why))),
         }
     }
+    if rules.len() > MOST {
+        wrong.push(format!("labels say {} rules, and may say {MOST}: write them into the file", rules.len()));
+    }
     if !wrong.is_empty() {
         return Err(wrong);
     }
@@ -96,7 +107,7 @@ pub fn rules_of(labels: &BTreeMap<String, String>, found_by: &[Label]) -> Result
             Ok(spec) => {
                 let flaws = spec.flaws().into_iter().map(|flaw| (flaw.key, flaw.text));
                 let unfit = spec.cannot_follow().map(|why| ("to", why));
-                let flaws = flaws.chain(unfit);
+                let flaws = flaws.chain(unfit).chain(not_allowed(&spec, unix).map(|why| ("to", why)));
                 wrong.extend(flaws.map(|(key, why)| format!("label `{RULE}{name}.{key}`: {why}")));
                 specs.push(spec);
             }
@@ -104,6 +115,19 @@ pub fn rules_of(labels: &BTreeMap<String, String>, found_by: &[Label]) -> Result
         }
     }
     if wrong.is_empty() { Ok(specs) } else { Err(wrong) }
+}
+
+/// Why a rule may not say where it leads to, if it may not.
+fn not_allowed(spec: &RuleSpec, unix: &[PathBuf]) -> Option<String> {
+    let named = |to: &Destination| match to {
+        Destination::Unix(path) => Some(path.clone()),
+        _ => None,
+    };
+    let path = spec.to.iter().filter_map(named).find(|path| !unix.contains(path))?;
+    let path = path.display();
+    Some(format!(
+        "`unix:{path}`: a label may name only a socket that the file allows, by `unix = [\"{path}\"]` in its `[[discover]]`"
+    ))
 }
 
 /// The name of the rule, and the key of it that a label is.
@@ -174,7 +198,7 @@ mod tests {
             },
         ]))
         .unwrap();
-        assert_eq!(rules_of(&labels, &found_by()).unwrap(), expected);
+        assert_eq!(rules_of(&labels, &found_by(), &[]).unwrap(), expected);
         assert!(has_rules(&labels));
     }
 
@@ -203,7 +227,7 @@ mod tests {
             ("redirector.rule.a.coexist", "maybe"),
             ("redirector.rule.x.match", "what finds it"),
         ]);
-        let wrong = rules_of(&ours, &found_by()).unwrap_err();
+        let wrong = rules_of(&ours, &found_by(), &[]).unwrap_err();
         for (label, why) in [
             ("redirector.enabled", "not known"),
             ("redirector.rule.match", "not known"),
@@ -237,10 +261,48 @@ mod tests {
                 "",
             ),
         ] {
-            let wrong = rules_of(&labels(&ours), &found_by()).unwrap_err();
+            let wrong = rules_of(&labels(&ours), &found_by(), &[]).unwrap_err();
             assert!(wrong[0].starts_with(&format!("label `{label}`: ")), "{wrong:?}");
             assert!(wrong[0].contains(why) && wrong.len() == 1, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_label_names_no_socket_that_the_file_does_not_allow() {
+        let to = |to: &str| labels(&[("redirector.rule.a.match", "tcp:80"), ("redirector.rule.a.to", to)]);
+        let allowed = ["/run/app.sock", "/run/b"].map(PathBuf::from);
+        for (named, is_allowed) in [
+            ("unix:/run/app.sock", true),
+            ("unix:/run/b", true),
+            ("unix:/run/redirector/control.sock", false),
+            ("unix:/run/../run/b", false),
+            ("unix:/run/app.sock2", false),
+            ("127.0.0.1:80", true),
+        ] {
+            match rules_of(&to(named), &found_by(), &allowed) {
+                Ok(_) => assert!(is_allowed, "{named}"),
+                Err(wrong) => {
+                    assert!(!is_allowed, "{wrong:?}");
+                    let begin = format!("label `redirector.rule.a.to`: `{named}`: ");
+                    assert!(wrong.len() == 1 && wrong[0].starts_with(&begin), "{wrong:?}");
+                }
+            }
+        }
+        assert!(rules_of(&to("unix:/run/b"), &found_by(), &[]).is_err(), "none is allowed by itself");
+    }
+
+    #[test]
+    fn labels_of_one_container_say_no_more_rules_than_there_may_be() {
+        let many = |count: usize| -> BTreeMap<_, _> {
+            let of_one = |number| {
+                let key = |key: &str| format!("redirector.rule.r{number}.{key}");
+                [(key("match"), "tcp:80".to_owned()), (key("to"), "reject".to_owned())]
+            };
+            (0..count).flat_map(of_one).collect()
+        };
+        assert_eq!(rules_of(&many(MOST), &found_by(), &[]).unwrap().len(), MOST);
+        let wrong = rules_of(&many(MOST + 1), &found_by(), &[]).unwrap_err();
+        assert_eq!(wrong, ["labels say 65 rules, and may say 64: write them into the file"]);
     }
 
     #[test]

@@ -99,6 +99,11 @@ const DISCOVER: &[Broken<'_>] = &[
         "[[discover]]\ndocker = { label = \"a\" }\nimage_labels = «true\n[[discover.rule]]\nmatch = [\"tcp:1\"]\nto = [\"pass\"]\n",
         &["no label says any"],
     ),
+    ("[[discover]]\ndocker = { label = \"a\" }\nunix = «[\"run/x\"]\n", &["`run/x` is no absolute path"]),
+    (
+        "[[discover]]\ndocker = { label = \"a\" }\nunix = «[\"/run/x\"]\n[[discover.rule]]\nmatch = [\"tcp:1\"]\nto = [\"pass\"]\n",
+        &["no label says any"],
+    ),
     (
         "[[discover]]\ndocker = { label = \"a\" }\n[[discover.rule]]\nmatch = [«\"tcp:0\"]\nto = [\"pass\"]\n«follow = true\n",
         &["port 0", "unknown key `follow`"],

@@ -1,5 +1,7 @@
 //! Which containers get rules because of a label.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,9 @@ pub struct DiscoverSpec {
     /// Rules that labels of a container's image say count as well. Whoever made the image has said them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub image_labels: bool,
+    /// Unix sockets that rules that labels say may lead to, by their absolute paths: the daemon goes there with its own rights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unix: Vec<PathBuf>,
     /// The rules of each of them; one without a name is `found-N`. Where there are none, its labels say its rules.
     #[serde(default, rename = "rule", skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleSpec>,
@@ -78,6 +83,10 @@ impl DiscoverSpec {
             let why = "`image_labels`: the rules are here, so no label says any";
             return Some(("image_labels", why.into()));
         }
-        None
+        if !self.unix.is_empty() && !self.reads_labels() {
+            return Some(("unix", "`unix`: the rules are here, so no label says any".into()));
+        }
+        let relative = self.unix.iter().find(|path| !path.is_absolute());
+        relative.map(|path| ("unix", format!("`unix`: `{}` is no absolute path", path.display())))
     }
 }

@@ -163,7 +163,7 @@ impl Gathering {
                 return wrong("all its rules are its image's, which count with `image_labels = true`".into());
             }
         }
-        rules_of(&labels, &self.labels).map_err(Unknown::Wrong)
+        rules_of(&labels, &self.labels, &spec.unix).map_err(Unknown::Wrong)
     }
 
     async fn image_labels(&mut self, image: &str) -> Result<Result<Labels, String>, EngineError> {
