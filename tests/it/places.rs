@@ -12,7 +12,7 @@ use redirector_tests::{
 };
 
 /// Clients that take all connections they can get, and keep them.
-fn all_of(net: &Topology) -> Vec<Conversation> {
+pub(super) fn all_of(net: &Topology) -> Vec<Conversation> {
     let open = || {
         let mut conversation = Conversation::open(&net.client, at(POD_V4, 80)).ok()?;
         conversation.greeting().ok().map(|_| conversation)

@@ -97,8 +97,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(super) log_format: Option<LogFormat>,
 
-    /// Connections that all namespaces together may have at once, one namespace three quarters of it [default:
-    /// as many as the limit of open files allows]
+    /// Connections that all namespaces together may have at once, one namespace three quarters of it; fewer where namespaces
+    /// take the open files [default: as many as the limit of open files allows]
     #[arg(long, value_name = "N")]
     pub(super) max_connections: Option<NonZeroU32>,
 

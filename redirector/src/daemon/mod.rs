@@ -102,7 +102,7 @@ mod tests {
     use crate::steer::Scope;
 
     fn start() -> (Arc<Daemon>, Core) {
-        let limits = ConnectionLimits { total: 1, per_client: None };
+        let limits = ConnectionLimits { total: 1, files: u64::MAX, per_client: None };
         let opener = Opener::default();
         let own_sockets = OwnSockets::at(&[]).unwrap();
         Daemon::start(limits, Surroundings { opener, own_sockets, resolve_interval: Duration::ZERO }).unwrap()

@@ -76,22 +76,24 @@ pub async fn accept_until(
     }
 }
 
-/// How long handshakes that were under way when steering stopped have to be finished. Without it a client
-/// whose SYN we have answered would be reset by our closing; one that takes longer still is.
-const GRACE: Duration = Duration::from_millis(100);
-
-/// Accepts what a listener that gets no new connections still has, and what it finishes within a moment.
-pub async fn accept_all(listener: &TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) {
-    let deadline = tokio::time::Instant::now() + GRACE;
+/// Accepts what is complete in the queue of a listener that gets no new connections. The kernel is asked itself: the runtime may
+/// not have been told yet that there is something.
+pub fn accept_ready(listener: &TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) {
     let is_in_repair = is_in_repair(listener);
     loop {
-        match tokio::time::timeout_at(deadline, listener.accept()).await {
-            Ok(Ok((stream, peer))) => {
+        let accepted = socket2::SockRef::from(listener).accept().and_then(|(socket, peer)| {
+            socket.set_nonblocking(true)?;
+            let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+            Ok((TcpStream::from_std(socket.into())?, peer))
+        });
+        match accepted {
+            Ok((stream, peer)) => {
                 settle(&stream, is_in_repair);
                 take(stream, peer);
             }
-            Ok(Err(error)) if matches!(class(&error), Class::OneConnection) => {}
-            Ok(Err(_)) | Err(_) => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if matches!(class(&error), Class::OneConnection) => {}
+            Err(_) => return,
         }
     }
 }

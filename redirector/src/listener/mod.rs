@@ -11,7 +11,7 @@ mod mute;
 mod options;
 mod socket;
 
-pub use accept::{AcceptEnd, accept_all, accept_until};
+pub use accept::{AcceptEnd, accept_ready, accept_until};
 pub use addresses::{Client, OriginalDst};
 pub use bind::{BindError, Reach, Search, bind, bind_mute_udp, bind_own_pair, bind_pair};
 pub use inside::{Bound, InsideError, make_inside};

@@ -12,11 +12,7 @@ use netlink_packet_route::{
     route::{RouteAttribute, RouteFlags, RouteMessage, RouteType},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
-use nix::{
-    ifaddrs::getifaddrs,
-    libc::{EINVAL, EXDEV},
-    net::if_::{InterfaceFlags, if_indextoname},
-};
+use nix::libc::{EINVAL, EXDEV};
 
 use super::{InterfaceIndex, routes};
 use crate::config::{FlowSpec, Transport};
@@ -92,8 +88,7 @@ pub enum ArrivalError {
     Netlink(#[from] io::Error),
 }
 
-/// `LOOPBACK_IFINDEX`, include/net/flow.h.
-const LOOPBACK: InterfaceIndex = InterfaceIndex(1);
+const LOOPBACK: InterfaceIndex = InterfaceIndex::LOOPBACK;
 
 /// How a packet would arrive in the namespace of this thread.
 ///
@@ -126,7 +121,7 @@ pub fn arrival(flow: &FlowSpec) -> Result<Arrival, ArrivalError> {
             (index.ok_or_else(|| no_way(io::ErrorKind::NotFound.into()))?, By::Assumed)
         }
     };
-    let (index, delivery) = if !is_up(index)? {
+    let (index, delivery) = if !index.is_up()? {
         (index, Delivery::Down)
     } else if index == LOOPBACK {
         if is_inside { sent_inside(flow)? } else { (index, Delivery::ForeignSource) }
@@ -198,13 +193,6 @@ fn by_link_local(flow: &FlowSpec) -> Result<Option<InterfaceIndex>, ArrivalError
     };
     let why = || io::Error::other("there is a link-local way back by each interface");
     found.map(Some).ok_or_else(|| ArrivalError::NoWayBack { address: source, source: why() })
-}
-
-/// Whether an interface is up.
-fn is_up(index: InterfaceIndex) -> io::Result<bool> {
-    let name = if_indextoname(index.0)?;
-    let mut of_it = getifaddrs()?.filter(|one| one.interface_name.as_bytes() == name.to_bytes());
-    Ok(of_it.any(|one| one.flags.contains(InterfaceFlags::IFF_UP)))
 }
 
 /// What the namespace itself sends: by which interface it counts as coming, and whether it stays there.

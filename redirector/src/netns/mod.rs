@@ -3,6 +3,7 @@
 //! [`enter()`] is the only place that calls setns(2). Nothing stays behind: no thread, no nsfs fd, no idle socket.
 
 mod arrival;
+mod connections;
 mod cookie;
 mod enter;
 mod factory;
@@ -10,6 +11,8 @@ mod family;
 mod interface;
 mod location;
 mod loopback;
+mod netlink;
+mod proc_tcp;
 mod process_link;
 mod routes;
 mod survey;
@@ -19,15 +22,16 @@ use std::{io, os::fd::AsFd};
 use nix::sys::stat::fstat;
 
 pub use arrival::{Arrival, ArrivalError, By, Delivery, arrival};
+pub use connections::{Ends, established, handshakes};
 pub use cookie::NetnsCookie;
 pub use enter::{enter, in_new};
 pub use factory::{Anchor, SocketFactory};
 pub use family::Family;
-pub use interface::{InterfaceIndex, interfaces};
+pub use interface::{InterfaceIndex, interfaces, interfaces_named};
 pub use location::Location;
 pub use loopback::raise_loopback;
 pub use process_link::ProcessLink;
-pub use survey::{Survey, established, survey};
+pub use survey::{Survey, survey};
 
 /// The nsfs file of a namespace. Means it only for as long as something keeps the namespace: inode numbers are
 /// re-used.

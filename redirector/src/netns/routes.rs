@@ -3,16 +3,18 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::ControlFlow,
 };
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
+use super::netlink;
 use crate::sys::inject::point;
 
 /// Local routes of each family that are looked at: whoever is steered may have any number of them.
@@ -39,50 +41,30 @@ pub(super) fn local() -> io::Result<Vec<IpNet>> {
 
 /// Sends `RTM_GETROUTE`.
 pub(super) fn request(socket: &Socket, route: RouteMessage, flags: u16) -> io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetRoute(route)));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
     point("sendto NETLINK_ROUTE")?;
-    socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(drop)
+    netlink::send(socket, RouteNetlinkMessage::GetRoute(route), flags)
 }
 
 /// Reads one dump to its end, or as far as it is looked at.
 fn answers(socket: &Socket, family: AddressFamily, found: &mut Vec<IpNet>) -> io::Result<()> {
     let most = found.len() + LOOKED_AT;
-    loop {
-        if found.len() > most {
-            found.truncate(most);
-            found.extend(IpNet::new(unspecified(family), 0));
-            return Ok(());
+    let read = netlink::answers(socket, |message| {
+        if let RouteNetlinkMessage::NewRoute(route) = message {
+            found.extend(local_destination(&route));
         }
-        let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = &datagram[..];
-        while !rest.is_empty() {
-            let message =
-                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => {
-                    let error = error.to_io();
-                    return match error.raw_os_error() {
-                        // This kernel has no such family.
-                        Some(nix::libc::EOPNOTSUPP | nix::libc::EAFNOSUPPORT) => Ok(()),
-                        _ => Err(error),
-                    };
-                }
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
-                    found.extend(local_destination(&route));
-                }
-                _ => {}
-            }
-            // Messages are aligned to 4 bytes.
-            let length = (message.header.length as usize).next_multiple_of(4).max(16);
-            rest = rest.get(length..).unwrap_or_default();
-        }
+        if found.len() > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match read {
+        // This kernel has no such family.
+        Err(error)
+            if matches!(error.raw_os_error(), Some(nix::libc::EOPNOTSUPP | nix::libc::EAFNOSUPPORT)) => {}
+        read => read?,
     }
+    if found.len() > most {
+        found.truncate(most);
+        found.extend(IpNet::new(unspecified(family), 0));
+    }
+    Ok(())
 }
 
 fn local_destination(route: &RouteMessage) -> Option<IpNet> {

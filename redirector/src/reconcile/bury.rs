@@ -10,7 +10,7 @@ use crate::{
     intent::Subject,
     locate,
     netns::NetnsFile,
-    steer::{Life, Scope},
+    steer::{Life, Scope, Steered},
     sys,
 };
 
@@ -46,7 +46,7 @@ pub(crate) async fn bury(world: &World, file: NetnsFile) {
             inode = file.inode,
             "the namespace of a destination has lost its last process and mount"
         );
-        world.steered.all().iter().for_each(|netns| netns.take_down_gone());
+        world.steered.all().iter().for_each(Steered::take_down_gone);
     }
     world.maker.watch.remove(file);
     drop(turn);

@@ -117,7 +117,7 @@ impl World {
         };
         let (watch, ..) = Watch::new().unwrap();
         let watch = Arc::new(watch);
-        let limits = Arc::new(Limits::new(ConnectionLimits { total: 1, per_client: None }));
+        let limits = Arc::new(Limits::new(ConnectionLimits { total: 1, files: u64::MAX, per_client: None }));
         let interval = std::time::Duration::ZERO;
         let remotes = Arc::new(Remotes::new(Arc::clone(&watch), limits.stock(), interval));
         let names = Names::new(interval, limits.look_ups());

@@ -43,7 +43,11 @@ pub(crate) async fn accept(netns: Arc<Steered>, listener: Arc<Listener>) {
         match listener::accept_until(&socket, left, take, exhausted).await {
             AcceptEnd::Stopped => {
                 if *netns.life().borrow() == Life::Detached {
-                    listener::accept_all(&socket, take).await;
+                    let over = netns.handshakes_over();
+                    listener::accept_until(&socket, over, take, exhausted).await;
+                }
+                if !netns.is_aborted() {
+                    listener::accept_ready(&socket, take);
                 }
                 return;
             }

@@ -10,6 +10,7 @@ use super::{
     switch::publish,
 };
 use crate::{
+    config::Interface,
     control::{Code, Error},
     netns,
 };
@@ -23,9 +24,11 @@ pub(crate) async fn follow(netns: &Arc<Steered>) -> Result<(), Error> {
     let netns = Arc::clone(netns);
     blocking(move || {
         let fd = netns.open().map_err(|error| failed("open", &netns.target, &error))?;
-        let present = netns::enter(&fd, netns::interfaces).and_then(|found| found);
-        let present = present.map_err(|error| failed("look at", &netns.target, &error))?;
         let current = Arc::clone(&netns.published.load().current);
+        let named = current.rules().iter().flat_map(|state| &state.rule.interfaces);
+        let look = || netns::interfaces_named(named.map(Interface::as_str));
+        let present = netns::enter(&fd, look).and_then(|found| found);
+        let present = present.map_err(|error| failed("look at", &netns.target, &error))?;
         let changed: Vec<_> =
             current.rules().iter().filter(|state| state.set_interfaces(&present)).cloned().collect();
         for state in changed {

@@ -4,14 +4,16 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{lingering::Lingering, places::Places};
+use super::{files::Files, lingering::Lingering, places::Places};
 use crate::relay::Patience;
 
 /// How many connections there may be at once.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Of all namespaces.
+    /// Of all namespaces, at most. There are fewer where namespaces take the files.
     pub total: usize,
+    /// Files that this process can have open at once.
+    pub files: u64,
     /// Of one client's address in one namespace.
     pub per_client: Option<NonZeroU32>,
 }
@@ -26,9 +28,9 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn new(ConnectionLimits { total, per_client }: ConnectionLimits) -> Self {
+    pub(crate) fn new(ConnectionLimits { total, files, per_client }: ConnectionLimits) -> Self {
         Self {
-            places: Places::new(total, per_client),
+            places: Places::new(Files::new(files), total, per_client),
             lingering: Lingering::default(),
             patience: Patience::default(),
         }
@@ -36,7 +38,7 @@ impl Limits {
 
     /// Unused sockets that a namespace may have in stock: they are files too, and few where files are few.
     pub(crate) fn stock(&self) -> usize {
-        usize::try_from(self.places.per_namespace() / 8).unwrap_or(usize::MAX)
+        usize::try_from(self.places.stock()).unwrap_or(usize::MAX)
     }
 
     /// Look-ups of host names that may wait for silent name servers: each has a file open.
@@ -45,22 +47,10 @@ impl Limits {
     }
 }
 
-/// The part of the open files that is not for connections: a namespace has 10 fds for listeners, anchor, program, maps and
-/// link, and sockets in stock for `original`.
-const RESERVED: u64 = 4;
-
-/// At least so many are not for connections: the daemon's own, of one namespace, and what a command needs. With
-/// fewer, `list` and `detach` would fail while many clients come.
-const LEAST_RESERVED: u64 = 32;
-
-/// A connection's two sockets.
-const FILES_PER_CONNECTION: u64 = 2;
-
-/// Connections that fit into so many open files; at least one.
+/// Connections that fit into so many open files beside one namespace; at least one.
 #[must_use]
 pub fn affordable_connections(files: u64) -> usize {
-    let connections = files.saturating_sub(LEAST_RESERVED.max(files / RESERVED)) / FILES_PER_CONNECTION;
-    usize::try_from(connections).unwrap_or(usize::MAX).max(1)
+    usize::try_from(Files::new(files).places(Files::OF_NAMESPACE)).unwrap_or(usize::MAX)
 }
 
 /// Raises what can be raised, and gives the limit of open files. None of it is a reason not to start: before
@@ -83,21 +73,5 @@ pub fn raise_limits() -> u64 {
             tracing::warn!(%error, "getrlimit RLIMIT_NOFILE");
             1024
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quarter_of_the_files_is_not_for_connections_and_32_at_least() {
-        for (files, connections) in [(0, 1), (32, 1), (64, 16), (128, 48), (1024, 384), (20_000, 7_500)] {
-            assert_eq!(affordable_connections(files), connections, "{files}");
-        }
-        assert_eq!(
-            affordable_connections(u64::MAX),
-            usize::try_from((u64::MAX - u64::MAX / 4) / 2).unwrap_or(usize::MAX)
-        );
     }
 }

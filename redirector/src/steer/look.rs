@@ -1,9 +1,6 @@
 //! What is found out about a namespace before anything is changed there.
 
-use std::{
-    net::SocketAddr,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::error::{blocking, failed};
 use crate::{
@@ -37,8 +34,7 @@ pub(crate) async fn find_out(
     let spec = spec.cloned();
     let target = target.clone();
     blocking(move || {
-        let accepts =
-            |spec: &RuleSpec| netns::established(|local, remote: SocketAddr| spec.takes(remote.ip(), local));
+        let accepts = |spec: &RuleSpec| netns::established(|ends| spec.takes(ends.remote.ip(), ends.local));
         let error = |error: &(dyn std::error::Error + 'static)| failed("look at", &target, error);
         let look = || {
             let cookie = NetnsCookie::here().map_err(std::io::Error::other)?;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::Target,
-    control::Error,
+    control::{Code, Error},
     dial::{Dialer, Itself, Outgoing, Selves, SourcePorts},
     kernel::{AttachedProgram, Ingress, Instance, Shared},
     locate::Watch,
@@ -64,6 +64,11 @@ impl Maker {
         rules: Arc<RuleTable>,
         foreign_programs: Vec<AttachedProgram>,
     ) -> Result<Ready, Error> {
+        if !self.limits.places.has_files_for_another() {
+            let message = format!("attach `{target}`: too few open files are left for another namespace");
+            let hint = "raise the daemon's limit: LimitNOFILE= of a systemd unit, `ulimit -Hn`; or lower `max_connections`";
+            return Err(Error::new(Code::Failed, message).with_hint(hint));
+        }
         let Found { file, cookie, ref survey, ref container, host, .. } = **found;
         let (of_rules, there) = (Arc::clone(&rules), Arc::clone(found));
         let (for_error, shared) = (target.clone(), Arc::clone(&self.kernel));

@@ -10,6 +10,8 @@ mod black_hole;
 mod connection;
 mod draining;
 mod error;
+mod files;
+mod handshakes;
 pub(crate) mod interfaces;
 mod limits;
 mod lingering;

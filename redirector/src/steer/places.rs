@@ -4,6 +4,9 @@
 //! take all, each steered namespace has a guarantee: so many places are its own, used or not. What it has beyond that it takes from
 //! what nobody is guaranteed. At a limit the connection makes room that has been idle longest, in the namespace itself
 //! or in one that has more; without one whose place the new one could have, the new one is refused.
+//!
+//! A place is two open files, and a namespace takes files as well: the more namespaces there are, the fewer places. Where there are
+//! more connections than places, those that are idle make room, and a namespace for which there are no files does not come.
 
 use std::{
     collections::HashMap,
@@ -16,7 +19,7 @@ use std::{
     },
 };
 
-use super::roster::Roster;
+use super::{files::Files, roster::Roster};
 use crate::observe::NotDelivered;
 
 /// The most that a namespace is guaranteed.
@@ -28,12 +31,15 @@ const SHARDS: usize = 16;
 /// The places of all namespaces.
 #[derive(Debug)]
 pub(crate) struct Places {
-    total: u64,
-    per_namespace: u64,
+    files: Files,
+    /// The most that there ever are.
+    most: u64,
+    /// As many as there are now.
+    total: AtomicU64,
     per_client: Option<NonZeroU32>,
     used: AtomicU64,
     /// Those that are used, and those that are guaranteed and not used: more than `total` only since a namespace has come
-    /// for whose guarantee there was no room.
+    /// for whose guarantee, or files, there was no room.
     bound: AtomicU64,
     /// Every namespace that has places. Its lock is held for a moment by a namespace that comes or goes, and by a
     /// connection that finds no place.
@@ -44,6 +50,8 @@ pub(crate) struct Places {
 #[derive(Debug)]
 pub(crate) struct Share {
     places: Arc<Places>,
+    /// Open files that the namespace takes, connections apart.
+    files: AtomicU64,
     /// See [`Holds`].
     holds: AtomicU64,
     is_guaranteed: AtomicBool,
@@ -84,11 +92,13 @@ impl Holds {
 }
 
 impl Places {
-    pub(crate) fn new(total: usize, per_client: Option<NonZeroU32>) -> Arc<Self> {
-        let total = u64::from(u32::try_from(total).unwrap_or(u32::MAX));
+    /// As many places as these files allow, and at most so many.
+    pub(crate) fn new(files: Files, most: usize, per_client: Option<NonZeroU32>) -> Arc<Self> {
+        let most = u64::from(u32::try_from(most).unwrap_or(u32::MAX));
         Arc::new(Self {
-            total,
-            per_namespace: (total - total / 4).max(1),
+            files,
+            most,
+            total: AtomicU64::new(files.places(0).min(most)),
             per_client,
             used: AtomicU64::new(0),
             bound: AtomicU64::new(0),
@@ -98,25 +108,57 @@ impl Places {
 
     /// The most that one namespace can have.
     pub(crate) fn per_namespace(&self) -> u64 {
-        self.per_namespace
+        let total = self.total();
+        (total - total / 4).max(1)
+    }
+
+    fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Unused sockets of each family that one more namespace may keep.
+    pub(crate) fn stock(&self) -> u64 {
+        let namespaces = self.lock().iter().filter(|share| share.strong_count() > 0).count();
+        self.files.stock(namespaces as u64 + 1).min(self.per_namespace() / 8)
+    }
+
+    /// Whether one more namespace can have files beside all that are taken.
+    pub(crate) fn has_files_for_another(&self) -> bool {
+        let shares = living(&self.lock());
+        self.files.suffice_for(files_of(&shares) + Files::OF_NAMESPACE, self.used.load(Ordering::Relaxed))
     }
 
     /// One more of a number that cannot be more than all places.
     fn one_more(&self, number: &AtomicU64) -> bool {
-        let one_more = |now| (now < self.total).then_some(now + 1);
+        let one_more = |now| (now < self.total()).then_some(now + 1);
         number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Tells those who are guaranteed places how many, after a namespace has come or gone: together no more than half of all.
-    /// What it gives must be dropped without the lock.
+    /// Finds out how many places there are, and tells those who are guaranteed some how many, after a namespace has come or
+    /// gone: together no more than half of all. What it gives must be dropped without the lock.
     fn share_out(&self, list: &[Weak<Share>]) -> Vec<Arc<Share>> {
-        let shares: Vec<_> = list.iter().filter_map(Weak::upgrade).collect();
+        let shares = living(list);
+        self.total.store(self.files.places(files_of(&shares)).min(self.most), Ordering::Relaxed);
         let guaranteed = || shares.iter().filter(|share| share.is_guaranteed.load(Ordering::Relaxed));
-        let guarantee = GUARANTEE.min(self.total / (2 * (guaranteed().count() as u64).max(1)));
+        let guarantee = GUARANTEE.min(self.total() / (2 * (guaranteed().count() as u64).max(1)));
         for share in guaranteed() {
             share.set_guarantee(guarantee);
         }
         shares
+    }
+
+    /// Whether there are more connections than places: since a namespace has come.
+    fn is_overfull(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > self.total()
+    }
+
+    /// Has connections that are idle make room for the files of a namespace that has come.
+    fn make_room(&self, shares: &[Arc<Share>]) {
+        while self.is_overfull() {
+            let idle = shares.iter().filter_map(|share| share.roster.longest_idle());
+            let Some(idle) = idle.max_by_key(|idle| idle.clock.idle()) else { return };
+            drop(idle.evict());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Share>>> {
@@ -124,11 +166,21 @@ impl Places {
     }
 }
 
+fn living(list: &[Weak<Share>]) -> Vec<Arc<Share>> {
+    list.iter().filter_map(Weak::upgrade).collect()
+}
+
+/// Open files that namespaces take.
+fn files_of(shares: &[Arc<Share>]) -> u64 {
+    shares.iter().map(|share| share.files.load(Ordering::Relaxed)).sum()
+}
+
 impl Share {
     /// Of a namespace that is steered.
     pub(crate) fn new(places: &Arc<Places>) -> Arc<Self> {
         let share = Arc::new(Self {
             places: Arc::clone(places),
+            files: AtomicU64::new(Files::OF_NAMESPACE),
             holds: AtomicU64::new(0),
             is_guaranteed: AtomicBool::new(true),
             roster: Roster::default(),
@@ -139,8 +191,18 @@ impl Share {
         list.push(Arc::downgrade(&share));
         let shares = places.share_out(&list);
         drop(list);
+        places.make_room(&shares);
         drop(shares);
         share
+    }
+
+    /// Notes how many open files the namespace takes, connections apart.
+    pub(crate) fn set_files(&self, files: u64) {
+        if self.files.swap(files, Ordering::Relaxed) == files {
+            return;
+        }
+        let shares = self.places.share_out(&self.places.lock());
+        self.places.make_room(&shares);
     }
 
     /// Gives the guarantee up: no new connections will come.
@@ -199,7 +261,8 @@ impl Share {
             is_bound = is_bound || (!is_guaranteed && places.one_more(&places.bound));
             // After that, so that nobody has for a moment what another one is guaranteed.
             is_used = is_used || ((is_guaranteed || is_bound) && places.one_more(&places.used));
-            let may = is_used && (is_guaranteed || is_bound) && u64::from(holds.used) < places.per_namespace;
+            let may =
+                is_used && (is_guaranteed || is_bound) && u64::from(holds.used) < places.per_namespace();
             may.then(|| Holds { used: holds.used + 1, ..holds })
         });
         let adds = taken.is_some_and(|(from, to)| from.bound() < to.bound());
@@ -222,7 +285,7 @@ impl Share {
             let (share, idle) = asked.max_by_key(|(_, idle)| idle.clock.idle())?;
             // Without a seat somebody else was faster.
             let Some(mut seat) = idle.evict() else { continue };
-            if Arc::ptr_eq(share, self) {
+            if Arc::ptr_eq(share, self) && !self.places.is_overfull() {
                 if let Some(before) = std::mem::replace(&mut seat.client, client) {
                     self.clients.leave(before);
                 }
@@ -241,10 +304,10 @@ impl Share {
         let (own, holds) = (self.holds(), other.holds());
         let is_room = own.used < own.guarantee || {
             let bound = self.places.bound.load(Ordering::Relaxed);
-            bound <= self.places.total
+            bound <= self.places.total()
         };
         is_room
-            && u64::from(own.used) < self.places.per_namespace
+            && u64::from(own.used) < self.places.per_namespace()
             && holds.used > holds.guarantee
             && holds.used > own.used
     }
@@ -253,6 +316,9 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.release();
+        // Its files are given back only now: connections have kept them.
+        let shares = self.places.share_out(&self.places.lock());
+        drop(shares);
     }
 }
 
@@ -321,7 +387,7 @@ mod tests {
     #[test]
     fn one_namespace_gets_three_quarters() {
         for (total, most) in [(1, 1), (2, 2), (3, 3), (4, 3), (400, 300)] {
-            let places = Places::new(total, None);
+            let places = Places::new(Files::UNLIMITED, total, None);
             let share = Share::new(&places);
             assert_eq!(all_of(&share).len(), most, "{total}");
             assert_eq!(all_of(&share).len(), most, "{total}, once more");
@@ -331,7 +397,7 @@ mod tests {
     #[test]
     fn two_namespaces_cannot_take_what_a_third_is_guaranteed() {
         for (total, guarantee) in [(4000, 64), (400, 64), (60, 10), (6, 1)] {
-            let places = Places::new(total, None);
+            let places = Places::new(Files::UNLIMITED, total, None);
             let [a, b, c] = [(); 3].map(|()| Share::new(&places));
             let (of_a, of_b, of_c) = (all_of(&a), all_of(&b), all_of(&c));
             let taken = of_a.len() + of_b.len();
@@ -343,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_namespace_that_comes_when_all_is_taken_is_served_before_the_others() {
-        let places = Places::new(100, None);
+        let places = Places::new(Files::UNLIMITED, 100, None);
         let [a, b] = [(); 2].map(|()| Share::new(&places));
         let (mut of_a, of_b) = (all_of(&a), all_of(&b));
         assert_eq!(of_a.len() + of_b.len(), 100);
@@ -356,7 +422,7 @@ mod tests {
 
     #[test]
     fn what_was_guaranteed_is_free_when_the_namespace_goes() {
-        let places = Places::new(100, None);
+        let places = Places::new(Files::UNLIMITED, 100, None);
         let [a, b] = [(); 2].map(|()| Share::new(&places));
         let c = Share::new(&places);
         let taken = all_of(&a).len() + all_of(&b).len();
@@ -368,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_client_gets_no_more_than_its_limit_and_others_go_on() {
-        let places = Places::new(100, NonZeroU32::new(3));
+        let places = Places::new(Files::UNLIMITED, 100, NonZeroU32::new(3));
         let [a, b] = [(); 2].map(|()| Share::new(&places));
         let mut of_a = all_of(&a);
         assert_eq!(of_a.len(), 3);
@@ -381,7 +447,7 @@ mod tests {
 
     #[test]
     fn no_place_is_lost_or_made_by_many_threads_at_the_limit() {
-        let places = Places::new(50, None);
+        let places = Places::new(Files::UNLIMITED, 50, None);
         let shares = [(); 4].map(|()| Share::new(&places));
         std::thread::scope(|scope| {
             for share in shares.iter().chain(&shares) {
@@ -405,7 +471,7 @@ mod tests {
 
     #[test]
     fn what_is_bound_is_exact_while_namespaces_come_and_go() {
-        let places = Places::new(200, None);
+        let places = Places::new(Files::UNLIMITED, 200, None);
         let stays = [(); 3].map(|()| Share::new(&places));
         std::thread::scope(|scope| {
             for share in &stays {
@@ -435,7 +501,7 @@ mod tests {
 
     #[test]
     fn there_is_no_lock_while_places_are_free() {
-        let places = Places::new(400, None);
+        let places = Places::new(Files::UNLIMITED, 400, None);
         let shares = [(); 2].map(|()| Share::new(&places));
         // Held by somebody else meanwhile: a take that wanted it would never end.
         let list = places.lock();
@@ -462,7 +528,7 @@ mod tests {
 
     #[test]
     fn nobody_is_evicted_where_that_makes_no_room() {
-        let places = Places::new(100, None);
+        let places = Places::new(Files::UNLIMITED, 100, None);
         let [a, b] = [(); 2].map(|()| Share::new(&places));
         let (idle, _busy_of_a) = all_with_idle(&a, 40);
         let _of_b: Vec<_> = std::iter::from_fn(|| b.take_one_more(None)).collect();
@@ -481,7 +547,7 @@ mod tests {
 
     #[test]
     fn at_the_limit_of_a_namespace_only_its_own_idle_ones_make_room_one_for_one() {
-        let places = Places::new(100, None);
+        let places = Places::new(Files::UNLIMITED, 100, None);
         let [a, b] = [(); 2].map(|()| Share::new(&places));
         let (idle_of_a, _busy) = all_with_idle(&a, 5);
         let idle_of_b = [(); 20].map(|()| b.roster.enter_idle(b.take_one_more(None), 2 * AGE));
@@ -494,9 +560,100 @@ mod tests {
         assert_eq!((places.used.load(Ordering::Relaxed), a.holds().used), (used, 75));
     }
 
+    /// Places that these files allow.
+    fn of_files(files: u64) -> Arc<Places> {
+        Places::new(Files::new(files), usize::MAX, None)
+    }
+
+    #[test]
+    fn namespaces_take_places_and_give_them_back_when_their_last_connection_has_ended() {
+        let places = of_files(1024);
+        assert_eq!(places.total(), 384);
+        let first = Share::new(&places);
+        let mut others: Vec<_> = (1..50).map(|_| Share::new(&places)).collect();
+        assert_eq!(places.total(), 198);
+        let (last, seat) =
+            others.pop().map(|last| (Arc::downgrade(&last), last.take(CLIENT).unwrap())).unwrap();
+        assert_eq!(places.total(), 198, "it is draining");
+        drop(seat);
+        assert_eq!((places.total(), last.strong_count()), (203, 0));
+        first.set_files(Files::OF_NAMESPACE + Files::OF_BLACK_HOLE);
+        assert_eq!(places.total(), 200);
+        first.set_files(Files::OF_NAMESPACE);
+        drop(others);
+        assert_eq!((places.total(), first.places.per_namespace()), (384, 288));
+    }
+
+    #[test]
+    fn what_the_user_allows_is_the_most_that_there_are() {
+        for (most, namespaces, total) in [(10, 1, 10), (200, 49, 200), (200, 50, 198), (1, 2, 1)] {
+            let places = Places::new(Files::new(1024), most, None);
+            let shares: Vec<_> = (0..namespaces).map(|_| Share::new(&places)).collect();
+            assert_eq!(places.total(), total, "{most} at most, {namespaces} namespaces");
+            drop(shares);
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_comes_has_idle_connections_make_room_for_its_files() {
+        let places = of_files(256);
+        let [a, b] = [(); 2].map(|()| Share::new(&places));
+        let (idle_of_a, busy_of_a) = all_with_idle(&a, 3);
+        let (idle_of_b, busy_of_b) = all_with_idle(&b, 3);
+        let used = || places.used.load(Ordering::Relaxed);
+        assert_eq!(used(), 96);
+        let mut others = Vec::new();
+        for (namespaces, used_then, evicted_then) in [(3, 96, 0), (4, 92, 4), (5, 90, 6), (6, 90, 6)] {
+            others.resize_with(namespaces - 2, || Share::new(&places));
+            assert_eq!(used(), used_then, "{namespaces} namespaces");
+            assert_eq!(evicted(&idle_of_a) + evicted(&idle_of_b), evicted_then, "{namespaces} namespaces");
+        }
+        // There are more connections than places, and none is idle: what is free is for the namespaces.
+        assert_eq!(places.total(), 82);
+        assert!(a.take(CLIENT).is_err() && others[0].take(CLIENT).is_err());
+        drop(busy_of_a);
+        assert!(others[0].take(CLIENT).is_ok());
+        drop(busy_of_b);
+    }
+
+    #[test]
+    fn at_too_many_connections_an_idle_one_gives_its_place_to_nobody() {
+        let places = of_files(256);
+        let a = Share::new(&places);
+        let (idle, busy) = all_with_idle(&a, 10);
+        assert_eq!(busy.len(), 62);
+        // As where namespaces have come before these were idle.
+        places.total.store(32, Ordering::Relaxed);
+        assert!(a.take(CLIENT).is_err());
+        assert_eq!((evicted(&idle), places.used.load(Ordering::Relaxed)), (10, 62));
+    }
+
+    #[test]
+    fn a_namespace_comes_where_files_are_left_for_it_beside_all_connections() {
+        for (files, namespaces, connections, comes) in [
+            (256, 1, 72, true),
+            (256, 2, 96, true),
+            (256, 12, 50, true),
+            (256, 22, 1, true),
+            (256, 23, 1, false),
+            (64, 4, 0, false),
+        ] {
+            let places = of_files(files);
+            let shares: Vec<_> = (0..namespaces).map(|_| Share::new(&places)).collect();
+            let seats: Vec<_> =
+                shares.iter().cycle().take(connections).map(|share| share.take_one_more(None)).collect();
+            assert_eq!(
+                places.has_files_for_another(),
+                comes,
+                "{files} files, {namespaces} namespaces, {connections}"
+            );
+            drop(seats);
+        }
+    }
+
     #[test]
     fn as_many_clients_at_once_as_there_are_idle_connections_get_their_places() {
-        let places = Places::new(4000, NonZeroU32::new(4000));
+        let places = Places::new(Files::UNLIMITED, 4000, NonZeroU32::new(4000));
         let share = Share::new(&places);
         let seats: Vec<_> = (0..3000).map(|_| share.take(CLIENT).unwrap()).collect();
         let enter = |seat| share.roster.enter_idle(Some(seat), AGE);

@@ -19,7 +19,7 @@ use crate::{
     kernel::{RuleSet, RuleSets, flow},
     listener::{Client, OriginalDst},
     matcher::{CompileError, Placed, compile},
-    netns::InterfaceIndex,
+    netns::{Ends, InterfaceIndex},
 };
 
 /// A rule in force.
@@ -230,6 +230,21 @@ impl RuleTable {
         self.rules.iter().find(|state| state.rule.name == *name)
     }
 
+    /// Whether it may be the relay's connection, by whatever interface it has come.
+    fn may_relay(&self) -> impl Fn(&Ends) -> bool {
+        let by_interface = self.names_interfaces();
+        let takes = |state: &RuleState, ends: &Ends| {
+            state.needs_relay() && state.rule.takes(ends.remote.ip(), ends.local)
+        };
+        move |ends| {
+            if by_interface {
+                self.rules.iter().any(|state| takes(state, ends))
+            } else {
+                self.decide(&flow(ends.remote, ends.local)).is_some()
+            }
+        }
+    }
+
     /// The rule whose connection this is: what the kernel program decided about its SYN, decided again.
     pub(crate) fn decide(&self, flow: &Flow) -> Option<&Arc<RuleState>> {
         let decision = self.rule_set.image.decide(flow)?;
@@ -263,6 +278,13 @@ pub(crate) struct Published {
 const HANDSHAKE: Duration = Duration::from_secs(64);
 
 impl Published {
+    /// Tells whether a connection may be the relay's, by whatever interface it has come.
+    pub(crate) fn may_relay(&self) -> impl Fn(&Ends) -> bool {
+        let current = self.current.may_relay();
+        let previous = self.previous.as_ref().map(|table| table.may_relay());
+        move |ends| current(ends) || previous.as_ref().is_some_and(|previous| previous(ends))
+    }
+
     /// From this moment on.
     pub(crate) fn new(current: Arc<RuleTable>, previous: Option<Arc<RuleTable>>) -> Self {
         Self { current, previous, since: Instant::now() }

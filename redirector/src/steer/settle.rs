@@ -11,6 +11,7 @@ use super::{
     accept,
     black_hole::Alarm,
     error::{blocking, failed},
+    files::Files,
     rules::Needs,
     slots,
     steered::{Life, Steered},
@@ -52,6 +53,8 @@ async fn make_sockets_with(
 /// Rules have come into force, or could not: what they need is used from now on, and what none needs goes.
 pub(crate) fn settle(netns: &Arc<Steered>) {
     let needs = netns.published.load().current.needs();
+    let of_black_hole = if needs.black_hole.is_empty() { 0 } else { Files::OF_BLACK_HOLE };
+    netns.share.set_files(Files::OF_NAMESPACE + of_black_hole);
     let mut black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
     black_hole.keep(&needs.black_hole, &netns.instance);
     drop(black_hole);

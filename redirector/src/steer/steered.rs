@@ -12,10 +12,11 @@ use std::{
 use arc_swap::ArcSwap;
 use socket2::Socket;
 use tokio::sync::{mpsc, watch};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     black_hole::BlackHole,
+    handshakes,
     limits::Limits,
     places::Share,
     rules::{Published, RuleState, RuleTable},
@@ -83,6 +84,8 @@ pub(crate) struct Steered {
     /// Where a rule can leave clients without an answer.
     pub(crate) black_hole: Mutex<BlackHole>,
     life: watch::Sender<Life>,
+    /// No handshake is under way any more that our listeners have answered, or it is not waited for.
+    handshakes_over: CancellationToken,
     log_limits: [RateLimit; NotDelivered::ALL.len()],
     log_limits_of_ends: [RateLimit; Ended::ALL.len()],
     went_down: mpsc::UnboundedSender<WentDown>,
@@ -142,6 +145,7 @@ impl Steered {
             anchor: Mutex::new(Some(anchor)),
             black_hole: Mutex::default(),
             life: watch::Sender::new(Life::Steering),
+            handshakes_over: CancellationToken::new(),
             log_limits: Default::default(),
             log_limits_of_ends: Default::default(),
             went_down,
@@ -167,6 +171,11 @@ impl Steered {
         self.life.subscribe()
     }
 
+    /// Ready when the listeners can be closed without resetting a client whose handshake was under way when steering ended.
+    pub(crate) async fn handshakes_over(&self) {
+        self.handshakes_over.cancelled().await;
+    }
+
     pub(crate) fn log_limit(&self, reason: NotDelivered) -> &RateLimit {
         &self.log_limits[reason as usize]
     }
@@ -176,13 +185,20 @@ impl Steered {
     }
 
     /// Stops steering at once. [`Self::stopped`] waits for what that entails.
-    pub(crate) fn stop_steering(&self, life: Life) {
+    pub(crate) fn stop_steering(self: &Arc<Self>, life: Life) {
         self.instance.detach();
-        self.life.send_if_modified(|now| {
+        let is_news = self.life.send_if_modified(|now| {
             let forward = *now < life;
             *now = life.max(*now);
             forward
         });
+        if is_news && life == Life::Detached && !self.listeners().is_empty() {
+            let netns = Arc::clone(self);
+            self.acceptors.spawn(async move {
+                handshakes::wait(&netns).await;
+                netns.handshakes_over.cancel();
+            });
+        }
         self.dialer.factory.clear();
         self.share.release();
         self.acceptors.close();
@@ -195,13 +211,13 @@ impl Steered {
     }
 
     /// Stops steering. Connections go on.
-    pub(crate) async fn detach(&self) {
+    pub(crate) async fn detach(self: &Arc<Self>) {
         self.stop_steering(Life::Detached);
         self.stopped().await;
     }
 
     /// Lets go of everything at once: connections are reset.
-    pub(crate) async fn abort(&self) {
+    pub(crate) async fn abort(self: &Arc<Self>) {
         self.stop_steering(Life::Aborted);
         self.stopped().await;
         self.tasks.close();

@@ -5,8 +5,9 @@ use std::ffi::OsString;
 /// Modules of `tests/it` in which it is the kernel that decides, by what differs from one to the next: its programs, maps and
 /// links, how sockets are selected, bound, repaired and given away, who is at the other end of one (`own_sockets`:
 /// `SO_PEERPIDFD`), and when a namespace ends.
-const DEPEND: [&str; 19] = [
+const DEPEND: [&str; 20] = [
     "death",
+    "detach",
     "drop",
     "features",
     "foreign",
@@ -30,7 +31,7 @@ const DEPEND: [&str; 19] = [
 /// Those in which it is redirector that decides, or somebody else's program, or what TCP has done in every kernel. `seats` is of
 /// them: who keeps a connection to the control socket is decided by the daemon, of Unix sockets as they have always been.
 #[cfg(test)]
-const DO_NOT_DEPEND: [&str; 36] = [
+const DO_NOT_DEPEND: [&str; 37] = [
     "api",
     "attach",
     "attackers",
@@ -50,6 +51,7 @@ const DO_NOT_DEPEND: [&str; 36] = [
     "injected",
     "inputs",
     "last_words",
+    "limits",
     "list",
     "log",
     "loops",

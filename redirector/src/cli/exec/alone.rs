@@ -61,7 +61,7 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
         own_sockets: OwnSockets::at(&[&handoff_path(&control)])?,
         resolve_interval: RESOLVE_INTERVAL,
     };
-    let limits = ConnectionLimits { total: 1, per_client: None };
+    let limits = ConnectionLimits { total: 1, files: u64::MAX, per_client: None };
     let (daemon, mut core) = Daemon::start(limits, surroundings)?;
     let handoffs = tokio::spawn(control::serve_handoff(listener, Arc::clone(&daemon)));
     // Before there is a child: a signal that ended only this process would leave it without a daemon.

@@ -63,8 +63,10 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
     let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
     let _log = observe::init(log_format.or(daemon.log_format).unwrap_or_default())?;
     let opener = engines.opener(&daemon);
+    let files = raise_limits();
     let limits = ConnectionLimits {
-        total: connections(max_connections.or(daemon.max_connections)),
+        total: connections(files, max_connections.or(daemon.max_connections)),
+        files,
         per_client: max_connections_per_client.or(daemon.max_connections_per_client),
     };
     if let Err(why) = locate::sees_host() {
@@ -87,8 +89,7 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
 }
 
 /// As many as are wanted, and as the limit of open files allows.
-fn connections(wanted: Option<NonZeroU32>) -> usize {
-    let files = raise_limits();
+fn connections(files: u64, wanted: Option<NonZeroU32>) -> usize {
     let affordable = affordable_connections(files);
     match wanted.map(|wanted| wanted.get() as usize) {
         Some(wanted) if wanted > affordable => {

@@ -50,9 +50,12 @@ pub(crate) async fn explanation(
     explained
 }
 
+/// Who has made a rule.
+type OriginOf<'a> = &'a dyn Fn(&RuleName) -> Origin;
+
 fn explain(
     netns: &Steered,
-    (leases, origin): (&[Arc<Lease>], &dyn Fn(&RuleName) -> Origin),
+    (leases, origin): (&[Arc<Lease>], OriginOf<'_>),
     (target, flow): (&Target, FlowSpec),
     most: usize,
 ) -> Result<Explanation, Error> {
@@ -134,7 +137,7 @@ fn arrive(fd: &OwnedFd, target: &Target, flow: &FlowSpec) -> Result<Arrival, Err
 
 fn rule(
     state: &RuleState,
-    origin: &dyn Fn(&RuleName) -> Origin,
+    origin: OriginOf<'_>,
     cell: NamedCell<'_>,
     (arrival, outcome): (&Arrival, &Outcome),
 ) -> ExplainedRule {
