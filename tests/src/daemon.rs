@@ -327,12 +327,18 @@ impl Daemon {
         status
     }
 
-    /// Its open fds: what each is.
+    /// Its open fds: what each is. Those of kernel programs that it has made ahead are left out.
     #[must_use]
     pub fn fds(&self) -> Vec<String> {
-        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("read the daemon's fds");
-        let links = folder.filter_map(Result::ok).filter_map(|entry| fs::read_link(entry.path()).ok());
-        links.map(|link| link.as_os_str().display().to_string()).collect()
+        let mut fds = Fds::of(self.pid());
+        fds.leave_out_stock();
+        fds.links
+    }
+
+    /// How many kernel programs it has that are not attached to a namespace.
+    #[must_use]
+    pub fn unattached_programs(&self) -> usize {
+        Fds::of(self.pid()).unattached
     }
 
     /// How many fds it has while it does nothing. It looks around now and then, which takes one for a moment: so
@@ -423,4 +429,54 @@ pub fn binary_for_everybody(dir: &Dir) -> PathBuf {
     fs::copy(binary(), &copy).expect("copy the binary");
     assert_eq!(copy.extension(), None::<&OsStr>);
     copy
+}
+
+/// Open fds of a process.
+struct Fds {
+    /// What each is.
+    links: Vec<String>,
+    /// BPF programs among them that no BPF link among them is of.
+    unattached: usize,
+    is_steering: bool,
+}
+
+impl Fds {
+    const PROGRAM: &str = "anon_inode:bpf-prog";
+    const MAP: &str = "anon_inode:bpf-map";
+
+    fn of(pid: u32) -> Self {
+        let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("read a process's fds");
+        let (mut links, mut programs, mut attached) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in folder.filter_map(Result::ok) {
+            let Ok(link) = fs::read_link(entry.path()) else { continue };
+            let link = link.as_os_str().display().to_string();
+            let program = || {
+                let fd = entry.file_name();
+                let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", fd.display())).ok()?;
+                info.lines().find_map(|line| Some(line.strip_prefix("prog_id:")?.trim().to_owned()))
+            };
+            if link == Self::PROGRAM {
+                programs.extend(program());
+            } else if link.starts_with("anon_inode:bpf") && link != Self::MAP {
+                attached.extend(program());
+            }
+            links.push(link);
+        }
+        let unattached = programs.iter().filter(|program| !attached.contains(program)).count();
+        Self { links, unattached, is_steering: !attached.is_empty() }
+    }
+
+    /// A daemon that steers has up to 8 programs in stock, each with 4 maps. One that steers nothing has none: what it has then is
+    /// too much.
+    fn leave_out_stock(&mut self) {
+        let in_stock = if self.is_steering { self.unattached.min(8) } else { 0 };
+        for (what, count) in [(Self::PROGRAM, in_stock), (Self::MAP, 4 * in_stock)] {
+            let mut left = count;
+            self.links.retain(|link| {
+                let goes = left > 0 && link == what;
+                left -= usize::from(goes);
+                !goes
+            });
+        }
+    }
 }

@@ -49,16 +49,22 @@ impl Faults {
     #[track_caller]
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        self.planned(Command::new(binary()), arguments)
+    }
+
+    fn planned(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args(arguments).env("REDIRECTOR_INJECT", self.plan()).env_remove("RUST_LOG");
         command
     }
 
-    /// A daemon that follows the plan.
+    /// A daemon that follows the plan. It has few files, so it makes nothing ahead: calls that it makes in the background would
+    /// be counted with those that the plan is about.
     #[track_caller]
     #[must_use]
     pub fn daemon(&self) -> Daemon {
-        Daemon::spawn(&mut self.command(&["run"]), &[])
+        let mut few_files = Command::new("sh");
+        few_files.args(["-c", "ulimit -n 1000 && exec \"$@\"", "sh"]).arg(binary());
+        Daemon::spawn(&mut self.planned(few_files, &["run"]), &[])
     }
 
     fn plan(&self) -> PathBuf {
