@@ -1,19 +1,21 @@
 //! A mark of the ABI, in the kernel object, so that an object can be told from one of another version.
 
 use crate::{
-    BypassKey, Counters, Flow, MAX_BYPASS, MAX_RULES, SLOTS,
+    BypassKey, Counters, Flow, MAX_BYPASS, MAX_OWN_LISTENERS, MAX_RULES, OwnListener, SLOTS,
     image::{LEAST, MOST},
 };
 
 /// Raised with every change of a meaning in this crate that changes no size.
-const ABI_VERSION: usize = 6;
+const ABI_VERSION: usize = 7;
 
-const LAYOUT: [usize; 9] = [
+const LAYOUT: [usize; 11] = [
     ABI_VERSION,
     size_of::<BypassKey>(),
+    size_of::<OwnListener>(),
     size_of::<Flow>(),
     size_of::<Counters>(),
     MAX_BYPASS,
+    MAX_OWN_LISTENERS,
     MAX_RULES,
     SLOTS,
     LEAST,

@@ -42,6 +42,18 @@ impl Context {
         read!(self, local_port)
     }
 
+    /// Whether it is for `127.0.0.1` or `::1`. Nothing is compared with the packet's kind: the verifier would learn about that, and
+    /// walk what follows once more.
+    #[inline(always)]
+    pub(crate) fn is_to_loopback(self) -> bool {
+        const IPV4: u32 = u32::from_ne_bytes([127, 0, 0, 1]);
+        const IPV6: u32 = u32::from_ne_bytes([0, 0, 0, 1]);
+        // The fields of the other family are 0.
+        let (ipv4, ipv6) = (read!(self, local_ip4) ^ IPV4, read!(self, local_ip6[3]) ^ IPV6);
+        u64::from(ipv4) * u64::from(ipv6) == 0
+            && read!(self, local_ip6[0]) | read!(self, local_ip6[1]) | read!(self, local_ip6[2]) == 0
+    }
+
     /// The client's port, as [`redirector_ebpf::Flow::remote_port`].
     #[inline(always)]
     pub(crate) fn remote_port(self) -> u32 {

@@ -9,6 +9,7 @@
 //! | `RULES` | array of maps, 1 × array, 1 | 0, 0 | [`image`], [`constant::WORDS`] | user space, whole | program |
 //! | `LISTENERS` | SOCKMAP, [`SLOTS`] | [`slot`] | socket (cookie when read) | user space | program |
 //! | `BYPASS` | hash, [`MAX_BYPASS`], one for all namespaces | [`BypassKey`] | 1 | user space | program |
+//! | `OWN_LISTENERS` | SOCKHASH, [`MAX_OWN_LISTENERS`], one for all namespaces | [`OwnListener`] | socket (cookie when read) | user space | program |
 //! | `COUNTERS` | per-CPU array, as many as user space says | [`counters_of`] | [`Counters`] | program | user space |
 //!
 //! What is the same for each packet of a namespace is in constants ([`constant`]) that user space sets before it loads the
@@ -50,7 +51,11 @@ pub const SLOTS: usize = 4 * (MAX_CONSUMERS + 1);
 /// Capacity of the bypass map: local onward connections that can be open at once in all namespaces.
 pub const MAX_BYPASS: usize = 65_536;
 
-/// The key in `COUNTERS` of what no rule takes.
+/// Capacity of `OWN_LISTENERS`: listeners of hand-offs that can be open at once in all namespaces.
+pub const MAX_OWN_LISTENERS: usize = 16_384;
+
+/// The key in `COUNTERS` of what no rule takes (`passed`), and of what was for a listener of ours by its own address
+/// (`rejected`).
 pub const COUNTERS_OF_NETNS: u32 = 0;
 
 /// The key in `COUNTERS` of a rule ([`Decision::rule`]).
@@ -89,6 +94,13 @@ pub const fn slot(consumer: u32, protocol: u32, family: u32) -> u32 {
     slot_of(consumer, Kind::of(protocol, family))
 }
 
+/// Whether a key in `LISTENERS` is of a consumer that another program is: the relay takes care of its own listeners.
+#[must_use]
+pub const fn is_of_hand_off(slot: u32) -> bool {
+    let consumer = slot / 4;
+    consumer != CONSUMER_RELAY && consumer != CONSUMER_BLACK_HOLE
+}
+
 /// A connection that the relay itself makes inside the namespace, from an address to the same address. Both ends are in it:
 /// what anybody else sends from its local end to another port is not the relay's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
@@ -106,5 +118,20 @@ pub struct BypassKey {
     /// takes 1 MiB.
     pub netns: u32,
 }
+
+/// Where a listener of a hand-off is bound inside its namespace: to `127.0.0.1` or `::1`, by its family. An IPv6 one that is bound
+/// to `::ffff:127.0.0.1` counts as IPv4, as the packets that reach it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct OwnListener {
+    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
+    pub family: u32,
+    /// Its port, host byte order.
+    pub port: u32,
+    /// As [`BypassKey::netns`].
+    pub netns: u32,
+}
+
+const _: () = assert!(size_of::<OwnListener>() == 12 && align_of::<OwnListener>() == 4);
 
 const _: () = assert!(size_of::<BypassKey>() == 32 && align_of::<BypassKey>() == 4);

@@ -15,7 +15,7 @@ mod maps;
 use aya_ebpf::{bindings::sk_action, macros::sk_lookup, programs::SkLookupContext};
 use redirector_ebpf::{
     Action, BypassKey, CONSUMER_BLACK_HOLE, COUNTERS_OF_NETNS, Counters, Decision, FLAG_DOWN, Kind,
-    PROTOCOL_TCP, PROTOCOL_UDP, Packet as _, Unavailable, counters_of, slot_of,
+    OwnListener, PROTOCOL_TCP, PROTOCOL_UDP, Packet as _, Unavailable, counters_of, slot_of,
 };
 
 use self::context::Context;
@@ -45,6 +45,14 @@ fn decide(ctx: &SkLookupContext) -> u32 {
         return SK_PASS;
     };
     let kind = Kind::of(protocol, family);
+    // Here, so that it has a place on the stack that nothing else has: to the verifier what is left there would else make what
+    // follows another thing for packets to loopback addresses, and it would walk that once more.
+    let mut key = OwnListener { family: 0, port: 0, netns: 0 };
+    if is_to_own_listener(context, port, &mut key) {
+        // It is there for a rule, and nobody is meant by it. The client sees RST.
+        maps::count(COUNTERS_OF_NETNS, Counters::REJECTED);
+        return SK_DROP;
+    }
     let Some(decision) = rules.decide_about(kind, port, &context) else {
         if kind.is_tcp() {
             // UDP comes here with each datagram, and says nothing of how often it is used.
@@ -125,6 +133,16 @@ fn is_bypassed(context: Context) -> bool {
         netns: constants::netns(),
     };
     maps::BYPASS.get_ptr(key).is_some()
+}
+
+/// Whether a packet is for a listener of a hand-off by its own address. Most packets are not for such an address.
+#[inline(always)]
+fn is_to_own_listener(context: Context, port: u32, key: &mut OwnListener) -> bool {
+    if !context.is_to_loopback() || context.protocol() != PROTOCOL_TCP {
+        return false;
+    }
+    *key = OwnListener { family: context.family(), port, netns: constants::netns() };
+    maps::is_own_listener(key)
 }
 
 #[panic_handler]

@@ -4,14 +4,19 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SOCKMAP, bpf_sock},
+    bindings::{
+        BPF_F_NO_PREALLOC,
+        bpf_map_type::{BPF_MAP_TYPE_SOCKHASH, BPF_MAP_TYPE_SOCKMAP},
+        bpf_sock,
+    },
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     helpers::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
     macros::btf_map,
     programs::SkLookupContext,
 };
 use redirector_ebpf::{
-    BypassKey, Counters, Image, MAX_BYPASS, MAX_RULES, PROTOCOL_TCP, SLOTS, Words,
+    BypassKey, Counters, Image, MAX_BYPASS, MAX_OWN_LISTENERS, MAX_RULES, OwnListener, PROTOCOL_TCP, SLOTS,
+    Words,
     image::{MOST, NARROW},
 };
 
@@ -75,7 +80,12 @@ impl Words for InForce {
 }
 
 #[btf_map]
-static LISTENERS: ListenerMap = ListenerMap::new();
+static LISTENERS: Sockets<{ BPF_MAP_TYPE_SOCKMAP as usize }, u32, SLOTS> = Sockets::new();
+
+/// What is closed is not in it any more.
+#[btf_map]
+static OWN_LISTENERS: Sockets<{ BPF_MAP_TYPE_SOCKHASH as usize }, OwnListener, MAX_OWN_LISTENERS> =
+    Sockets::new();
 
 /// Not an LRU map: an entry that disappears while its connection lives would make a loop.
 #[btf_map]
@@ -85,20 +95,20 @@ pub(crate) static BYPASS: HashMap<BypassKey, u32, MAX_BYPASS, { BPF_F_NO_PREALLO
 #[btf_map]
 static COUNTERS: PerCpuArray<Counters, { 1 + MAX_RULES }> = PerCpuArray::new();
 
-/// A SOCKMAP with 8-byte values, for which user space reads socket cookies. aya-ebpf's has 4-byte ones, which
+/// A map of sockets with 8-byte values, for which user space reads socket cookies. aya-ebpf's have 4-byte ones, which
 /// cannot be read at all (`ENOSPC`).
 #[repr(C)]
-struct ListenerMap {
-    r#type: *const [i32; BPF_MAP_TYPE_SOCKMAP as usize],
-    key: *const u32,
+struct Sockets<const TYPE: usize, K, const LENGTH: usize> {
+    r#type: *const [i32; TYPE],
+    key: *const K,
     value: *const u64,
-    max_entries: *const [i32; SLOTS],
+    max_entries: *const [i32; LENGTH],
 }
 
 // SAFETY: a definition for the loader; nothing reads its fields.
-unsafe impl Sync for ListenerMap {}
+unsafe impl<const TYPE: usize, K, const LENGTH: usize> Sync for Sockets<TYPE, K, LENGTH> {}
 
-impl ListenerMap {
+impl<const TYPE: usize, K, const LENGTH: usize> Sockets<TYPE, K, LENGTH> {
     const fn new() -> Self {
         Self {
             r#type: core::ptr::null(),
@@ -109,13 +119,14 @@ impl ListenerMap {
     }
 }
 
+/// `BPF_TCP_LISTEN`.
+const TCP_LISTEN: u32 = 10;
+
 /// Assigns the listener in a slot. 0, or a negative errno; `-ENOENT` for an empty slot.
 #[inline(always)]
 pub(crate) fn assign(ctx: &SkLookupContext, slot: u32) -> i32 {
     const ENOENT: i32 = 2;
     const ESOCKTNOSUPPORT: i64 = 94;
-    /// `BPF_TCP_LISTEN`.
-    const TCP_LISTEN: u32 = 10;
     let map = (&raw const LISTENERS).cast_mut().cast::<c_void>();
     // SAFETY: a helper call, checked by the verifier.
     let socket = unsafe { bpf_map_lookup_elem(map, (&raw const slot).cast()) };
@@ -137,6 +148,25 @@ pub(crate) fn assign(ctx: &SkLookupContext, slot: u32) -> i32 {
     // SAFETY: gives back the reference that the lookup took; the verifier insists.
     let _: i64 = unsafe { bpf_sk_release(socket) };
     result as i32
+}
+
+/// Whether a listener of a hand-off is bound there. A socket of which its holder has made something else is none.
+#[inline(always)]
+pub(crate) fn is_own_listener(key: &OwnListener) -> bool {
+    let map = (&raw const OWN_LISTENERS).cast_mut().cast::<c_void>();
+    // SAFETY: a helper call, checked by the verifier.
+    let socket = unsafe { bpf_map_lookup_elem(map, (&raw const *key).cast()) };
+    if socket.is_null() {
+        return false;
+    }
+    let fields = socket.cast::<bpf_sock>();
+    // SAFETY: `socket` is the referenced socket that the lookup gave; the verifier checks the field.
+    let state = unsafe { (*fields).state };
+    // SAFETY: as above.
+    let port = unsafe { (*fields).src_port };
+    // SAFETY: gives back the reference that the lookup took; the verifier insists.
+    let _: i64 = unsafe { bpf_sk_release(socket) };
+    state == TCP_LISTEN && port == key.port
 }
 
 /// One more in a counter, on this CPU: of what has this key in `COUNTERS`.

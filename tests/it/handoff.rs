@@ -39,9 +39,14 @@ fn handoff(world: &World) -> PathBuf {
 /// Listeners for this process.
 #[track_caller]
 pub(super) fn ask(world: &World, matching: &str, name: &str) -> Vec<Socket> {
-    let request = json!({ "target": world.target(), "match": [matching], "name": name });
-    let (answer, listeners) = lease::lease(&handoff(world), &request).expect("a lease");
-    assert_eq!(answer["rule"], name, "{answer:#}");
+    ask_for(world, &json!({ "target": world.target(), "match": [matching], "name": name }))
+}
+
+/// Those of a request.
+#[track_caller]
+pub(super) fn ask_for(world: &World, request: &Value) -> Vec<Socket> {
+    let (answer, listeners) = lease::lease(&handoff(world), request).expect("a lease");
+    assert_eq!(answer["rule"], request["name"], "{answer:#}");
     assert_eq!(answer["listeners"].as_array().unwrap().len(), listeners.len(), "{answer:#}");
     listeners.into_iter().map(Socket::from).collect()
 }

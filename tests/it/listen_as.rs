@@ -132,6 +132,8 @@ fn its_listeners_are_not_to_be_reached_but_by_steering() {
             for pod in [POD_V4, POD_V6] {
                 assert_eq!(answer(&stage.net.client, at(pod, address.port())), "refused");
             }
+            let inside = at(address.ip().to_canonical(), address.port());
+            assert_eq!(answer(&stage.net.pod, inside), "refused", "{how}");
         }
     }
 }

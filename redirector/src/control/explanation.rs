@@ -58,7 +58,8 @@ pub struct Explanation {
     /// It is one of redirector's own connections on its way to the application: the rule takes it, and lets it pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bypassed: bool,
-    /// Its destination is the relay's own listener, by its own address: it is reset.
+    /// Its destination is a listener of ours by the address that it is bound to inside the namespace, and it gets an RST: from the
+    /// relay, or, where the listener was handed off, from the steering program, whatever the rules are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_listener: bool,
     /// Who gets it, where that is a socket of redirector's or of a hand-off.

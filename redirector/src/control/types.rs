@@ -312,6 +312,9 @@ pub struct RuleCounts {
 pub struct NetnsCounts {
     /// TCP packets for a new connection that no rule names.
     pub unmatched: u64,
+    /// TCP packets for a listener of a hand-off, by the address that it is bound to inside the namespace: refused.
+    #[serde(default)]
+    pub own_listener: u64,
 }
 
 /// What became of accepted connections.

@@ -14,10 +14,11 @@ use self::tend::{Events, tend};
 use crate::{
     config::Engine,
     dial::{Names, OwnSockets, Remotes},
+    kernel::Shared,
     locate::{Opener, Watch},
     netns::NetnsCookie,
     reconcile::{World, discover, end_leases, follow, retry},
-    steer::{All, Limits, Maker},
+    steer::{All, Limits, Maker, instances_in_stock},
 };
 
 pub use crate::steer::{ConnectionLimits, affordable_connections, raise_limits};
@@ -62,7 +63,7 @@ impl Daemon {
         let maker = Maker {
             limits,
             watch,
-            kernel: Arc::default(),
+            kernel: Arc::new(Shared::default().with_stock(instances_in_stock())),
             selves: Arc::default(),
             outgoing: Arc::default(),
             own,

@@ -22,6 +22,8 @@ pub struct Heard {
     pub outcome: Outcome,
     /// What the kernel does then.
     pub fate: Fate,
+    /// It is for a listener of a hand-off by its own address, and is refused for that, whatever the rules are.
+    pub own_listener: bool,
 }
 
 /// Which of a rule's counters would count it.
@@ -107,6 +109,9 @@ impl Instance {
             (_, 0) => Fate::Lookup,
             (_, cookie) => Fate::Socket(cookie),
         };
+        if counters.netns().map_err(InstanceError::from)?.rejected > 0 {
+            return Ok(Heard { rule: None, outcome: Outcome::Unmatched, fate, own_listener: true });
+        }
         let all = expected.into_iter().chain(0..self.counters.capacity());
         for index in all {
             let counted = counted(&counters.rule(index).map_err(InstanceError::from)?);
@@ -116,11 +121,12 @@ impl Instance {
                     rule: Some(index),
                     outcome: outcome(counter).ok_or_else(nonsense)?,
                     fate,
+                    own_listener: false,
                 });
             }
         }
         match fate {
-            Fate::Lookup => Ok(Heard { rule: None, outcome: Outcome::Unmatched, fate }),
+            Fate::Lookup => Ok(Heard { rule: None, outcome: Outcome::Unmatched, fate, own_listener: false }),
             _ => Err(AskError::Nonsense(format!("nothing for a rule, and decided {fate:?}"))),
         }
     }

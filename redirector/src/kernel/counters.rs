@@ -76,13 +76,14 @@ impl Counters {
         self.sum(counters_of(index))
     }
 
-    /// TCP packets for a new connection that no rule names.
+    /// What is of no rule: as `passed`, TCP packets for a new connection that no rule names; as `rejected`, those for a listener
+    /// of a hand-off by its own address.
     ///
     /// # Errors
     ///
     /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
-    pub fn unmatched(&self) -> Result<u64, SyscallError> {
-        self.sum(COUNTERS_OF_NETNS).map(|counters| counters.passed)
+    pub fn netns(&self) -> Result<Values, SyscallError> {
+        self.sum(COUNTERS_OF_NETNS)
     }
 
     /// Begins a rule's counters anew. No published rule set may use the index.

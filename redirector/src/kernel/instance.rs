@@ -2,15 +2,20 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use redirector_ebpf::is_of_hand_off;
 
 use super::{
     Bypass, Counters, RuleSet, RuleSets, Shared,
     counters::Array,
     loaded::{InForce, Loaded, Maps, Shape, identity, load, put},
-    object,
+    own_listeners::OwnListeners,
+    parts::Parts,
+    stock::{HasTwin, Kind, Steered},
 };
 use crate::sys::{SyscallError, bpf, named};
 
@@ -76,14 +81,22 @@ enum Next {
 pub struct Instance {
     shared: Arc<Shared>,
     ingress: Ingress,
-    loaded: Mutex<Loaded>,
-    link: Mutex<Option<OwnedFd>>,
+    loaded: Arc<Mutex<Loaded>>,
+    link: Mutex<Option<Link>>,
     /// An fd when it is written, a cookie when it is read.
     listeners: bpf::Map<u32, u64>,
+    own_listeners: OwnListeners,
     /// What keeps the relay's own connections from being steered.
     pub bypass: Arc<Bypass>,
     /// What the program counts.
     pub counters: Counters,
+}
+
+/// While it is there, packets are steered.
+#[derive(Debug)]
+struct Link {
+    fd: OwnedFd,
+    _steered: Steered,
 }
 
 /// A new namespace has counters for so many rules. Where that is not enough it has four times as many, and so on.
@@ -119,30 +132,42 @@ impl Instance {
         rules: u32,
         ingress: Ingress,
     ) -> Result<Self, InstanceError> {
-        let listeners = bpf::Map::new(object::make("LISTENERS", None)?);
-        let listeners = named("bpf BPF_OBJ_GET_INFO_BY_FD map", listeners)?;
-        let (bypass, counters) = (shared.bypass()?, Counters::new(counters_for(rules))?);
-        let maps = Maps { listeners: listeners.as_fd(), bypass: &bypass };
-        let identity = identity(shared, ingress);
-        let counted = counters.capacity();
-        let in_force = InForce::new(rule_set)?;
-        let loaded = counters.with_last(|last| load(identity, &maps, (last, counted), in_force))?;
+        let kind = Kind { shape: Shape::of(rule_set), counted: counters_for(rules) };
+        let prepared = if ingress == Ingress::Read { shared.stock.take(kind) } else { None };
+        let parts = match prepared {
+            Some(mut parts) => {
+                parts.fill(rule_set)?;
+                parts
+            }
+            None => Parts::make(shared, InForce::new(rule_set)?, kind.counted, ingress)?,
+        };
+        let Parts { listeners, bypass, own_listeners, counters, loaded } = parts;
         Ok(Self {
             shared: Arc::clone(shared),
             ingress,
-            loaded: Mutex::new(loaded),
+            loaded: Arc::new(Mutex::new(loaded)),
             link: Mutex::default(),
             listeners,
+            own_listeners,
             bypass: Arc::new(bypass),
             counters,
         })
+    }
+
+    /// Maps that each of its programs has.
+    fn maps(&self) -> Maps<'_> {
+        Maps {
+            listeners: self.listeners.as_fd(),
+            bypass: &self.bypass,
+            own_listeners: self.own_listeners.map().as_fd(),
+        }
     }
 
     fn loaded(&self) -> MutexGuard<'_, Loaded> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn link(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+    fn link(&self) -> MutexGuard<'_, Option<Link>> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -177,7 +202,7 @@ impl Instance {
         }
         let counted = self.counters.capacity();
         let more = if rules <= counted { None } else { Some(Array::make(counters_for(rules))?) };
-        let maps = Maps { listeners: self.listeners.as_fd(), bypass: &self.bypass };
+        let maps = self.maps();
         let identity = identity(&self.shared, self.ingress);
         let in_force = InForce::new(rule_set)?;
         let loaded = match &more {
@@ -199,11 +224,12 @@ impl Instance {
             Next::Image(next) if !loaded.shape.suffices_for(next.shape) => Err(InstanceError::Outdated),
             Next::Image(next) => {
                 put(&loaded.rules, &next.map)?;
+                loaded.twin = None;
                 Ok(Prepared(Next::Image(std::mem::replace(&mut loaded.in_force, next))))
             }
             Next::Program { loaded: new, more } => {
                 if let Some(link) = &*self.link() {
-                    named("bpf BPF_LINK_UPDATE", bpf::link_update(link.as_fd(), new.program.as_fd()))?;
+                    named("bpf BPF_LINK_UPDATE", bpf::link_update(link.fd.as_fd(), new.program.as_fd()))?;
                 }
                 more.into_iter().for_each(|more| self.counters.add(more));
                 let before = std::mem::replace(&mut *loaded, new);
@@ -223,7 +249,7 @@ impl Instance {
         counters: &Counters,
     ) -> Result<OwnedFd, InstanceError> {
         let in_force = self.loaded().in_force.clone();
-        let maps = Maps { listeners: self.listeners.as_fd(), bypass: &self.bypass };
+        let maps = self.maps();
         let identity = identity(&self.shared, ingress);
         let counted = counters.capacity();
         Ok(counters.with_last(|last| load(identity, &maps, (last, counted), in_force))?.program)
@@ -244,14 +270,27 @@ impl Instance {
         named("bpf BPF_MAP_LOOKUP_ELEM RULES", self.loaded().rules.lookup(&0))
     }
 
-    /// Puts a listener into a slot, atomically instead of the one before.
+    /// Puts a listener into a slot, atomically instead of the one before. One of a hand-off nobody gets to by its own address from
+    /// here on, until it is closed.
     ///
     /// # Errors
     ///
     /// `EOPNOTSUPP` for a socket that does not listen.
     pub fn set_listener(&self, slot: u32, listener: BorrowedFd<'_>) -> Result<(), SyscallError> {
+        if is_of_hand_off(slot) {
+            self.own_listeners.enter(listener)?;
+        }
         let value = u64::try_from(listener.as_raw_fd()).expect("an open fd is not negative");
         named("bpf BPF_MAP_UPDATE_ELEM LISTENERS", self.listeners.update(&slot, &value, bpf::Update::Any))
+    }
+
+    /// Whether a listener of a hand-off is bound to this address.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
+    pub fn has_own_listener(&self, address: SocketAddr) -> Result<bool, SyscallError> {
+        named("bpf BPF_MAP_LOOKUP_ELEM OWN_LISTENERS", self.own_listeners.contains(address))
     }
 
     /// Empties a slot. One that is empty already is no error.
@@ -280,8 +319,10 @@ impl Instance {
     pub fn attach(&self, netns: BorrowedFd<'_>) -> Result<(), SyscallError> {
         // Held so that no other program takes the place of this one meanwhile.
         let loaded = self.loaded();
-        let link = named("bpf BPF_LINK_CREATE", bpf::link_create(loaded.program.as_fd(), netns))?;
-        *self.link() = Some(link);
+        let fd = named("bpf BPF_LINK_CREATE", bpf::link_create(loaded.program.as_fd(), netns))?;
+        let has_twin = if loaded.twin.is_some() { HasTwin::Yes } else { HasTwin::No };
+        let steered = Steered::begin(&self.shared, &self.loaded, has_twin);
+        *self.link() = Some(Link { fd, _steered: steered });
         Ok(())
     }
 
@@ -297,7 +338,7 @@ impl Instance {
     ///
     /// As bpf(2) `BPF_OBJ_GET_INFO_BY_FD`.
     pub fn link_info(&self) -> Option<Result<bpf::LinkInfo, SyscallError>> {
-        let info = |link: &OwnedFd| named("bpf BPF_OBJ_GET_INFO_BY_FD link", bpf::link_info(link.as_fd()));
+        let info = |link: &Link| named("bpf BPF_OBJ_GET_INFO_BY_FD link", bpf::link_info(link.fd.as_fd()));
         self.link().as_ref().map(info)
     }
 
@@ -342,7 +383,7 @@ impl Instance {
     pub fn kernel_memory(&self) -> io::Result<u64> {
         let code = self.machine_code_length().map_err(io::Error::other)?;
         let counters: u64 = self.counters.with_all(locked_memory).into_iter().sum::<io::Result<_>>()?;
-        let Loaded { program, rules, in_force, shape: _, counted: _ } = &*self.loaded();
+        let Loaded { program, rules, in_force, shape: _, counted: _, twin: _ } = &*self.loaded();
         let fds = [program.as_fd(), rules.as_fd(), in_force.map.as_fd(), self.listeners.as_fd()];
         Ok(fds.into_iter().map(locked_memory).sum::<io::Result<u64>>()? + counters + u64::from(code))
     }

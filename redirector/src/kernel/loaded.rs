@@ -22,6 +22,19 @@ pub(super) struct Loaded {
     pub(super) shape: Shape,
     /// How many rules it has counters for.
     pub(super) counted: u32,
+    /// The same rule set in the map that other namespaces have, where the one in force is a copy.
+    pub(super) twin: Option<Arc<OwnedFd>>,
+}
+
+impl Loaded {
+    /// Puts the map of other namespaces in the place of a copy, which goes. Blocks as [`put`].
+    pub(super) fn join_twin(&mut self) -> Result<(), SyscallError> {
+        if let Some(twin) = self.twin.take() {
+            put(&self.rules, &twin)?;
+            self.in_force.map = twin;
+        }
+        Ok(())
+    }
 }
 
 /// Puts a rule set into a map of maps. The kernel waits for an RCU grace period (`maybe_wait_bpf_programs`,
@@ -51,6 +64,7 @@ pub(super) struct Identity {
 pub(super) struct Maps<'a> {
     pub(super) listeners: BorrowedFd<'a>,
     pub(super) bypass: &'a Bypass,
+    pub(super) own_listeners: BorrowedFd<'a>,
 }
 
 /// What a program is loaded for: the verifier leaves out what it excludes.
@@ -65,6 +79,11 @@ pub(super) struct Shape {
 impl Shape {
     pub(super) fn of(rule_set: &RuleSet) -> Self {
         Self { words: rule_set.image.words().len(), looks: rule_set.image.looks() }
+    }
+
+    /// Bytes of an image.
+    pub(super) fn size(self) -> usize {
+        self.words * size_of::<u32>()
     }
 
     /// Whether a program for this shape can decide by a rule set of the other.
@@ -89,7 +108,7 @@ impl InForce {
 /// Loads a program with a rule set in force.
 pub(super) fn load(
     Identity { name, reads_ingress, given_ingress }: Identity,
-    Maps { listeners, bypass }: &Maps<'_>,
+    Maps { listeners, bypass, own_listeners }: &Maps<'_>,
     (counters, counted): (BorrowedFd<'_>, u32),
     in_force: InForce,
 ) -> Result<Loaded, InstanceError> {
@@ -111,8 +130,9 @@ pub(super) fn load(
             ("RULES", rules.as_fd()),
             ("LISTENERS", *listeners),
             ("BYPASS", bypass.map()),
+            ("OWN_LISTENERS", *own_listeners),
             ("COUNTERS", counters),
         ],
     )?;
-    Ok(Loaded { program, rules, in_force, shape, counted })
+    Ok(Loaded { program, rules, in_force, shape, counted, twin: None })
 }

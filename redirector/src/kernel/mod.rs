@@ -12,9 +12,12 @@ mod grace_period;
 mod instance;
 mod loaded;
 mod object;
+mod own_listeners;
+mod parts;
 pub mod probe;
 mod rule_set;
 mod shared;
+mod stock;
 
 pub use ask::{AskError, Fate, Heard, Outcome};
 pub use bypass::{Bypass, BypassError, BypassGuard};

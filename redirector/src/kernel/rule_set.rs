@@ -40,13 +40,29 @@ impl RuleSet {
         if let Some(map) = known.upgrade() {
             return Ok(map);
         }
-        let words = self.image.words();
-        let map = named("bpf BPF_MAP_CREATE rule set", bpf::array_of_bytes(size_of_val(words), "rules"))?;
-        let set = bpf::update_bytes(map.as_fd(), bytemuck::cast_slice(words));
-        named("bpf BPF_MAP_UPDATE_ELEM rule set", set)?;
+        let size = size_of_val(self.image.words());
+        let map = named("bpf BPF_MAP_CREATE rule set", bpf::array_of_bytes(size, "rules"))?;
+        self.write(&map)?;
         let map = Arc::new(map);
         *known = Arc::downgrade(&map);
         Ok(map)
+    }
+
+    /// Writes it into a map that no program reads. That one holds it from now on; where another one does already, it is a copy,
+    /// and the other one is given.
+    pub(super) fn fill(&self, map: &Arc<OwnedFd>) -> Result<Option<Arc<OwnedFd>>, SyscallError> {
+        self.write(map)?;
+        let mut known = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = known.upgrade();
+        if other.is_none() {
+            *known = Arc::downgrade(map);
+        }
+        Ok(other)
+    }
+
+    fn write(&self, map: &OwnedFd) -> Result<(), SyscallError> {
+        let set = bpf::update_bytes(map.as_fd(), bytemuck::cast_slice(self.image.words()));
+        named("bpf BPF_MAP_UPDATE_ELEM rule set", set)
     }
 }
 

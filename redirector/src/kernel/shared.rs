@@ -5,7 +5,16 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use super::{Bypass, InstanceError, RuleSets, bypass::BypassMap, object, probe};
+use bytemuck::Pod;
+
+use super::{
+    Bypass, InstanceError, RuleSets,
+    bypass::BypassMap,
+    object,
+    own_listeners::{OwnListenerMap, OwnListeners},
+    probe,
+    stock::Stock,
+};
 use crate::sys::{bpf, named};
 
 /// One for each daemon.
@@ -15,9 +24,17 @@ pub struct Shared {
     name: &'static str,
     /// Theirs.
     pub rule_sets: RuleSets,
-    bypass: Mutex<Weak<BypassMap>>,
+    maps: Mutex<Maps>,
+    pub(super) stock: Stock,
     namespaces: AtomicU32,
     reads_ingress: OnceLock<bool>,
+}
+
+/// They are there while a namespace has any use for them.
+#[derive(Debug, Default)]
+struct Maps {
+    bypass: Weak<BypassMap>,
+    own_listeners: Weak<OwnListenerMap>,
 }
 
 impl Default for Shared {
@@ -33,7 +50,8 @@ impl Shared {
         Self {
             name,
             rule_sets: RuleSets::default(),
-            bypass: Mutex::default(),
+            maps: Mutex::default(),
+            stock: Stock::default(),
             namespaces: AtomicU32::default(),
             reads_ingress: OnceLock::new(),
         }
@@ -43,19 +61,33 @@ impl Shared {
         self.name
     }
 
-    /// The bypass entries of one more namespace. The map is there while a namespace has any use for it.
-    pub(super) fn bypass(&self) -> Result<Bypass, InstanceError> {
+    /// With a stock of so many instances: see [`Self::in_stock`].
+    #[must_use]
+    pub fn with_stock(self, most: usize) -> Self {
+        Self { stock: Stock::of(most), ..self }
+    }
+
+    /// How many instances are made ahead for namespaces that may come. That happens in the background, while something is
+    /// steered.
+    #[must_use]
+    pub fn in_stock(&self) -> usize {
+        self.stock.count()
+    }
+
+    /// Bypass entries and own listeners of one more namespace.
+    pub(super) fn of_one_more(&self) -> Result<(Bypass, OwnListeners), InstanceError> {
         let netns = self.namespaces.fetch_add(1, Ordering::Relaxed);
-        let mut known = self.bypass.lock().unwrap_or_else(PoisonError::into_inner);
-        let map = match known.upgrade() {
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let bypass = match maps.bypass.upgrade() {
             Some(map) => map,
-            None => {
-                let map = bpf::Map::new(object::make("BYPASS", None)?);
-                Arc::new(BypassMap::new(named("bpf BPF_OBJ_GET_INFO_BY_FD map", map)?))
-            }
+            None => Arc::new(BypassMap::new(made("BYPASS")?)),
         };
-        *known = Arc::downgrade(&map);
-        Ok(Bypass::new(map, netns))
+        let own_listeners = match maps.own_listeners.upgrade() {
+            Some(map) => map,
+            None => Arc::new(made("OWN_LISTENERS")?),
+        };
+        *maps = Maps { bypass: Arc::downgrade(&bypass), own_listeners: Arc::downgrade(&own_listeners) };
+        Ok((Bypass::new(bypass, netns), OwnListeners::new(own_listeners, netns)))
     }
 
     /// Whether the kernel tells a program by which interface a packet came (5.17).
@@ -72,4 +104,8 @@ impl Shared {
             Err(_) => false,
         }
     }
+}
+
+fn made<K: Pod, V: Pod>(name: &str) -> Result<bpf::Map<K, V>, InstanceError> {
+    Ok(named("bpf BPF_OBJ_GET_INFO_BY_FD map", bpf::Map::new(object::make(name, None)?))?)
 }

@@ -81,6 +81,7 @@ fn is_in_force(world: &World, one: &Intended) -> bool {
 fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<NamespaceView, SyscallError> {
     let link = netns.instance.link_info().transpose()?;
     let attached = link.is_some_and(|link| link.netns_inode != 0);
+    let of_no_rule = netns.instance.counters.netns()?;
     let published = netns.published.load();
     let rules = published.current.rules().iter().map(|state| rule(netns, state, intent, leases));
     Ok(NamespaceView {
@@ -93,7 +94,7 @@ fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<Namesp
         program: ProgramView { id: netns.instance.program_id()?, link: link.map_or(0, |link| link.id) },
         foreign_programs: netns.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         rules: rules.collect::<Result<_, _>>()?,
-        counters: NetnsCounts { unmatched: netns.instance.counters.unmatched()? },
+        counters: NetnsCounts { unmatched: of_no_rule.passed, own_listener: of_no_rule.rejected },
         connections: connections(netns),
         drift: Drift {
             listeners_revived: read(&netns.listeners_revived),

@@ -53,6 +53,15 @@ pub fn affordable_connections(files: u64) -> usize {
     usize::try_from(Files::new(files).places(Files::OF_NAMESPACE)).unwrap_or(usize::MAX)
 }
 
+/// Instances that are made ahead, at most: a daemon with few files has none.
+pub(crate) fn instances_in_stock() -> usize {
+    const MOST: u64 = 8;
+    /// Of so many files one instance has five.
+    const FILES_FOR_EACH: u64 = 1024;
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    usize::try_from((files / FILES_FOR_EACH).min(MOST)).unwrap_or(0)
+}
+
 /// Raises what can be raised, and gives the limit of open files. None of it is a reason not to start: before
 /// Linux 5.11 BPF memory counts as locked, after that the first one is not needed.
 pub fn raise_limits() -> u64 {

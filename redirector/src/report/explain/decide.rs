@@ -31,6 +31,11 @@ pub(crate) fn decide(
     let decision = rules.rule_set.image.decide(&flow);
     let expected = decision.map(|decision| decision.rule);
     match netns.instance.ask(&flow, expected) {
+        // The rules were not asked.
+        Ok(heard) if heard.own_listener => Ok(Decided {
+            heard: Heard { rule: expected, ..heard },
+            by: DecidedBy { who: "kernel".into(), why: None },
+        }),
         Ok(heard) if heard.rule == expected => {
             Ok(Decided { heard, by: DecidedBy { who: "kernel".into(), why: None } })
         }
@@ -67,10 +72,19 @@ fn by_rule_set(
     decision: Option<Decision>,
     (asked, flow): (&FlowSpec, &Flow),
 ) -> Result<Heard, SyscallError> {
+    if asked.protocol == Transport::Tcp && netns.instance.has_own_listener(asked.destination)? {
+        let rule = decision.map(|decision| decision.rule);
+        return Ok(Heard { rule, outcome: Outcome::Unmatched, fate: Fate::Refused, own_listener: true });
+    }
     let Some(decision) = decision else {
-        return Ok(Heard { rule: None, outcome: Outcome::Unmatched, fate: Fate::Lookup });
+        return Ok(Heard {
+            rule: None,
+            outcome: Outcome::Unmatched,
+            fate: Fate::Lookup,
+            own_listener: false,
+        });
     };
-    let heard = |outcome, fate| Ok(Heard { rule: Some(decision.rule), outcome, fate });
+    let heard = |outcome, fate| Ok(Heard { rule: Some(decision.rule), outcome, fate, own_listener: false });
     if decision.action == Action::Pass as u32 {
         return heard(Outcome::Passed, Fate::Lookup);
     }

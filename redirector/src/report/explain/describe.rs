@@ -81,6 +81,7 @@ pub(crate) fn delivery(flow: &FlowSpec, arrival: &Arrival) -> FibView {
 
 pub(crate) fn verdict(heard: &Heard) -> Verdict {
     match (heard.outcome, heard.fate) {
+        _ if heard.own_listener => Verdict::Reject,
         (Outcome::Unmatched, _) => Verdict::Unmatched,
         (Outcome::Steered, _) => Verdict::Steer,
         (Outcome::Passed | Outcome::Bypassed, _) | (Outcome::Unavailable(_), Fate::Lookup) => Verdict::Pass,

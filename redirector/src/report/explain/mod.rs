@@ -105,9 +105,11 @@ fn explain(
     explanation.reasons = account.before.iter().take(most).map(Into::into).collect();
     explanation.reasons_left_out = account.before.len().saturating_sub(most) as u64;
     let to = flow.destination;
-    explanation.own_listener = flow.protocol == Transport::Tcp
-        && !matches!(verdict, Verdict::Reject | Verdict::Drop)
-        && netns.listeners().iter().any(|listener| listener.address().is_ok_and(|own| own == to));
+    let may_be_relays =
+        flow.protocol == Transport::Tcp && !matches!(verdict, Verdict::Reject | Verdict::Drop);
+    explanation.own_listener = heard.own_listener
+        || may_be_relays
+            && netns.listeners().iter().any(|listener| listener.address().is_ok_and(|own| own == to));
     if explanation.own_listener {
         explanation.peer_sees = "RST: nobody is meant by redirector's own listener".into();
     }
