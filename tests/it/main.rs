@@ -7,6 +7,7 @@ mod backlog;
 mod changes;
 mod cleanup;
 mod death;
+mod deaths;
 mod destinations;
 mod detach;
 mod discover;

@@ -16,11 +16,11 @@ pub(super) use self::{
 };
 use crate::{
     config::{
-        Destination, Interface, Match, OnUnavailable, RuleName, Source, Span, Target,
+        Destination, Engine, Interface, Match, OnUnavailable, RuleName, Source, Span, Target,
         file::{DaemonOptions, LogFormat},
     },
     control::DEFAULT_SOCKET,
-    locate::{EngineSockets, Engines, Opener},
+    locate::{Engines, Opener},
 };
 
 /// The version, the last commit that changed what this binary is made of, and which kernel objects it takes.
@@ -119,23 +119,24 @@ pub(super) struct Run {
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct EngineOptions {
     #[arg(long, value_name = "PATH", env = "REDIRECTOR_DOCKER_SOCKET",
-        help = format!("Where Docker listens [default: {}]", EngineSockets::DOCKER))]
+        help = format!("Where Docker listens [default: {}]", Engines::default_socket(Engine::Docker)))]
     docker_socket: Option<PathBuf>,
 
     #[arg(long, value_name = "PATH", env = "REDIRECTOR_PODMAN_SOCKET",
-        help = format!("Where Podman listens; a user's own is at /run/user/UID/podman/podman.sock [default: {}]", EngineSockets::PODMAN))]
+        help = format!("Where Podman listens; a user's own is at /run/user/UID/podman/podman.sock [default: {}]", Engines::default_socket(Engine::Podman)))]
     podman_socket: Option<PathBuf>,
 }
 
 impl EngineOptions {
     /// What finds containers there; `file` says where what is not said here.
     pub(super) fn opener(&self, file: &DaemonOptions) -> Opener {
-        let either = |own: &Option<PathBuf>, file: &Option<PathBuf>, default: &str| {
-            own.clone().or_else(|| file.clone()).unwrap_or_else(|| default.into())
-        };
-        let docker = either(&self.docker_socket, &file.docker_socket, EngineSockets::DOCKER);
-        let podman = either(&self.podman_socket, &file.podman_socket, EngineSockets::PODMAN);
-        Opener::new(Engines::new(EngineSockets { docker, podman }))
+        let said = [
+            (Engine::Docker, &self.docker_socket, &file.docker_socket),
+            (Engine::Podman, &self.podman_socket, &file.podman_socket),
+        ];
+        let said =
+            said.into_iter().filter_map(|(engine, own, file)| Some((engine, own.clone().or(file.clone())?)));
+        Opener::new(said.fold(Engines::default(), |engines, (engine, socket)| engines.with(engine, socket)))
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Container {
 
 impl Container {
     /// Reads what stands after `docker:` or `podman:`.
-    pub(super) fn parse(engine: Engine, name: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(engine: Engine, name: &str) -> Result<Self, ParseError> {
         let shown = name.escape_debug();
         let why = if name.is_empty() {
             "the name is empty".to_owned()

@@ -25,6 +25,7 @@ mod socket;
 mod stale;
 mod types;
 
+pub use crate::locate::Caller;
 pub use apply::{Applied, ApplyRequest, Change, DiscoverChange, Exported, Refusal, RuleState};
 pub use client::{ClientError, call, get};
 pub use error::{Code, Error};
@@ -36,7 +37,7 @@ pub use handoff::{
     Enclosed, Handoff, HandoffError, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver,
     handoff_path, serve_handoff,
 };
-pub use server::{Api, Caller, serve};
+pub use server::{Api, serve};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
 pub use stale::{Stale, remove_stale};
 pub use types::{

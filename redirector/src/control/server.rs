@@ -26,28 +26,18 @@ use super::{
     connection::{self, LIMITS},
     seats::{Seat, Seats},
 };
-use crate::config::{Target, file::MAX_SIZE};
+use crate::{
+    config::{Target, file::MAX_SIZE},
+    locate::Caller,
+};
 
 /// A file of the largest size, in JSON.
 const MAX_FILE: usize = 4 * MAX_SIZE;
 
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub struct Caller {
-    /// In the daemon's PID namespace; `None` when the caller cannot be seen from there.
-    pub pid: Option<i32>,
-    /// Effective user.
-    pub uid: Option<u32>,
-}
-
-impl Caller {
-    fn of(stream: &UnixStream) -> Self {
-        let peer = stream.peer_cred().ok();
-        Self {
-            pid: peer.and_then(|peer| peer.pid()).filter(|pid| *pid > 0),
-            uid: peer.map(|peer| peer.uid()),
-        }
-    }
+/// Who is at the other end.
+fn caller(stream: &UnixStream) -> Caller {
+    let peer = stream.peer_cred().ok();
+    Caller { pid: peer.and_then(|peer| peer.pid()).filter(|pid| *pid > 0), uid: peer.map(|peer| peer.uid()) }
 }
 
 /// What the daemon can be asked for.
@@ -109,7 +99,7 @@ pub async fn serve<A: Api>(listener: UnixListener, api: Arc<A>, stop: impl Futur
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let seat = seats.take().await;
-                    let caller = Caller::of(&stream);
+                    let caller = caller(&stream);
                     let mut stopped = stopped.clone();
                     let stop = async move { drop(stopped.changed().await) };
                     connections.spawn(connection::serve(stream, caller, router.clone(), seat, LIMITS, stop));

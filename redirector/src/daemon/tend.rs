@@ -1,11 +1,11 @@
 //! What the daemon does by itself: lets go of dead namespaces, mends drift, takes rules down and up.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
 use crate::{
-    netns::NetnsFile,
+    locate::Died,
     reconcile::{World, bury, until_up},
     steer::{Steered, WentDown, expire, interfaces, mend},
     text::chain,
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Events that it acts on.
 #[derive(Debug)]
 pub(super) struct Events {
-    pub(super) deaths: mpsc::UnboundedReceiver<NetnsFile>,
+    pub(super) deaths: mpsc::UnboundedReceiver<Died>,
     pub(super) went_down: mpsc::UnboundedReceiver<WentDown>,
 }
 
@@ -25,25 +25,22 @@ pub(super) struct Events {
 pub(super) async fn tend(world: Arc<World>, mut events: Events) {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut watched = HashSet::new();
     loop {
         tokio::select! {
-            Some(file) = events.deaths.recv() => {
-                // Its inode may be another namespace's already, which is to be watched.
-                watched.remove(&file);
+            Some(died) = events.deaths.recv() => {
                 let world = Arc::clone(&world);
-                // One that waits for a change there keeps no other waiting.
-                tokio::spawn(async move { bury(&world, file).await });
+                // Where a change is under way it waits for that.
+                tokio::spawn(async move { bury(&world, &died).await });
             }
             Some(event) = events.went_down.recv() => {
                 tokio::spawn(until_up(Arc::clone(&world), event));
             }
-            _ = tick.tick() => look_around(&world, &mut watched).await,
+            _ = tick.tick() => look_around(&world).await,
         }
     }
 }
 
-async fn look_around(world: &World, watched: &mut HashSet<NetnsFile>) {
+async fn look_around(world: &World) {
     let steered = world.steered.all();
     for netns in &steered {
         tend_one(world, netns).await;
@@ -56,14 +53,6 @@ async fn look_around(world: &World, watched: &mut HashSet<NetnsFile>) {
         }
     });
     world.draining.forget_done(|netns| world.leases.has(netns));
-    let steered = world.steered.all();
-    let draining = world.draining.all();
-    let files = steered.iter().chain(&draining).map(|netns| netns.file).chain(world.remotes.files());
-    let in_use: HashSet<_> = files.collect();
-    if *watched != in_use {
-        world.maker.watch.keep(in_use.clone());
-        *watched = in_use;
-    }
 }
 
 /// One namespace, in its turn. One that is being changed is looked at the next time.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::{Failure, is_out_of_sockets};
 use crate::{
     config::Target,
-    locate::{Caller, OpenNetns, Opener, TargetError, Watch},
+    locate::{Caller, Died, OpenNetns, Opener, Registration, TargetError, Watch},
     netns::{Location, NetnsCookie, NetnsFile, ProcessLink, SocketFactory, enter},
     observe::NotDelivered,
     sys::blocking::blocking,
@@ -32,6 +32,7 @@ pub(crate) struct Remote {
     pub(crate) location: Location,
     pub(crate) factory: SocketFactory,
     gone: CancellationToken,
+    watched: Registration,
 }
 
 impl Remote {
@@ -67,32 +68,26 @@ impl Remotes {
         Self { watch, list: Mutex::default(), places: Mutex::default(), stock, interval }
     }
 
-    /// Registers one before it is watched: what is watched and not in the list is forgotten.
     fn add(&self, location: Location) -> Arc<Remote> {
-        let file = location.file;
         let factory = SocketFactory::new(self.stock);
-        let remote = Arc::new(Remote { location, factory, gone: CancellationToken::new() });
+        // Until it is in the list, nobody is told of its death.
         let mut list = self.list();
+        let watched = self.watch.add(location.file);
+        let remote = Arc::new(Remote { location, factory, gone: CancellationToken::new(), watched });
         list.retain(|one| one.strong_count() > 0);
         list.push(Arc::downgrade(&remote));
-        drop(list);
-        self.watch.add(file);
         remote
     }
 
-    /// The namespace with this file has died. Whether it was one of these.
-    pub(crate) fn bury(&self, file: NetnsFile) -> bool {
-        let dead: Vec<_> = self.living().into_iter().filter(|one| one.location.file == file).collect();
-        for remote in &dead {
+    /// Namespaces have died. Gives those of these that are among them, as they were.
+    pub(crate) fn bury(&self, died: &Died) -> Vec<NetnsFile> {
+        let dead = self.living().into_iter().filter(|remote| died.has(&remote.watched));
+        dead.map(|remote| {
             remote.gone.cancel();
             remote.factory.clear();
-        }
-        !dead.is_empty()
-    }
-
-    /// Those that are in use and have not died.
-    pub(crate) fn files(&self) -> Vec<NetnsFile> {
-        self.living().iter().map(|one| one.location.file).collect()
+            remote.location.file
+        })
+        .collect()
     }
 
     /// An engine is asked seldom: that is work for it, and it is asked at once where a dial fails or the namespace dies, which
@@ -294,8 +289,7 @@ impl Elsewhere {
     }
 
     async fn look(&self) -> Result<Location, NoLook> {
-        // Only `pid:` and `self` ask for a caller.
-        let opened = self.opener.open(self.target.clone(), Caller { pid: None, uid: 0 }).await?;
+        let opened = self.opener.open(self.target.clone(), Caller::NOBODY).await?;
         let location = blocking(move || Remote::location(opened)).await??;
         if leads_through_process(&self.target, &location.processes) {
             let why = format!(

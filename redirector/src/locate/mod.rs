@@ -12,10 +12,8 @@ mod walk;
 mod watch;
 mod witness;
 
-pub use engines::{
-    ContainerId, EngineError, EngineSockets, Engines, Events, Happened, HeldEngine, Labelled, Labels,
-};
+pub use engines::{ContainerId, EngineError, Engines, Events, Happened, HeldEngine, Labelled, Labels};
 pub use open::{Caller, OpenNetns, TargetError, open};
 pub use opener::Opener;
-pub use watch::Watch;
-pub use witness::{Found, Witness, find, sees_host};
+pub use watch::{Died, Registration, Watch};
+pub use witness::sees_host;

@@ -36,13 +36,25 @@ const NAMED: &str = "/run/netns";
 /// `NSFS_MAGIC`, include/uapi/linux/magic.h.
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
-/// The process that asks, in the daemon's PID namespace.
+/// Who asks: `pid:` and `self` mean what they mean to that process.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
-    /// `None` when it cannot be seen from here.
+    /// In the daemon's PID namespace; `None` when it cannot be seen from there.
     pub pid: Option<i32>,
-    /// Its user.
-    pub uid: u32,
+    /// Effective user.
+    pub uid: Option<u32>,
+}
+
+impl Caller {
+    /// No process: what it asks for has another name than `pid:` and `self`.
+    pub const NOBODY: Self = Self { pid: None, uid: None };
+
+    /// This process.
+    #[must_use]
+    pub fn this_process() -> Self {
+        let pid = i32::try_from(std::process::id()).ok();
+        Self { pid, uid: Some(nix::unistd::geteuid().as_raw()) }
+    }
 }
 
 /// An opened namespace. Keeps it alive, so it is for the length of one command.
@@ -289,10 +301,6 @@ mod tests {
 
     use super::*;
 
-    fn myself() -> Caller {
-        Caller { pid: i32::try_from(std::process::id()).ok(), uid: 0 }
-    }
-
     fn refusal(target: &str, caller: Caller) -> TargetError {
         open(&target.parse().unwrap(), caller).unwrap_err()
     }
@@ -300,7 +308,7 @@ mod tests {
     #[test]
     fn one_namespace_is_one_by_every_name() {
         let pid = std::process::id();
-        let open = |target: &str| open(&target.parse().unwrap(), myself()).unwrap();
+        let open = |target: &str| open(&target.parse().unwrap(), Caller::this_process()).unwrap();
         let own = open("self");
         assert!(own.host);
         for target in [format!("pid:{pid}"), format!("path:/proc/{pid}/ns/net")] {
@@ -314,14 +322,14 @@ mod tests {
     fn what_is_no_network_namespace_is_refused_and_nothing_blocks() {
         let fifo = std::env::temp_dir().join(format!("redirector-fifo-{}", std::process::id()));
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let error = refusal(&format!("path:{}", fifo.display()), myself());
+        let error = refusal(&format!("path:{}", fifo.display()), Caller::this_process());
         fs::remove_file(&fifo).unwrap();
         assert!(matches!(error, TargetError::NotANetns { what: OTHER_FILE, .. }), "{error}");
         assert!(error.hint().is_some());
         for (path, expected) in
             [("/proc/self/ns/mnt", OTHER_NAMESPACE), ("/proc/self/status", OTHER_FILE), ("/", OTHER_FILE)]
         {
-            let error = refusal(&format!("path:{path}"), myself());
+            let error = refusal(&format!("path:{path}"), Caller::this_process());
             assert!(matches!(error, TargetError::NotANetns { what, .. } if what == expected), "{error}");
             assert!(!error.is_not_found());
         }
@@ -335,7 +343,7 @@ mod tests {
         fs::write(&plain, "").unwrap();
         let opened = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
         opened.add_watch(&plain, AddWatchFlags::IN_OPEN).unwrap();
-        let error = refusal(&format!("path:{}", plain.display()), myself());
+        let error = refusal(&format!("path:{}", plain.display()), Caller::this_process());
         assert!(matches!(error, TargetError::NotANetns { what: OTHER_FILE, .. }), "{error}");
         assert_eq!(opened.read_events().unwrap_err(), nix::errno::Errno::EAGAIN);
         drop(File::open(&plain).unwrap());
@@ -347,7 +355,7 @@ mod tests {
         for target in
             ["netns:no such name", "path:/no/such/file", "path:/dev/null/x", "pid:2147483647", "cookie:1"]
         {
-            let error = refusal(target, myself());
+            let error = refusal(target, Caller::this_process());
             assert!(error.is_not_found(), "{error}");
             assert!(std::error::Error::source(&error).is_none());
         }
@@ -360,16 +368,15 @@ mod tests {
         let pidfd = pidfd_open(i32::try_from(child.id()).unwrap()).unwrap();
         drop(child.stdin.take());
         poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
-        let error = refusal(&format!("pid:{}", child.id()), myself());
+        let error = refusal(&format!("pid:{}", child.id()), Caller::this_process());
         child.wait().unwrap();
         assert!(error.is_not_found() && error.to_string().contains("has ended"), "{error}");
     }
 
     #[test]
     fn a_caller_that_cannot_be_seen_names_no_process() {
-        let unseen = Caller { pid: None, uid: 0 };
         for target in ["pid:1", "self"] {
-            let error = refusal(target, unseen);
+            let error = refusal(target, Caller::NOBODY);
             assert!(matches!(error, TargetError::OtherPidNamespace { .. }), "{error}");
         }
     }

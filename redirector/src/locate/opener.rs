@@ -1,10 +1,8 @@
 //! Opening whatever a target is, containers included.
 
-use std::sync::Arc;
-
 use super::{
     Caller, OpenNetns, TargetError,
-    engines::{EngineError, Engines, Inspected},
+    engines::{EngineError, Engines, HeldEngine, Inspected},
     open,
     open::{open_path, open_process},
 };
@@ -42,48 +40,53 @@ impl Opener {
     /// [`TargetError`].
     pub async fn open(&self, target: Target, caller: Caller) -> Result<OpenNetns, TargetError> {
         match &target {
-            Target::Container(container) => self.open_container(&target, container).await,
+            Target::Container(container) => {
+                let engine = self.engines.hold(container.engine).await;
+                let engine = engine.map_err(|source| refusal(&target, source))?;
+                open_container(&target, container, &engine).await
+            }
             _ => blocking(move || open(&target, caller)).await,
         }
     }
+}
 
-    /// Opens a container's namespace. By its process only when the engine says the same of the container before and
-    /// after: the process that was looked at was the container's then.
-    async fn open_container(&self, target: &Target, container: &Container) -> Result<OpenNetns, TargetError> {
-        let engine = self.engines.hold(container.engine).await.map_err(|source| refusal(target, source))?;
-        let engine = Arc::new(engine);
-        let inspect = async || {
-            let seen = engine.inspect(&container.name).await;
-            seen.map_err(|source| refusal(target, source))
-        };
-        let mut seen = inspect().await?;
-        let mut result = Err(TargetError::NotFound {
-            target: target.clone(),
-            what: "the container starts again and again".into(),
-        });
-        for _ in 0..LOOKS {
-            let (named, before) = (target.clone(), seen.clone());
-            let asked = Arc::clone(&engine);
-            let shares = move || asked.shares_processes().unwrap_or(false);
-            match blocking(move || open_inspected(&named, &before, shares)).await {
-                // No two sandboxes have the same path, but where it is that of a process.
-                Ok(opened) if seen.sandbox.as_ref() == Some(&opened.path) && opened.processes.is_empty() => {
-                    return Ok(opened);
+/// Opens a container's namespace. By its process only when the engine says the same of the container before and
+/// after: the process that was looked at was the container's then.
+async fn open_container(
+    target: &Target,
+    container: &Container,
+    engine: &HeldEngine,
+) -> Result<OpenNetns, TargetError> {
+    let inspect = async || {
+        let seen = engine.inspect(&container.name).await;
+        seen.map_err(|source| refusal(target, source))
+    };
+    let mut seen = inspect().await?;
+    let mut result = Err(TargetError::NotFound {
+        target: target.clone(),
+        what: "the container starts again and again".into(),
+    });
+    for _ in 0..LOOKS {
+        let (named, before, peer) = (target.clone(), seen.clone(), engine.peer());
+        let shares = move || peer.shares_processes().unwrap_or(false);
+        match blocking(move || open_inspected(&named, &before, shares)).await {
+            // No two sandboxes have the same path, but where it is that of a process.
+            Ok(opened) if seen.sandbox.as_ref() == Some(&opened.path) && opened.processes.is_empty() => {
+                return Ok(opened);
+            }
+            opened => {
+                let again = inspect().await?;
+                if again == seen {
+                    return opened;
                 }
-                opened => {
-                    let again = inspect().await?;
-                    if again == seen {
-                        return opened;
-                    }
-                    seen = again;
-                    if opened.is_err() {
-                        result = opened;
-                    }
+                seen = again;
+                if opened.is_err() {
+                    result = opened;
                 }
             }
         }
-        result
     }
+    result
 }
 
 async fn blocking(
@@ -122,3 +125,6 @@ fn open_inspected(
     };
     Ok(OpenNetns { host: opened.host || seen.is_in_host_network, container: Some(seen.id.clone()), ..opened })
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use crate::{netns::NetnsFile, sys::namespace::pidfd_open};
 
 /// Somebody who keeps a namespace.
 #[derive(Debug)]
-pub enum Witness {
+pub(super) enum Witness {
     /// The daemon itself is in it.
     Daemon,
     /// It is mounted, as this mount table says.
@@ -32,7 +32,7 @@ pub enum Witness {
 
 /// Mount tables as they were read for one look at all witnesses.
 #[derive(Debug, Default)]
-pub struct Tables(HashMap<PathBuf, HashSet<NetnsFile>>);
+pub(super) struct Tables(HashMap<PathBuf, HashSet<NetnsFile>>);
 
 impl Tables {
     fn mounts(&mut self, table: &Path, file: NetnsFile) -> bool {
@@ -43,7 +43,7 @@ impl Tables {
 
 impl Witness {
     /// Whether it still does. Costs one look.
-    pub fn holds(&self, file: NetnsFile, tables: &mut Tables) -> bool {
+    pub(super) fn holds(&self, file: NetnsFile, tables: &mut Tables) -> bool {
         match self {
             Self::Daemon => true,
             Self::Mount(table) => tables.mounts(table, file),
@@ -54,13 +54,13 @@ impl Witness {
     }
 }
 
-/// What a scan found.
-#[derive(Debug)]
-pub struct Found {
-    /// One witness for each namespace that has one.
-    pub witnesses: HashMap<NetnsFile, Witness>,
+/// What a scan has found.
+#[derive(Debug, Default)]
+pub(super) struct Witnesses {
+    /// One for each namespace that has one.
+    pub(super) of: HashMap<NetnsFile, Witness>,
     /// Processes that may be in any of the others: their namespace is hidden from us.
-    pub hidden: usize,
+    pub(super) hidden: usize,
 }
 
 /// Looks for a witness of each of these namespaces. At mounts before processes, and at every process only when
@@ -69,12 +69,12 @@ pub struct Found {
 /// # Errors
 ///
 /// When `/proc` cannot be read to the end, as with a full fd table: then absence means nothing.
-pub fn find(wanted: &HashSet<NetnsFile>) -> io::Result<Found> {
-    let mut found = Found { witnesses: HashMap::new(), hidden: 0 };
+pub(super) fn find(wanted: &HashSet<NetnsFile>) -> io::Result<Witnesses> {
+    let mut found = Witnesses::default();
     let mut missing = wanted.clone();
     if let Some(own) = missing.iter().find(|file| is_file(Path::new("/proc/self/ns/net"), **file)).copied() {
         missing.remove(&own);
-        found.witnesses.insert(own, Witness::Daemon);
+        found.of.insert(own, Witness::Daemon);
     }
     find_mounts(mounts::own_tables(), &mut missing, &mut found)?;
     if missing.is_empty() {
@@ -96,7 +96,7 @@ pub fn find(wanted: &HashSet<NetnsFile>) -> io::Result<Found> {
 fn find_mounts(
     tables: impl IntoIterator<Item = PathBuf>,
     missing: &mut HashSet<NetnsFile>,
-    found: &mut Found,
+    found: &mut Witnesses,
 ) -> io::Result<()> {
     for table in tables {
         if missing.is_empty() {
@@ -109,14 +109,14 @@ fn find_mounts(
         };
         for file in mounted {
             if missing.remove(&file) {
-                found.witnesses.insert(file, Witness::Mount(table.clone()));
+                found.of.insert(file, Witness::Mount(table.clone()));
             }
         }
     }
     Ok(())
 }
 
-fn find_thread(thread: Thread, missing: &mut HashSet<NetnsFile>, found: &mut Found) -> io::Result<()> {
+fn find_thread(thread: Thread, missing: &mut HashSet<NetnsFile>, found: &mut Witnesses) -> io::Result<()> {
     let file = match thread.netns() {
         Seen::Elsewhere => return Ok(()),
         Seen::Hidden => {
@@ -131,7 +131,7 @@ fn find_thread(thread: Thread, missing: &mut HashSet<NetnsFile>, found: &mut Fou
         && thread.netns() == Seen::In(file)
     {
         missing.remove(&file);
-        found.witnesses.insert(file, Witness::Process(thread.process, thread.thread, pidfd));
+        found.of.insert(file, Witness::Process(thread.process, thread.thread, pidfd));
     }
     Ok(())
 }
@@ -164,7 +164,7 @@ mod tests {
     fn the_namespace_of_this_process_has_a_witness_and_a_made_up_one_has_none() {
         let own = NetnsFile::of(fs::File::open("/proc/self/ns/net").unwrap()).unwrap();
         let none = NetnsFile { inode: 1, ..own };
-        let found = find(&HashSet::from([own, none])).unwrap().witnesses;
+        let found = find(&HashSet::from([own, none])).unwrap().of;
         assert_eq!(found.len(), 1);
         assert!(found[&own].holds(own, &mut Tables::default()));
     }

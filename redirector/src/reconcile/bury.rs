@@ -1,32 +1,42 @@
-//! A namespace that has lost its last process and mount: only our sockets keep it. Everything of it is let go of.
+//! Namespaces that have lost their last process and mount: only our sockets keep them. Everything of them is let go of.
 
 use std::{
-    collections::{BTreeSet, HashSet},
-    sync::atomic::Ordering,
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
 };
+
+use futures_util::future::join_all;
 
 use super::world::World;
 use crate::{
-    intent::Subject,
-    locate,
-    netns::NetnsFile,
-    steer::{Life, Scope, Steered},
-    sys,
+    locate::Died,
+    netns::{NetnsCookie, NetnsFile},
+    steer::{Life, Steered},
 };
 
-/// Lets go of a namespace that has died.
-pub(crate) async fn bury(world: &World, file: NetnsFile) {
-    let steered = world.steered.with_file(file);
-    let subjects: BTreeSet<_> = steered.iter().map(|netns| Subject::Netns(netns.cookie)).collect();
-    let turn = world.turns.take(Scope::These(subjects)).await;
-    // The verdict may be about a namespace that was detached meanwhile, and the inode another one's by now.
-    let again = sys::blocking::blocking(move || locate::find(&HashSet::from([file]))).await;
-    if !again.is_ok_and(|found| found.is_ok_and(|found| found.witnesses.is_empty())) {
-        world.maker.watch.add(file);
-        return;
+/// Lets go of all namespaces that have died.
+pub(crate) async fn bury(world: &World, died: &Died) {
+    let remotes = world.remotes.bury(died);
+    for NetnsFile { inode, .. } in &remotes {
+        tracing::info!(inode, "the namespace of a destination has lost its last process and mount");
     }
-    let steered = steered.into_iter().filter(|netns| world.steered.has(netns));
-    let dead: Vec<_> = steered.chain(world.draining.take(file)).collect();
+    if !remotes.is_empty() {
+        world.steered.all().iter().for_each(Steered::take_down_gone);
+    }
+    // One that is just being made is not in the table yet.
+    let mut dead = BTreeMap::<_, Vec<_>>::new();
+    for netns in world.maker.all.living().into_iter().filter(|netns| died.has(&netns.watched)) {
+        dead.entry(netns.cookie).or_default().push(netns);
+    }
+    // One that waits for a change there keeps no other waiting.
+    join_all(dead.into_iter().map(|(cookie, dead)| let_go(world, cookie, dead))).await;
+}
+
+/// Lets go of one namespace: as it is steered, and as it was before it was detached.
+async fn let_go(world: &World, cookie: NetnsCookie, mut dead: Vec<Arc<Steered>>) {
+    let turn = world.turns.of(cookie).await;
+    // What was let go of meanwhile is nowhere any more.
+    dead.retain(|netns| world.steered.has(netns) || world.draining.take(netns));
     // In its turn: what is made for a lease from here on sees it, and is undone by whoever makes it.
     dead.iter().for_each(|netns| netns.stop_steering(Life::Aborted));
     let leases: Vec<_> = dead.iter().flat_map(|netns| world.leases.bury(netns)).collect();
@@ -41,14 +51,6 @@ pub(crate) async fn bury(world: &World, file: NetnsFile) {
         }
         world.news.look_at(waiting);
     }
-    if world.remotes.bury(file) {
-        tracing::info!(
-            inode = file.inode,
-            "the namespace of a destination has lost its last process and mount"
-        );
-        world.steered.all().iter().for_each(Steered::take_down_gone);
-    }
-    world.maker.watch.remove(file);
     drop(turn);
     // Beside all else: it takes as long as there are processes and files.
     tokio::spawn(async move {

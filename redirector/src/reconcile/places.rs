@@ -8,7 +8,7 @@ use crate::{
     config::Target,
     control::{Caller, Error},
     intent::HostNetns,
-    locate::{self, OpenNetns, TargetError},
+    locate::{OpenNetns, TargetError},
     netns::{self, NetnsCookie},
     steer::{Steered, blocking, failed},
 };
@@ -19,7 +19,6 @@ use crate::{
 ///
 /// [`TargetError`].
 pub(crate) async fn open(world: &World, target: Target, caller: Caller) -> Result<OpenNetns, TargetError> {
-    let caller = locate::Caller { pid: caller.pid, uid: caller.uid.unwrap_or(u32::MAX) };
     world.opener.open(target, caller).await
 }
 

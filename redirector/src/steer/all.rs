@@ -9,10 +9,13 @@ use super::steered::Steered;
 pub(crate) struct All(Mutex<Vec<Weak<Steered>>>);
 
 impl All {
-    pub(crate) fn add(&self, netns: &Arc<Steered>) {
+    /// Makes one. Who asks for those that there are has it from the moment on from which its death is watched for.
+    pub(crate) fn add(&self, make: impl FnOnce() -> Arc<Steered>) -> Arc<Steered> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let netns = make();
         all.retain(|one| one.strong_count() > 0);
-        all.push(Arc::downgrade(netns));
+        all.push(Arc::downgrade(&netns));
+        netns
     }
 
     pub(crate) fn living(&self) -> Vec<Arc<Steered>> {

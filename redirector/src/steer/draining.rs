@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
 use super::steered::Steered;
-use crate::{control::Draining as View, netns::NetnsFile};
+use crate::control::Draining as View;
 
 /// Held until the last connection has ended, and the last program that has listeners there: it keeps the
 /// namespace too.
@@ -28,9 +28,9 @@ impl Draining {
         self.lock().retain(|netns| !netns.tasks.is_empty() || held(netns));
     }
 
-    /// Takes those with this identity out.
-    pub(crate) fn take(&self, file: NetnsFile) -> Vec<Arc<Steered>> {
-        self.lock().extract_if(.., |netns| netns.file == file).collect()
+    /// Takes one out, if it is there.
+    pub(crate) fn take(&self, netns: &Steered) -> bool {
+        self.lock().extract_if(.., |one| std::ptr::eq(&**one, netns)).count() > 0
     }
 
     pub(crate) fn view(&self) -> Vec<View> {

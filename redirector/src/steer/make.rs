@@ -99,10 +99,11 @@ impl Maker {
         };
         // `self` would be another namespace for everyone who reads it.
         let known_as = if *target == Target::Caller { Target::Cookie(cookie.0) } else { target.clone() };
-        let netns = Steered::new(Parts {
+        let parts = |watched| Parts {
             target: known_as,
             cookie,
             file,
+            watched,
             container: container.clone(),
             host,
             limits: Arc::clone(&self.limits),
@@ -112,8 +113,9 @@ impl Maker {
             anchor,
             foreign_programs,
             went_down: self.went_down.clone(),
-        });
-        self.all.add(&netns);
+        };
+        // Before the link: a namespace that dies from here on is noticed.
+        let netns = self.all.add(|| Steered::new(parts(self.watch.add(file))));
         make_sockets(&netns, for_sockets, rules.needs()).await?;
         settle(&netns);
         Ok(Ready { netns, found: Arc::clone(found), inside })
@@ -126,11 +128,9 @@ impl Maker {
     /// When the kernel refuses the link.
     pub(crate) async fn start(&self, target: &Target, ready: &Ready) -> Result<(), Error> {
         let Ready { netns, found, inside } = ready;
-        // Before the link: a namespace that dies from here on is noticed, and what we dial there passes.
-        self.watch.add(netns.file);
+        // Before the link: what we dial there passes.
         self.selves.insert(netns.cookie, inside);
         if let Err(source) = netns.instance.attach(found.fd.as_fd()) {
-            // Whether it is watched for another reason is found out where that is done for all.
             self.selves.remove(netns.cookie);
             netns.abort().await;
             return Err(failed("attach", target, &source));

@@ -27,7 +27,7 @@ use crate::{
     dial::Dialer,
     kernel::{AttachedProgram, Instance},
     listener::Listener,
-    locate::ContainerId,
+    locate::{ContainerId, Registration},
     netns::{NetnsCookie, NetnsFile},
     observe::{Connections, Ended, NotDelivered, RateLimit},
 };
@@ -57,6 +57,8 @@ pub(crate) struct Steered {
     pub(crate) target: Target,
     pub(crate) cookie: NetnsCookie,
     pub(crate) file: NetnsFile,
+    /// For as long as anything of ours may be there.
+    pub(crate) watched: Registration,
     /// That it was first found by.
     pub(crate) container: Option<ContainerId>,
     /// It is the host's own.
@@ -96,6 +98,7 @@ pub(crate) struct Parts {
     pub(crate) target: Target,
     pub(crate) cookie: NetnsCookie,
     pub(crate) file: NetnsFile,
+    pub(crate) watched: Registration,
     pub(crate) container: Option<ContainerId>,
     pub(crate) host: bool,
     pub(crate) limits: Arc<Limits>,
@@ -113,6 +116,7 @@ impl Steered {
             target,
             cookie,
             file,
+            watched,
             container,
             host,
             limits,
@@ -127,6 +131,7 @@ impl Steered {
             target,
             cookie,
             file,
+            watched,
             container,
             host,
             share: Share::new(&limits.places),

@@ -6,10 +6,7 @@ use std::{
 };
 
 use super::steered::Steered;
-use crate::{
-    config::Target,
-    netns::{NetnsCookie, NetnsFile},
-};
+use crate::{config::Target, netns::NetnsCookie};
 
 /// By cookie. Who changes what it says of a namespace has that one's turn ([`super::Turns`]); who reads needs none.
 #[derive(Debug, Default)]
@@ -47,11 +44,6 @@ impl Table {
         let mut all: Vec<_> = self.lock().values().cloned().collect();
         all.sort_unstable_by_key(|netns| netns.cookie);
         all
-    }
-
-    /// Those with this identity.
-    pub(crate) fn with_file(&self, file: NetnsFile) -> Vec<Arc<Steered>> {
-        self.lock().values().filter(|netns| netns.file == file).cloned().collect()
     }
 
     /// Takes all of them out.

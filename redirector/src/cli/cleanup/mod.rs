@@ -84,7 +84,7 @@ pub(super) fn cleanup(socket: &Path, command: &args::Cleanup) -> Result<(), Fail
 
 /// What steers a namespace and is not a running redirector's. There are no files that belong to one namespace.
 fn programs(target: &Target, opener: &Opener) -> Result<Vec<Program>, Failure> {
-    let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: nix::unistd::geteuid().as_raw() };
+    let caller = Caller::this_process();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let netns = runtime.block_on(opener.open(target.clone(), caller)).map_err(Error::from)?;
     let attached = kernel::attached_programs(netns.fd.as_fd())

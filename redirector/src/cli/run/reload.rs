@@ -21,7 +21,7 @@ use crate::{
 };
 
 async fn apply(daemon: &Arc<Daemon>, file: &ConfigFile) -> Result<Applied, Error> {
-    let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: Some(0) };
+    let caller = Caller::this_process();
     let (namespaces, discover) = (file.namespaces.clone(), file.discover.clone());
     let request = ApplyRequest { namespaces, discover, lenient: true, ..ApplyRequest::default() };
     // A task of its own: what has begun is done to its end, although a signal may have ended the waiting for it.

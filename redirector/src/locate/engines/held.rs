@@ -1,33 +1,30 @@
-//! An engine whose socket is held: all that is asked is asked of one, whatever its path leads to meanwhile.
+//! An engine that is asked: for so long and no longer, and believed as far as its answers can be meant.
 
-use std::{
-    fs::{self, File},
-    io,
-    os::fd::AsRawFd as _,
-    path::PathBuf,
+use std::fmt;
+
+use futures_util::StreamExt as _;
+
+use super::{
+    ANSWER, Engines,
+    answer::{ContainerId, Happened, Inspected, Labelled, Labels},
+    error::{EngineError, NoAnswer},
+    runtime::{Happenings, Runtime},
+    socket::{HeldSocket, Peer},
 };
+use crate::config::{Container, Engine, Label};
 
-use bollard::{API_DEFAULT_VERSION, Docker};
-use nix::fcntl::OFlag;
-use tokio::net::{UnixStream, unix::UCred};
-
-use super::{ANSWER, EngineError, Engines, error::Failure};
-use crate::{
-    config::Engine,
-    sys::{self, blocking::blocking},
-};
-
-/// One engine, and a client that speaks a version of the API that it knows.
+/// An engine whose socket is held.
 #[derive(Debug)]
 pub struct HeldEngine {
     engine: Engine,
-    /// As it is named.
-    socket: PathBuf,
-    /// O_PATH: `/proc/self/fd` leads to the same socket for as long as it is open, and the client goes there.
-    _held: File,
-    /// Who listens there.
-    peer: UCred,
-    client: Docker,
+    socket: HeldSocket,
+    runtime: Box<dyn Runtime>,
+}
+
+/// What an engine tells, in its order.
+pub struct Events {
+    engine: HeldEngine,
+    happenings: Happenings,
 }
 
 impl Engines {
@@ -37,77 +34,119 @@ impl Engines {
     ///
     /// [`EngineError`]: nobody is there, or not an engine.
     pub async fn hold(&self, engine: Engine) -> Result<HeldEngine, EngineError> {
-        let socket = self.socket(engine).to_owned();
-        let path = socket.clone();
-        let held = async move {
-            let (held, peer) = hold(path).await.map_err(|error| Failure::Unreachable(error.to_string()))?;
-            let path = path_of(&held);
-            let client = Docker::connect_with_unix(&path, ANSWER.as_secs(), API_DEFAULT_VERSION)?;
-            let client = client.negotiate_version().await.map_err(Failure::of_no_container)?;
-            Ok((held, peer, client))
+        let (name, connect) = (self.socket(engine), super::kind(engine).connect);
+        let held = async {
+            let socket = HeldSocket::at(name).await;
+            let socket = socket.map_err(|error| NoAnswer::Unreachable(error.to_string()))?;
+            let runtime = connect(&socket.path()).await?;
+            Ok(HeldEngine { engine, socket, runtime })
         };
-        match tokio::time::timeout(ANSWER, held).await.unwrap_or(Err(Failure::Late)) {
-            Ok((held, peer, client)) => Ok(HeldEngine { engine, socket, _held: held, peer, client }),
-            Err(failure) => Err(EngineError { engine, socket, failure }),
-        }
-    }
-}
-
-async fn hold(socket: PathBuf) -> io::Result<(File, UCred)> {
-    let open = move || sys::path::hold(socket, OFlag::empty());
-    let held = blocking(open).await??;
-    // Never a thread's: who listens may have no room for us, for ever.
-    let peer = UnixStream::connect(path_of(&held)).await?.peer_cred()?;
-    Ok((held, peer))
-}
-
-fn path_of(held: &File) -> String {
-    format!("/proc/self/fd/{}", held.as_raw_fd())
-}
-
-impl HeldEngine {
-    /// Which one.
-    #[must_use]
-    pub fn engine(&self) -> Engine {
-        self.engine
+        within(held).await.map_err(|why| EngineError { engine, socket: name.to_owned(), why })
     }
 
-    /// The user who listens there (`SO_PEERCRED`).
-    #[must_use]
-    pub fn owner(&self) -> u32 {
-        self.peer.uid()
-    }
-
-    /// Whether numbers of processes mean to the engine what they mean to us: its socket's other end is in our PID namespace.
-    /// Blocks.
+    /// What happens from this call on.
     ///
     /// # Errors
     ///
-    /// When `/proc` does not show that process.
-    pub(in crate::locate) fn shares_processes(&self) -> io::Result<bool> {
-        let Some(peer) = self.peer.pid() else { return Ok(false) };
-        let status = fs::read_to_string(format!("/proc/{peer}/status"))?;
-        // Its number in our PID namespace, and in each below that it is in (proc_pid_status(5); Linux 4.1).
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        Ok(numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1))
+    /// [`EngineError`].
+    pub async fn events(&self, engine: Engine) -> Result<Events, EngineError> {
+        self.hold(engine).await?.events().await
+    }
+}
+
+/// Waits for an answer, for so long and no longer.
+async fn within<T>(answer: impl Future<Output = Result<T, NoAnswer>>) -> Result<T, NoAnswer> {
+    tokio::time::timeout(ANSWER, answer).await.unwrap_or(Err(NoAnswer::Late))
+}
+
+impl HeldEngine {
+    /// The user who listens there.
+    #[must_use]
+    pub fn owner(&self) -> u32 {
+        self.socket.peer.uid
+    }
+
+    pub(in crate::locate) fn peer(&self) -> Peer {
+        self.socket.peer
     }
 
     /// The version of the API that it and we speak.
     #[must_use]
     pub fn api_version(&self) -> String {
-        self.client.client_version().to_string()
+        self.runtime.api_version()
     }
 
-    /// Talks with it, for so long and no longer.
-    pub(super) async fn ask<T>(
-        &self,
-        talk: impl AsyncFnOnce(&Docker) -> Result<T, Failure>,
-    ) -> Result<T, EngineError> {
-        let answer = tokio::time::timeout(ANSWER, talk(&self.client)).await.unwrap_or(Err(Failure::Late));
-        answer.map_err(|failure| self.failed(failure))
+    /// Looks at a container.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`]: it has none of that name or id, or several; it does not answer.
+    pub(in crate::locate) async fn inspect(&self, name: &str) -> Result<Inspected, EngineError> {
+        self.ask(async { self.runtime.inspect(name).await?.checked(name) }).await
     }
 
-    pub(super) fn failed(&self, failure: Failure) -> EngineError {
-        EngineError { engine: self.engine, socket: self.socket.clone(), failure }
+    /// Whether a container runs, paused or not.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn runs(&self, id: &ContainerId) -> Result<bool, EngineError> {
+        self.ask(self.runtime.running(id)).await
+    }
+
+    /// The containers that run and have a label, as far as they can be named.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn labelled(&self, label: &Label) -> Result<Vec<Labelled>, EngineError> {
+        let mut labelled = self.ask(self.runtime.labelled(label)).await?;
+        labelled.retain(|one| label.is_of(&one.labels) && Container::parse(self.engine, &one.name).is_ok());
+        Ok(labelled)
+    }
+
+    /// The labels of an image.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn image_labels(&self, image: &str) -> Result<Labels, EngineError> {
+        self.ask(self.runtime.image_labels(image)).await
+    }
+
+    pub(super) async fn events(self) -> Result<Events, EngineError> {
+        let happenings = self.ask(self.runtime.events()).await?;
+        Ok(Events { engine: self, happenings })
+    }
+
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, NoAnswer>>) -> Result<T, EngineError> {
+        within(answer).await.map_err(|why| self.failed(why))
+    }
+
+    fn failed(&self, why: NoAnswer) -> EngineError {
+        EngineError { engine: self.engine, socket: self.socket.name.clone(), why }
+    }
+
+    /// One that answers what a test wants.
+    #[cfg(test)]
+    pub(in crate::locate) fn of(engine: Engine, peer: Peer, runtime: impl Runtime + 'static) -> Self {
+        Self { engine, socket: HeldSocket::of(peer), runtime: Box::new(runtime) }
+    }
+}
+
+impl Events {
+    /// The next one; `None` when the engine has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`]: no other will come.
+    pub async fn next(&mut self) -> Option<Result<Happened, EngineError>> {
+        Some(self.happenings.next().await?.map_err(|why| self.engine.failed(why)))
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("engine", &self.engine).finish_non_exhaustive()
     }
 }

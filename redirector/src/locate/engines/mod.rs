@@ -1,75 +1,86 @@
-//! Container engines: what they say of a container, and what happens to containers. By the API that Docker and
-//! Podman share, over their sockets (Docker Engine API 1.24 or later).
+//! Container engines: what they say of a container, and what happens to containers.
+//!
+//! [`runtime::Runtime`] is what an engine can be asked; each API that engines speak is one file that implements it, and each
+//! engine a line of [`kind`]. All else is the same for all of them: which socket is asked and for how long, who listens
+//! there, and which answers can be meant.
 //!
 //! What an engine says is believed about containers only: a namespace is opened, and looked at, as any other.
 
+mod answer;
+mod docker;
 mod error;
-mod events;
+#[cfg(test)]
+mod fake;
 mod held;
-mod inspect;
-mod labelled;
+mod runtime;
+mod socket;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub(super) use answer::Inspected;
+pub use answer::{ContainerId, Happened, Labelled, Labels};
 pub use error::EngineError;
-use error::Failure;
-pub use events::{Events, Happened};
-pub use held::HeldEngine;
-pub use inspect::ContainerId;
-pub(super) use inspect::Inspected;
-pub use labelled::{Labelled, Labels};
+#[cfg(test)]
+pub(super) use error::NoAnswer;
+#[cfg(test)]
+pub(super) use fake::Fake;
+pub use held::{Events, HeldEngine};
+use runtime::Connect;
+#[cfg(test)]
+pub(super) use socket::Peer;
 
 use crate::config::Engine;
 
 /// Until an engine that does not answer is given up, for each request.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Where engines listen.
-#[derive(Clone, Debug)]
-pub struct EngineSockets {
-    /// Docker's.
-    pub docker: PathBuf,
-    /// Podman's, of the system or of a user.
-    pub podman: PathBuf,
+/// What has to be known of an engine before it is asked.
+struct Kind {
+    /// Where it listens, if nobody says another place.
+    socket: &'static str,
+    /// What speaks its API.
+    connect: Connect,
 }
 
-impl EngineSockets {
-    /// Docker's default.
-    pub const DOCKER: &str = "/var/run/docker.sock";
-    /// Podman's default for root (podman-system-service(1)).
-    pub const PODMAN: &str = "/run/podman/podman.sock";
-
-    fn of(&self, engine: Engine) -> &Path {
-        match engine {
-            Engine::Docker => &self.docker,
-            Engine::Podman => &self.podman,
-        }
-    }
-}
-
-impl Default for EngineSockets {
-    fn default() -> Self {
-        Self { docker: Self::DOCKER.into(), podman: Self::PODMAN.into() }
+const fn kind(engine: Engine) -> Kind {
+    match engine {
+        Engine::Docker => Kind { socket: "/var/run/docker.sock", connect: docker::connect },
+        // For root (podman-system-service(1)).
+        Engine::Podman => Kind { socket: "/run/podman/podman.sock", connect: docker::connect },
     }
 }
 
 /// The engines of this host. Nothing is kept between requests.
 #[derive(Clone, Debug, Default)]
-pub struct Engines(EngineSockets);
+pub struct Engines {
+    /// Of those that listen elsewhere than by default.
+    sockets: BTreeMap<Engine, PathBuf>,
+}
 
 impl Engines {
-    /// Of engines that listen there.
+    /// Where an engine listens, unless it is said to listen elsewhere.
     #[must_use]
-    pub fn new(sockets: EngineSockets) -> Self {
-        Self(sockets)
+    pub const fn default_socket(engine: Engine) -> &'static str {
+        kind(engine).socket
+    }
+
+    /// With an engine that listens there.
+    #[must_use]
+    pub fn with(mut self, engine: Engine, socket: PathBuf) -> Self {
+        self.sockets.insert(engine, socket);
+        self
     }
 
     /// Where an engine listens, or should.
     #[must_use]
     pub fn socket(&self, engine: Engine) -> &Path {
-        self.0.of(engine)
+        self.sockets.get(&engine).map_or_else(|| Path::new(kind(engine).socket), PathBuf::as_path)
     }
 }
+
+#[cfg(test)]
+mod tests;

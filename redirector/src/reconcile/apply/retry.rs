@@ -33,7 +33,7 @@ async fn retry_once(world: &World) {
     let namespaces = list.iter().map(|one| one.spec.clone()).collect();
     let none = (BTreeMap::new(), &BTreeMap::new());
     let mut request = Request::new(namespaces, (Prune::No, false), none).again(again);
-    let caller = Caller { pid: i32::try_from(std::process::id()).ok(), uid: Some(0) };
+    let caller = Caller::this_process();
     match Attempt::look(world, caller, &request).await.make(&mut request, &[]).await {
         Ok(applied) => tell(&list, &applied),
         Err(Unplanned::Outdated(_)) => {}

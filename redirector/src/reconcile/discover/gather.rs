@@ -7,7 +7,7 @@ use nix::unistd::Uid;
 
 use super::{AllFound, Discovered};
 use crate::{
-    config::{Engine, Label, RuleSpec, file::DiscoverSpec, has_rules, rules_of},
+    config::{Container, Engine, Label, RuleSpec, file::DiscoverSpec, has_rules, rules_of},
     locate::{ContainerId, EngineError, HeldEngine, Labelled, Labels},
     reconcile::world::World,
 };
@@ -85,7 +85,7 @@ pub(crate) async fn gather(
         let Some(label) = spec.of(engine) else { continue };
         for labelled in gathering.engine.labelled(label).await? {
             let one = found.entry(labelled.id.clone()).or_insert_with(|| Discovered {
-                container: labelled.container.clone(),
+                container: Container { engine, name: labelled.name.clone() },
                 rules: Vec::new(),
                 by: BTreeMap::new(),
                 labels: labelled.labels.clone(),

@@ -31,9 +31,6 @@ use crate::{
 /// Destinations that are looked up at once.
 const AT_ONCE: usize = 16;
 
-/// Only `pid:` and `self` ask for a caller.
-const NOBODY: Caller = Caller { pid: None, uid: Some(0) };
-
 /// Puts the rules of a container where it is. Gives whether all are in force, or wait for it.
 pub(super) async fn catch_up(world: &World, container: &Container) -> bool {
     // One that was found is meant whatever it is called by now.
@@ -59,7 +56,7 @@ async fn put_where_it_is(
         Some(id) => Container { engine: container.engine, name: id.to_string() },
         None => container.clone(),
     };
-    let opened = match open(world, Target::Container(named), NOBODY).await {
+    let opened = match open(world, Target::Container(named), Caller::NOBODY).await {
         Ok(opened) => opened,
         Err(error) => {
             let why = chain(&error);
@@ -134,7 +131,7 @@ impl Looked<'_> {
     async fn look_up(&mut self, rules: Vec<Intended>) -> Vec<Due> {
         let world = self.world;
         let looked_up = stream::iter(rules).map(|rule| async move {
-            let whereabouts = whereabouts(world, &rule.rule, NOBODY, Missing::Down).await;
+            let whereabouts = whereabouts(world, &rule.rule, Caller::NOBODY, Missing::Down).await;
             (rule, whereabouts)
         });
         let looked_up: Vec<_> = looked_up.buffered(AT_ONCE).collect().await;

@@ -1,0 +1,248 @@
+//! The task that watches.
+//!
+//! Each watched namespace has a witness. As long as that holds, nothing is scanned. Events make us look: a change
+//! of the mount tables, the end of a witness's process; and a look at every witness each [`TICK`], because a
+//! thread can change its namespace without a sound. All that have lost theirs share one scan, however many they are.
+//! What two scans in a row do not find is dead; the second of them is the first of those that were lost meanwhile.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, hash_map},
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    time::Duration,
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Change, Died, Look, Number};
+use crate::{
+    locate::witness::{Tables, Witness},
+    netns::NetnsFile,
+    observe::RateLimit,
+    sys::{self, blocking::blocking},
+};
+
+/// Between two looks at all witnesses.
+const TICK: Duration = Duration::from_secs(2);
+
+/// Between the scan that makes a suspect and the one that confirms it: a container engine that moves a namespace
+/// from a process to a mount does the second before it ends the first.
+const CONFIRM: Duration = Duration::from_millis(100);
+
+/// What is known of one namespace.
+#[derive(Debug, Default)]
+struct Watched {
+    /// Who wants to know. With the last one it is forgotten.
+    by: BTreeSet<Number>,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// Nobody has looked yet, or the witness is gone.
+    #[default]
+    Unknown,
+    /// A scan has found no witness.
+    Suspect,
+    /// Somebody keeps it. The task waits for the end of its process.
+    Kept { witness: Witness, _end: Option<AbortOnDropHandle<()>> },
+}
+
+#[derive(Debug)]
+pub(super) struct Watcher<L> {
+    watched: HashMap<NetnsFile, Watched>,
+    look: L,
+    received: mpsc::UnboundedReceiver<Change>,
+    deaths: mpsc::UnboundedSender<Died>,
+    /// Holds one wake-up: what happens meanwhile is seen by the same look.
+    wake: mpsc::Sender<()>,
+    woken: mpsc::Receiver<()>,
+    said_hidden: RateLimit,
+}
+
+impl<L: Look> Watcher<L> {
+    pub(super) fn new(
+        look: L,
+        received: mpsc::UnboundedReceiver<Change>,
+        deaths: mpsc::UnboundedSender<Died>,
+    ) -> Self {
+        let (wake, woken) = mpsc::channel(1);
+        let (watched, said_hidden) = (HashMap::new(), RateLimit::default());
+        Self { watched, look, received, deaths, wake, woken, said_hidden }
+    }
+
+    pub(super) async fn run(mut self, tables: Vec<AsyncFd<OwnedFd>>) {
+        let _mounts: Vec<_> = tables
+            .into_iter()
+            .map(|table| AbortOnDropHandle::new(tokio::spawn(tell_changes(table, self.wake.clone()))))
+            .collect();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                change = self.received.recv() => match change {
+                    None => return,
+                    Some(change) => self.apply(change),
+                },
+                _ = self.woken.recv() => {}
+                _ = tick.tick() => {}
+            }
+            self.look().await;
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Add(number, file) => {
+                let watched = self.watched.entry(file).or_default();
+                watched.by.insert(number);
+                // It may be another namespace with the inode of one before.
+                if matches!(watched.state, State::Suspect) {
+                    watched.state = State::Unknown;
+                }
+            }
+            Change::Remove(number, file) => {
+                if let hash_map::Entry::Occupied(mut watched) = self.watched.entry(file) {
+                    watched.get_mut().by.remove(&number);
+                    if watched.get().by.is_empty() {
+                        watched.remove();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops witnesses that do not hold any more, looks for others, and tells who has none.
+    pub(super) async fn look(&mut self) {
+        loop {
+            // Many changes are one look. None is applied during a scan: what it finds is about those that it was made for.
+            while let Ok(change) = self.received.try_recv() {
+                self.apply(change);
+            }
+            self.look_at_witnesses();
+            let wanted = self.without_witness();
+            // Where absence means nothing, a scan every [`TICK`] would tell nothing.
+            if wanted.is_empty() || !self.look.sees_host() {
+                return;
+            }
+            let absent = self.scan(wanted).await;
+            self.judge(&absent);
+            if !self.has_suspects() {
+                return;
+            }
+            tokio::time::sleep(CONFIRM).await;
+        }
+    }
+
+    fn look_at_witnesses(&mut self) {
+        let mut tables = Tables::default();
+        for (file, watched) in &mut self.watched {
+            if let State::Kept { witness, .. } = &watched.state
+                && !witness.holds(*file, &mut tables)
+            {
+                watched.state = State::Unknown;
+            }
+        }
+    }
+
+    fn without_witness(&self) -> HashSet<NetnsFile> {
+        let without = self.watched.iter().filter(|(_, watched)| !matches!(watched.state, State::Kept { .. }));
+        without.map(|(file, _)| *file).collect()
+    }
+
+    fn has_suspects(&self) -> bool {
+        self.watched.values().any(|watched| matches!(watched.state, State::Suspect))
+    }
+
+    /// Suspects that are absent again are dead; what is absent for the first time is a suspect from now on.
+    fn judge(&mut self, absent: &HashSet<NetnsFile>) {
+        let mut died = HashSet::new();
+        self.watched.retain(|file, watched| {
+            match (&watched.state, absent.contains(file)) {
+                (State::Suspect, true) => {
+                    died.extend(std::mem::take(&mut watched.by));
+                    return false;
+                }
+                (State::Unknown, true) => watched.state = State::Suspect,
+                (State::Suspect, false) => watched.state = State::Unknown,
+                (State::Unknown, false) | (State::Kept { .. }, _) => {}
+            }
+            true
+        });
+        if !died.is_empty() {
+            let _told: Result<_, _> = self.deaths.send(Died(died));
+        }
+    }
+
+    /// Looks for witnesses of these namespaces; gives those that have none.
+    async fn scan(&mut self, wanted: HashSet<NetnsFile>) -> HashSet<NetnsFile> {
+        let look = self.look.clone();
+        let scanned = blocking(move || {
+            let found = look.find(&wanted);
+            (wanted, found)
+        });
+        let (mut wanted, found) = match scanned.await.and_then(|(wanted, found)| Ok((wanted, found?))) {
+            Ok(scanned) => scanned,
+            Err(error) => {
+                tracing::warn!(%error, "scan for processes and mounts");
+                return HashSet::new();
+            }
+        };
+        if found.hidden > 0 && !wanted.iter().all(|file| found.of.contains_key(file)) {
+            // One of them may be what keeps it.
+            if let Some(suppressed) = self.said_hidden.pass() {
+                let processes = found.hidden;
+                tracing::warn!(processes, suppressed, "cannot see in which namespace these processes are");
+            }
+            wanted.clear();
+        }
+        for (file, witness) in found.of {
+            wanted.remove(&file);
+            let end = self.end_of(&witness);
+            if let Some(watched) = self.watched.get_mut(&file) {
+                watched.state = State::Kept { witness, _end: end };
+            }
+        }
+        wanted
+    }
+
+    /// Wakes us when the witness's process ends.
+    fn end_of(&self, witness: &Witness) -> Option<AbortOnDropHandle<()>> {
+        let Witness::Process(_, _, pidfd) = witness else { return None };
+        let pidfd = pidfd.try_clone().and_then(|fd| sys::async_fd(fd, Interest::READABLE)).ok()?;
+        Some(AbortOnDropHandle::new(tokio::spawn(tell_end(pidfd, self.wake.clone()))))
+    }
+}
+
+/// Mount tables, as files that tell when they have changed.
+pub(super) fn open_tables(paths: &[PathBuf]) -> io::Result<Vec<AsyncFd<OwnedFd>>> {
+    let mut tables = Vec::new();
+    for path in paths {
+        match File::open(path) {
+            Ok(file) => tables.push(sys::async_fd(file, Interest::PRIORITY | Interest::ERROR)?),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot watch this mount table"),
+        }
+    }
+    Ok(tables)
+}
+
+async fn tell_end(pidfd: AsyncFd<OwnedFd>, wake: mpsc::Sender<()>) {
+    if pidfd.readable().await.is_ok() {
+        // A full channel has a wake-up in it already.
+        let _woken: Result<_, _> = wake.try_send(());
+    }
+}
+
+async fn tell_changes(table: AsyncFd<OwnedFd>, wake: mpsc::Sender<()>) {
+    while let Ok(mut ready) = table.ready(Interest::PRIORITY | Interest::ERROR).await {
+        ready.clear_ready();
+        drop(ready);
+        let _woken: Result<_, _> = wake.try_send(());
+    }
+}
