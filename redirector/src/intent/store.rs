@@ -35,6 +35,11 @@ impl Edit {
         self.put.iter().filter_map(|(subject, _)| subject.container())
     }
 
+    /// Whether it has a rule of this name for a subject.
+    pub(crate) fn has(&self, subject: &Subject, name: &RuleName) -> bool {
+        self.put.iter().any(|(one, intended)| one == subject && intended.rule.name == *name)
+    }
+
     /// A rule is wanted.
     pub(crate) fn put(&mut self, subject: impl Into<Subject>, intended: Intended) {
         self.put.push((subject.into(), intended));
@@ -129,6 +134,15 @@ impl Store {
         let is_free = |name: &RuleName| rules.is_none_or(|rules| !rules.contains_key(name));
         let free = || (1..).map(RuleName::numbered).find(is_free);
         same.map(|(name, _)| name.clone()).or_else(free).expect("there are few rules")
+    }
+
+    /// Whether nobody wants a rule in a namespace any more once this is changed.
+    pub(crate) fn is_left(&self, place: NetnsCookie, name: &RuleName, edit: &Edit) -> bool {
+        let stays = |subject: &Subject| {
+            !edit.drop.contains(&(subject.clone(), name.clone())) && !edit.has(subject, name)
+        };
+        let comes = edit.put.iter().any(|(_, one)| one.at == Some(place) && one.rule.name == *name);
+        !comes && !self.at(place, name).any(|(subject, _)| stays(subject))
     }
 
     /// Changes what is wanted.

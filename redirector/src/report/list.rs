@@ -1,7 +1,7 @@
 //! `list`: what the kernel says now.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -31,17 +31,21 @@ pub(crate) async fn listing(world: &World, caller: Caller, target: Option<Target
         Some(target) => Some(seek(world, target, caller).await),
         None => None,
     };
-    let mut waiting = waiting(world, target.as_ref());
+    // What is wanted and what is steered at one moment.
+    let intent = world.intent();
+    let all = world.steered.all();
+    let mut waiting = waiting(&intent, &all, target.as_ref());
     let at = sought.as_ref().and_then(Sought::cookie);
     waiting.extend(world.set_aside.view(target.as_ref().map(|target| (target, at))));
     let (wanted, draining) = match sought.map(|sought| sought.find(world)) {
-        None => (world.steered.all(), world.draining.view()),
+        None => (all, world.draining.view()),
         Some(Ok(netns)) => (vec![netns], Vec::new()),
         Some(Err(error)) if waiting.is_empty() => return Err(error),
         Some(Err(_)) => (Vec::new(), Vec::new()),
     };
-    let namespaces = wanted.iter().map(|netns| view(netns, &world.intent(), &world.leases.of(netns)));
+    let namespaces = wanted.iter().map(|netns| view(netns, &intent, &world.leases.of(netns)));
     let namespaces = namespaces.collect::<Result<Vec<_>, _>>();
+    drop(intent);
     let mut namespaces = namespaces.map_err(|error| Error::chain(Code::Failed, &error))?;
     namespaces.sort_by_key(|one| (one.target.to_string(), one.cookie));
     let discover = if target.is_none() { world.discovery.view() } else { Vec::new() };
@@ -51,11 +55,13 @@ pub(crate) async fn listing(world: &World, caller: Caller, target: Option<Target
 
 /// The rules that follow a container and are not in force where it was last, of all containers or of one, by what keeps them
 /// waiting.
-fn waiting(world: &World, only: Option<&Target>) -> Vec<WaitingView> {
+fn waiting(intent: &Store, steered: &[Arc<Steered>], only: Option<&Target>) -> Vec<WaitingView> {
+    let steered: HashMap<_, _> = steered.iter().map(|netns| (netns.cookie, netns)).collect();
     let mut views: Vec<WaitingView> = Vec::new();
-    for (container, one) in world.intent().following() {
+    for (container, one) in intent.following() {
         let target = Target::Container(container.clone());
-        if only.is_some_and(|only| *only != target) || is_in_force(world, one) {
+        let there = one.at.and_then(|at| steered.get(&at));
+        if only.is_some_and(|only| *only != target) || there.is_some_and(|netns| is_in_force(netns, one)) {
             continue;
         }
         let Some(follows) = &one.follows else { continue };
@@ -71,9 +77,8 @@ fn waiting(world: &World, only: Option<&Target>) -> Vec<WaitingView> {
     views
 }
 
-/// Whether a rule that says the same is where its container was last.
-fn is_in_force(world: &World, one: &Intended) -> bool {
-    let Some(netns) = one.at.and_then(|at| world.steered.get(at)) else { return false };
+/// Whether a rule that says the same is in force there.
+fn is_in_force(netns: &Steered, one: &Intended) -> bool {
     let current = Arc::clone(&netns.published.load().current);
     current.get(&one.rule.name).is_some_and(|state| state.rule.is_like(&one.rule))
 }
@@ -83,7 +88,10 @@ fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<Namesp
     let attached = link.is_some_and(|link| link.netns_inode != 0);
     let of_no_rule = netns.instance.counters.netns()?;
     let published = netns.published.load();
-    let rules = published.current.rules().iter().map(|state| rule(netns, state, intent, leases));
+    // One that nobody wants is coming or going at this moment, and is told of when that is done.
+    let is_told = |state: &&Arc<RuleState>| intent.origin(netns.cookie, &state.rule.name).is_some();
+    let rules = published.current.rules().iter().filter(is_told);
+    let rules = rules.map(|state| rule(netns, state, intent, leases));
     Ok(NamespaceView {
         target: named(netns, intent),
         cookie: netns.cookie.0,

@@ -10,7 +10,7 @@ use super::{
     commit::commit,
     destinations::{Missing, whereabouts},
     judge::{Tells, can_tell_interfaces, foreign_programs, judge},
-    leave::leave,
+    leave::{leaving, refuse_rest},
     part::{Own, Part, Plan, first},
     places::{may_be_meant, open_again, open_unless_steered},
     refused::Refused,
@@ -27,6 +27,7 @@ use crate::{
     kernel::attached_programs,
     listener::{self, Bound, make_inside},
     locate::{OpenNetns, TargetError},
+    matcher::CompileError,
     steer::{Found, RuleState, Steered, blocking, failed, find_out, mend_link},
 };
 
@@ -188,47 +189,44 @@ pub(crate) async fn put(
     let state = Arc::new(RuleState::new(rule, (index, consumer), whereabouts));
     state.set_interfaces(&found.survey.interfaces);
     let (cookie, found) = (found.cookie, Arc::new(found));
-    let mut listeners = Vec::new();
-    match steered.filter(|_| !is_other) {
-        Some(_) if run == Run::Dry => {}
-        Some(netns) => {
-            let there = standing.as_ref().and_then(|there| there.get(&answer.rule));
-            let there = there.and_then(|there| there.whereabouts.elsewhere.as_ref());
-            if let (Some(there), Some(found)) = (there, &state.whereabouts.elsewhere) {
-                there.adopt(found);
-            }
-            netns.set_foreign_programs(foreign);
-            world.intend(edit);
+    let mut parts = Vec::new();
+    if is_other {
+        let mut part = Part::of(target.clone(), cookie, standing.as_ref());
+        part.rules.extend(rules.iter().filter(|one| one.index != index).cloned());
+        part.add(Arc::clone(&state));
+        part.foreign = Some(foreign.clone());
+        part.found = Some(Arc::clone(&found));
+        if result == AttachResult::Attached {
+            part.reset.before.push(index);
         }
-        None => {
-            let mut part = Part::of(target.clone(), cookie, standing.as_ref());
-            part.rules.extend(rules.iter().filter(|one| one.index != index).cloned());
-            part.add(Arc::clone(&state));
-            part.foreign = Some(foreign);
-            part.found = Some(Arc::clone(&found));
-            if result == AttachResult::Attached {
-                part.reset.before.push(index);
-            }
-            let name = answer.rule.clone();
-            let plan = Plan { parts: vec![part], edit };
-            let compiled = plan.compile(&world.maker.kernel, move |_, error| Refused::compile(&name, error));
-            let mut plan = compiled.await.map_err(first)?;
-            if run == Run::Real {
-                listeners = own_listeners(&found, &target, whom).await?;
-                if let For::Program(_) = whom {
-                    let copies = copies(&listeners).map_err(|error| failed("attach", &target, &error))?;
-                    plan.parts[0].own = Some(Own { consumer, listeners: copies });
-                }
-                commit(world, "attach", plan).await.map_err(|undone| undone.error)?;
-            }
-        }
+        parts.push(part);
     }
+    // Where it was may live on, by another container that shares it.
+    let left = left.map(|left| (left, answer.rule.clone()));
+    parts.extend(leaving(world, &world.intent(), &edit, left));
+    let name = answer.rule.clone();
+    let refuse = move |part: &Part, error: &CompileError| match part.new[..] {
+        [] => refuse_rest(part, error),
+        _ => Refused::compile(&name, error),
+    };
+    let compiled = Plan { parts, edit }.compile(&world.maker.kernel, refuse).await;
+    let mut plan = compiled.map_err(first)?;
     if run == Run::Dry {
-        return Ok(Put { answer, netns: None, listeners, state });
+        return Ok(Put { answer, netns: None, listeners: Vec::new(), state });
     }
-    if let Some(left) = left {
-        // Where it was may live on, by another container that shares it.
-        leave(world, [(left, answer.rule.clone())]).await;
+    let listeners = own_listeners(&found, &target, whom).await?;
+    if let (For::Program(_), Some(part)) = (whom, plan.parts.first_mut()) {
+        let copies = copies(&listeners).map_err(|error| failed("attach", &target, &error))?;
+        part.own = Some(Own { consumer, listeners: copies });
+    }
+    commit(world, "attach", plan).await.map_err(|undone| undone.error)?;
+    if let Some(netns) = steered.filter(|_| !is_other) {
+        let there = standing.as_ref().and_then(|there| there.get(&answer.rule));
+        let there = there.and_then(|there| there.whereabouts.elsewhere.as_ref());
+        if let (Some(there), Some(found)) = (there, &state.whereabouts.elsewhere) {
+            there.adopt(found);
+        }
+        netns.set_foreign_programs(foreign);
     }
     tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
     Ok(Put { answer, netns: world.steered.get(cookie), listeners, state })

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Discovered, State};
 use crate::{
     config::{Container, Engine, Origin, RuleName},
-    intent::{Edit, Follows, HostNetns, Intended, Store},
+    intent::{Edit, Follows, HostNetns, Intended, Store, Subject},
     locate::ContainerId,
     netns::NetnsCookie,
     reconcile::{
-        leave::leave,
+        leave::{leaving, take_out},
+        part::Plan,
         turn::{turn_of, with_places},
         world::World,
     },
@@ -26,26 +27,25 @@ pub(super) async fn settle(world: &World, engine: Engine, mut found: BTreeMap<Co
     if world.is_ending() {
         return;
     }
-    let left = {
-        let mut store = world.intent();
-        let mut state = world.discovery.state();
-        let (edit, left) = moved(&store, engine, &found);
-        let mut due: Vec<_> = edit.containers().cloned().collect();
-        store.edit(edit);
-        let mut edit = Edit::default();
+    let (plan, due) = {
+        let (intent, mut state) = (world.intent(), world.discovery.state());
+        let (mut edit, left) = moved(&intent, engine, &found);
         for (id, one) in &mut found {
-            place(&store, &state, (id, one), &mut edit);
+            place(&intent, &state, (id, one), &mut edit);
         }
-        due.extend(edit.containers().cloned());
-        store.edit(edit);
-        // Whoever asks what there is sees all of it, or nothing yet.
+        // Before rules go: whoever sees that they are gone sees that their containers are.
         state.found.insert(engine, found);
-        if !due.is_empty() {
-            world.news.look_at(due);
-        }
-        left
+        let due: Vec<_> = edit.containers().cloned().collect();
+        (Plan { parts: leaving(world, &intent, &edit, left), edit }, due)
     };
-    leave(world, left).await;
+    if let Err(error) = take_out(world, plan).await {
+        // The next look finds them as they are.
+        tracing::error!(%engine, %error, "let rules of containers go that are gone");
+        return;
+    }
+    if !due.is_empty() {
+        world.news.look_at(due);
+    }
 }
 
 /// What becomes of rules of containers that were found before: those that are gone, and those that have another name. Gives
@@ -90,7 +90,10 @@ fn place(store: &Store, state: &State, (id, one): (&ContainerId, &mut Discovered
         if state.own.has(&one.container, id, &name) || state.detached.contains(&(id.clone(), name.clone())) {
             continue;
         }
-        match store.followed(&one.container, &name) {
+        let key = (Subject::from(&one.container), name.clone());
+        let there = store.get(&key.0, &key.1).filter(|_| !edit.drop.contains(&key));
+        match there {
+            _ if edit.has(&key.0, &key.1) => {}
             Some(there) if there.origin == Origin::File => {}
             Some(_) => one.by.entry(*by).or_default().push(in_its_way(&one.container, &name)),
             None => {

@@ -16,7 +16,7 @@ use crate::{
         commit::commit,
         destinations::{Missing, whereabouts},
         judge::Tells,
-        leave::leave,
+        leave::{leaving, refuse_rest},
         part::{Plan, first},
         places::{cookie_of, may_be_meant, open},
         refused::Refused,
@@ -171,10 +171,13 @@ impl Looked<'_> {
         let standing = world.steered.get(at).as_ref().map(Standing::from);
         let tells = Tells::from(&*world.maker.kernel);
         let planned = plan(standing.as_ref(), &world.intent(), place, (&programs, tells), due);
-        let refuse_all = planned.puts.first().map(|one| one.name.clone());
-        let plan = Plan { parts: planned.part.into_iter().collect(), edit: planned.edit };
-        let compiled = plan.compile(&world.maker.kernel, move |part, error| match &refuse_all {
-            Some(rule) if part.new.len() == 1 => Refused::compile(rule, error),
+        let mut parts: Vec<_> = planned.part.into_iter().collect();
+        // Where it was may live on, by another container that shares it.
+        parts.extend(leaving(world, &world.intent(), &planned.edit, planned.left));
+        let plan = Plan { parts, edit: planned.edit };
+        let compiled = plan.compile(&world.maker.kernel, |part, error| match &part.new[..] {
+            [] => refuse_rest(part, error),
+            [one] => Refused::compile(&one.rule.name, error),
             _ => Refused::CompileAll { target: part.target.clone(), why: error.to_string() },
         });
         let plan = compiled.await.map_err(first)?;
@@ -188,8 +191,6 @@ impl Looked<'_> {
             }
             tracing::info!(netns = %place.target, cookie = at.0, rule = %one.name, result = ?one.result, "attach");
         }
-        // Where it was may live on, by another container that shares it.
-        leave(world, planned.left).await;
         Ok(())
     }
 }
