@@ -7,6 +7,8 @@ mod diff;
 mod rule;
 mod store;
 mod subject;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use diff::{Diff, Have, Prune, Want, diff};
 pub(crate) use rule::{Follows, HostNetns, Intended};

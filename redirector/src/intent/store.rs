@@ -220,3 +220,6 @@ impl Store {
         gone
     }
 }
+
+#[cfg(test)]
+mod tests;

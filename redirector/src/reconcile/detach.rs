@@ -31,9 +31,11 @@ pub(crate) async fn detach(
 ) -> Result<Detached, Error> {
     let sought = seek(world, &target, caller).await;
     let steered = || sought.find(world).ok();
-    let _turn = turn_of(world, |store| about(store, &target, (sought.cookie(), steered().as_deref()))).await;
+    let standing = |netns: &Option<Arc<Steered>>| netns.as_ref().map(Standing::from);
+    let at = sought.cookie();
+    let _turn = turn_of(world, |store| about(store, &target, (at, standing(&steered()).as_ref()))).await;
     let netns = steered();
-    let wanted = Gone::of(&world.intent(), &target, netns.as_ref(), rule.as_ref());
+    let wanted = Gone::of(&world.intent(), &target, standing(&netns).as_ref(), rule.as_ref());
     // It is only forgotten what could not be made where what is in force is detached, too.
     let forgotten = |world: &World| world.set_aside.forget((&target, sought.cookie()), rule.as_ref());
     if wanted.is_empty() {
@@ -70,7 +72,7 @@ pub(crate) async fn detach(
 fn about(
     store: &Store,
     target: &Target,
-    (at, netns): (Option<NetnsCookie>, Option<&Steered>),
+    (at, there): (Option<NetnsCookie>, Option<&Standing>),
 ) -> BTreeSet<Subject> {
     let container = match target {
         Target::Container(container) => Some(container.clone()),
@@ -79,11 +81,9 @@ fn about(
     let mut containers: BTreeSet<_> = container.into_iter().collect();
     // What could not be made there may be tried again at this moment.
     let mut about: BTreeSet<_> = at.map(Subject::Netns).into_iter().collect();
-    if let Some(netns) = netns {
-        let current = Arc::clone(&netns.published.load().current);
-        let owners = current.rules().iter().flat_map(|state| store.owners(netns.cookie, &state.rule.name));
-        containers.extend(owners);
-        about.insert(Subject::Netns(netns.cookie));
+    if let Some(there) = there {
+        containers.extend(there.rules.iter().flat_map(|state| store.owners(there.cookie, &state.rule.name)));
+        about.insert(Subject::Netns(there.cookie));
     }
     about.extend(with_places(store, &containers));
     about
@@ -102,13 +102,12 @@ struct Gone {
 impl Gone {
     /// The rules of a namespace, one or all; and those that follow the container that is named, where they are and where they
     /// wait.
-    fn of(store: &Store, target: &Target, netns: Option<&Arc<Steered>>, rule: Option<&RuleName>) -> Self {
+    fn of(store: &Store, target: &Target, there: Option<&Standing>, rule: Option<&RuleName>) -> Self {
         let mut gone = Self::default();
         let is_meant = |name: &RuleName| rule.is_none_or(|rule| rule == name);
-        if let Some(netns) = netns {
-            let current = Arc::clone(&netns.published.load().current);
-            for name in current.rules().iter().map(|state| &state.rule.name).filter(|name| is_meant(name)) {
-                gone.take(store, netns.cookie, name);
+        if let Some(there) = there {
+            for name in there.rules.iter().map(|state| &state.rule.name).filter(|name| is_meant(name)) {
+                gone.take(store, there.cookie, name);
             }
         }
         // One rule is meant where it is; where it is not there, where it follows the container.
@@ -181,3 +180,6 @@ fn answer(
     let connections = netns.map_or(0, |netns| netns.connections.active.load(Ordering::Relaxed));
     Detached { schema: SCHEMA, result: "detached".into(), target, cookie: at.0, rules, steered, connections }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,3 +84,68 @@ fn no_other_redirector(target: &Target, foreign: &[AttachedProgram]) -> Result<(
 pub(crate) fn foreign_programs(ours: Option<u32>, found: &[AttachedProgram]) -> Vec<AttachedProgram> {
     found.iter().filter(|one| Some(one.id) != ours).cloned().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        intent::testing::{check, rule, target},
+        reconcile::testing::{elsewhere, found, redirector, variant},
+    };
+
+    /// Each line: what the rule says, what is not as usual, what is in its way. `netns:here` is the namespace itself.
+    #[tokio::test]
+    async fn a_rule_can_be_unless_something_there_is_in_its_way() {
+        let cases = [
+            ["80", "", ""],
+            ["80>original", "", ""],
+            ["80>original", "lo-is-down", "LoopbackDown"],
+            ["80", "lo-is-down", ""],
+            ["80>pass", "lo-is-down", ""],
+            ["80%eth0", "", ""],
+            ["80%eth0", "no-ingress", "NoIngress"],
+            ["80", "no-ingress", ""],
+            ["80%eth9", "", "NoInterface"],
+            ["80%eth9", "may-come", ""],
+            ["80%eth9", "may-come no-ingress", "NoIngress"],
+            ["80", "other-program", ""],
+            ["80", "other-redirector", "OtherRedirector"],
+            ["80", "other-program other-redirector", "OtherRedirector"],
+            ["80~", "other-redirector", ""],
+            ["80>netns:here/127.0.0.1:1", "", ""],
+            ["80>netns:here/127.0.0.1:1~", "", "CoexistInside"],
+            ["80>netns:there/127.0.0.1:1~", "", ""],
+            ["80>netns:there/127.0.0.1:1~", "other-redirector", ""],
+        ];
+        check(&cases, |case| {
+            let (mut seen, mut foreign) = (found(7, None), Vec::new());
+            let (mut tells, mut missing) = (Tells::Ingress, Missing::Refused);
+            for word in case[1].split_whitespace() {
+                match word {
+                    "lo-is-down" => seen.survey.loopback_up = false,
+                    "no-ingress" => tells = Tells::NoIngress,
+                    "may-come" => missing = Missing::Down,
+                    "other-program" => foreign.push(AttachedProgram { id: 5, name: "other".into() }),
+                    _ => foreign.push(redirector(6)),
+                }
+            }
+            let rule = rule("a", case[0]);
+            let whereabouts = match &rule.to {
+                Destination::Inside { target: to, .. } => {
+                    elsewhere(to, if to.to_string() == "netns:here" { 7 } else { 8 })
+                }
+                _ => Whereabouts::default(),
+            };
+            let judged = judge(&target("netns:n"), &rule, (&seen, &foreign, tells), (&whereabouts, missing));
+            judged.err().map(|refused| variant(&refused)).unwrap_or_default()
+        });
+    }
+
+    #[test]
+    fn a_program_of_others_is_each_that_is_not_ours() {
+        let all = [redirector(1), redirector(2)];
+        assert_eq!(foreign_programs(Some(1), &all), [redirector(2)]);
+        assert_eq!(foreign_programs(None, &all), all);
+        assert_eq!(foreign_programs(Some(9), &[]), []);
+    }
+}

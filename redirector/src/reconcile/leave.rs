@@ -42,12 +42,51 @@ pub(crate) fn leaving(
     edit: &Edit,
     rules: impl IntoIterator<Item = (NetnsCookie, RuleName)>,
 ) -> Vec<Part> {
-    let mut gone: BTreeMap<NetnsCookie, Vec<RuleName>> = BTreeMap::new();
-    for (at, name) in rules.into_iter().filter(|(at, name)| intent.is_left(*at, name, edit)) {
-        gone.entry(at).or_default().push(name);
-    }
     let without = |(at, names): (NetnsCookie, Vec<RuleName>)| {
         world.steered.get(at).map(|netns| Part::without(&Standing::from(&netns), &names))
     };
-    gone.into_iter().filter_map(without).collect()
+    unwanted(intent, edit, rules).into_iter().filter_map(without).collect()
+}
+
+/// Those that nobody wants there once this is changed.
+fn unwanted(
+    store: &Store,
+    edit: &Edit,
+    rules: impl IntoIterator<Item = (NetnsCookie, RuleName)>,
+) -> BTreeMap<NetnsCookie, Vec<RuleName>> {
+    let mut gone: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (at, name) in rules.into_iter().filter(|(at, name)| store.is_left(*at, name, edit)) {
+        gone.entry(at).or_default().push(name);
+    }
+    gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intent::testing::{check, name, store};
+
+    /// Each line: what is wanted, which rules have gone elsewhere, those that go.
+    #[test]
+    fn a_rule_goes_from_where_it_was_unless_somebody_wants_it_there() {
+        let cases = [
+            ["", "7/a", "7/a"],
+            ["8 a 80 api docker:web=1", "7/a", "7/a"],
+            ["7 a 80 api docker:side=2; 8 a 80 api docker:web=1", "7/a", ""],
+            ["7 a 80 api", "7/a", ""],
+            ["7 b 81 api", "7/a 7/b 8/a", "7/a 8/a"],
+            ["- a 80 api docker:web=1", "7/a", "7/a"],
+            ["7 a 80 api", "", ""],
+        ];
+        check(&cases, |case| {
+            let rules = case[1].split_whitespace().map(|one| {
+                let (at, named) = one.split_once('/').unwrap();
+                (NetnsCookie(at.parse().unwrap()), name(named))
+            });
+            let gone = unwanted(&store(case[0]), &Edit::default(), rules);
+            let each =
+                gone.iter().flat_map(|(at, names)| names.iter().map(move |name| format!("{at}/{name}")));
+            each.collect::<Vec<_>>().join(" ")
+        });
+    }
 }

@@ -28,6 +28,8 @@ mod part;
 mod places;
 mod refused;
 mod standing;
+#[cfg(test)]
+mod testing;
 mod turn;
 mod warnings;
 mod world;

@@ -146,3 +146,62 @@ impl Plan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        intent::testing::{check, name, rule},
+        reconcile::testing::{Scene, in_force},
+    };
+
+    /// Each line: what is in force, what is done, what will be, and what is gone.
+    #[test]
+    fn a_part_is_other_where_a_rule_comes_goes_or_is_another() {
+        let cases = [
+            ["7 a 1 api; 7 b 2 api", "", "- | "],
+            ["7 a 1 api; 7 b 2 api", "without a", "b 2 #1 | a"],
+            ["7 a 1 api; 7 b 2 api", "without a b", "nothing | a b"],
+            ["7 a 1 api; 7 b 2 api", "without x", "- | "],
+            ["7 a 1 api", "add b 2 1", "a 1 #0, b 2 #1+ | "],
+            ["7 a 1 api", "change a 3 0", "a 3 #0+ | "],
+            // The same words are another rule: it has other connections.
+            ["7 a 1 api", "change a 1 0", "a 1 #0+ | "],
+        ];
+        check(&cases, |case| {
+            let scene = Scene::of(case[0]);
+            let standing = scene.standing(7).unwrap();
+            let words: Vec<_> = case[1].split(' ').collect();
+            let gone: Vec<_> = match words[0] {
+                "without" | "change" => words[1..].iter().map(|named| named.parse().unwrap()).collect(),
+                _ => Vec::new(),
+            };
+            let mut part = Part::without(standing, if words[0] == "change" { &gone[..1] } else { &gone });
+            if let ["add" | "change", named, says, index] = words[..] {
+                let index = (index.parse().unwrap(), 0);
+                part.add(Arc::new(RuleState::new(
+                    rule(named, says),
+                    index,
+                    crate::dial::Whereabouts::default(),
+                )));
+            }
+            let gone: Vec<_> = part.gone().iter().map(ToString::to_string).collect();
+            format!("{} | {}", in_force(Some(&part)), gone.join(" "))
+        });
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_steered_has_nothing_before() {
+        let mut part = Part::of("netns:n".parse().unwrap(), NetnsCookie(7), None);
+        assert!(!part.is_other() && part.gone().is_empty());
+        part.add(Arc::new(RuleState::new(rule("a", "80"), (0, 0), crate::dial::Whereabouts::default())));
+        assert!(part.is_other() && !part.gone().contains(&name("a")));
+    }
+
+    #[test]
+    fn the_first_of_what_cannot_be_compiled_is_told() {
+        let error = |text: &str| Error::new(Code::Failed, text);
+        assert_eq!(first(vec![(Some(1), error("one")), (None, error("two"))]).message, "one");
+        assert_eq!(first(Vec::new()).message, "the rules cannot be compiled");
+    }
+}

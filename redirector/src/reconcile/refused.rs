@@ -134,3 +134,96 @@ impl From<Refused> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intent::testing::{container, name, target};
+
+    /// Each line: why, the kind of error, a word of the text, a word of the mend where one is known.
+    #[test]
+    fn a_refusal_says_what_it_is_about_and_what_can_be_done() {
+        let (to, rule) = (|| target("netns:n"), || name("web"));
+        let cases = [
+            (Refused::Stopping, Code::Failed, "stopping", None),
+            (Refused::NotSteered(to()), Code::NotFound, "`netns:n`", None),
+            (Refused::NoSuchRule { target: to(), rule: rule() }, Code::NotFound, "`web`", None),
+            (Refused::NoContainer(to()), Code::Usage, "`netns:n`", None),
+            (Refused::Host(to()), Code::Failed, "host's own", Some("--host-netns")),
+            (Refused::HostOfContainer(to()), Code::Failed, "that container", Some("--host-netns")),
+            (Refused::CannotFollow("it is so".into()), Code::Failed, "it is so", Some("name its namespace")),
+            (Refused::LoopbackDown(to()), Code::Failed, "`original`", Some("`ip link set lo up`")),
+            (Refused::NoIngress, Code::Failed, "interface", Some("5.17")),
+            (
+                Refused::NoInterface {
+                    target: to(),
+                    absent: "eth9".parse().unwrap(),
+                    there: vec!["lo".into(), "eth\u{1b}0".into()],
+                },
+                Code::Failed,
+                "`eth9`",
+                Some("there are: lo, eth\\u{1b}0"),
+            ),
+            (
+                Refused::OtherRedirector { target: to(), program: 5 },
+                Code::Failed,
+                "program 5",
+                Some("--coexist"),
+            ),
+            (Refused::NameTaken { target: to(), rule: rule() }, Code::Failed, "`web`", Some("another name")),
+            (Refused::NameTakenThere { target: to(), rule: rule() }, Code::Failed, "another rule", None),
+            (
+                Refused::OfFile { target: to(), rule: rule() },
+                Code::Failed,
+                "configuration file",
+                Some("`apply`"),
+            ),
+            (
+                Refused::OfFileFor { container: container("docker:x"), rule: rule() },
+                Code::Failed,
+                "`docker:x`",
+                Some("`apply`"),
+            ),
+            (Refused::TooManyPrograms(to()), Code::Failed, "15 programs", None),
+            (Refused::TooManyRules(rule()), Code::Failed, "16384 rules", None),
+            (
+                Refused::CompileRest { target: to(), why: "so".into() },
+                Code::Failed,
+                "so",
+                Some("other rules first"),
+            ),
+            (Refused::Recycled("target".into()), Code::Failed, "process", Some("SIGHUP")),
+            (Refused::Changed(rule()), Code::Failed, "meanwhile", Some("try again")),
+            (
+                Refused::Twin { target: to(), rule: rule() },
+                Code::Failed,
+                "same namespace",
+                Some("another name"),
+            ),
+            (
+                Refused::FilesOwn { target: to(), rule: rule() },
+                Code::Failed,
+                "the file has",
+                Some("another name"),
+            ),
+            (
+                Refused::OfProgram { target: to(), rule: rule() },
+                Code::Failed,
+                "a program",
+                Some("end that program"),
+            ),
+            (Refused::OfAttach { target: to(), rule: rule() }, Code::Failed, "`attach`", Some("--prune")),
+        ];
+        for (refused, code, word, mend) in cases {
+            let error = Error::from(refused.clone());
+            assert_eq!(error.code, code, "{refused:?}");
+            assert!(error.message.contains(word), "{error:?}");
+            let is_as_known = match (&error.hint, mend) {
+                (Some(hint), Some(mend)) => hint.contains(mend),
+                (None, None) => true,
+                _ => false,
+            };
+            assert!(is_as_known, "{error:?}");
+        }
+    }
+}

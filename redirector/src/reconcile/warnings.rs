@@ -62,3 +62,96 @@ pub(crate) fn warnings(current: &[Arc<RuleState>], rule: &Rule, found: &Found) -
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::RuleSpec,
+        dial::Whereabouts,
+        intent::testing::{check, name},
+        reconcile::testing::found,
+    };
+
+    fn rule(named: &str, spec: &str) -> Arc<Rule> {
+        let spec: RuleSpec = serde_json::from_str(spec).expect("a rule");
+        Arc::new(spec.named(name(named)))
+    }
+
+    /// Each line: the rule `m`, another rule that is there by a name before or behind it, what the warnings are about.
+    #[test]
+    fn what_may_surprise_is_told_and_nothing_else() {
+        let cases = [
+            [r#"{"match": ["tcp:80"], "to": ["pass"]}"#, "", ""],
+            [r#"{"match": ["tcp:10.0.0.1:80"], "to": ["pass"]}"#, "", ""],
+            [r#"{"match": ["tcp:10.0.0.0/8:80"], "to": ["pass"]}"#, "", ""],
+            [r#"{"match": ["tcp:10.9.0.1:80"], "to": ["pass"]}"#, "", "prefix"],
+            [r#"{"match": ["tcp:10.9.0.1:80", "tcp:[fd09::1]:80"], "to": ["pass"]}"#, "", "prefix prefix"],
+            // Clients' ports are 32768 to 60999.
+            [r#"{"match": ["udp:53"], "to": ["drop"]}"#, "", ""],
+            [r#"{"match": ["udp:40000"], "to": ["drop"]}"#, "", "answers"],
+            [r#"{"match": ["udp:1-32768"], "to": ["drop"]}"#, "", "answers"],
+            [r#"{"match": ["udp:1-32767", "udp:61000"], "to": ["drop"]}"#, "", ""],
+            [r#"{"match": ["udp:60999-65535"], "to": ["drop"]}"#, "", "answers"],
+            [r#"{"match": ["udp:40000"], "to": ["pass"]}"#, "", ""],
+            [r#"{"match": ["tcp:40000"], "to": ["drop"]}"#, "", ""],
+            // Another one takes the same.
+            [
+                r#"{"match": ["tcp:80"], "to": ["pass"]}"#,
+                r#"a {"match": ["tcp:80"], "to": ["reject"]}"#,
+                "`a` takes",
+            ],
+            [
+                r#"{"match": ["tcp:80"], "to": ["pass"]}"#,
+                r#"z {"match": ["tcp:80"], "to": ["reject"]}"#,
+                "`m` takes",
+            ],
+            [r#"{"match": ["tcp:80"], "to": ["pass"]}"#, r#"m {"match": ["tcp:80"], "to": ["reject"]}"#, ""],
+            [r#"{"match": ["tcp:80"], "to": ["pass"]}"#, r#"a {"match": ["tcp:81"], "to": ["reject"]}"#, ""],
+            [
+                r#"{"match": ["tcp:80"], "to": ["pass"]}"#,
+                r#"a {"match": ["tcp:80"], "to": ["reject"], "priority": 1}"#,
+                "",
+            ],
+            [
+                r#"{"match": ["tcp:80"], "to": ["pass"], "from": ["10.0.0.0/8"]}"#,
+                r#"a {"match": ["tcp:80"], "to": ["reject"]}"#,
+                "",
+            ],
+            [
+                r#"{"match": ["tcp:80"], "to": ["pass"], "from": ["10.0.0.0/8"]}"#,
+                r#"a {"match": ["tcp:80"], "to": ["reject"], "from": ["fd00::/8", "10.0.0.0/8"]}"#,
+                "`a` takes",
+            ],
+            [
+                r#"{"match": ["tcp:80"], "to": ["pass"], "interface": ["eth0"]}"#,
+                r#"a {"match": ["tcp:80"], "to": ["reject"], "interface": ["eth1"]}"#,
+                "",
+            ],
+        ];
+        check(&cases, |case| {
+            let current = case[1].split_once(' ').map(|(named, spec)| {
+                Arc::new(RuleState::new(rule(named, spec), (0, 0), Whereabouts::default()))
+            });
+            let told = warnings(current.as_slice(), &rule("m", case[0]), &found(7, None));
+            let kind = |text: &String| match text {
+                text if text.contains("is local there") => "prefix",
+                text if text.contains("answers to them") => "answers",
+                text if text.contains("which `a` takes") => "`a` takes",
+                text if text.contains("which `m` takes") => "`m` takes",
+                _ => "?",
+            };
+            told.iter().map(kind).collect::<Vec<_>>().join(" ")
+        });
+    }
+
+    #[test]
+    fn a_short_queue_of_connections_is_told() {
+        for (somaxconn, is_told) in [(127, true), (128, false)] {
+            let mut seen = found(7, None);
+            seen.survey.somaxconn = somaxconn;
+            let told = warnings(&[], &rule("m", r#"{"match": ["tcp:80"], "to": ["pass"]}"#), &seen);
+            assert_eq!(told.len(), usize::from(is_told), "{somaxconn}: {told:?}");
+        }
+    }
+}

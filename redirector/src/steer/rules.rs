@@ -313,21 +313,4 @@ impl Published {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_in_force_before_is_let_go_of_when_no_handshake_can_be_of_it() {
-        let known = RuleSets::default();
-        let table = || Arc::new(RuleTable::new(Vec::new(), &known).unwrap());
-        let before = table();
-        let published = Published::new(table(), Some(Arc::clone(&before)));
-        let then = published.since;
-        assert!(published.expired(then + Duration::from_secs(63)).is_none(), "a client may still answer");
-        let left = published.expired(then + Duration::from_secs(65)).expect("it is over");
-        assert!(left.previous.is_none() && Arc::ptr_eq(&left.current, &published.current));
-        assert!(left.expired(then + Duration::from_secs(130)).is_none(), "there is nothing to let go of");
-        drop(published);
-        assert_eq!(Arc::strong_count(&before), 1, "its rules hold names, sockets and namespaces");
-    }
-}
+mod tests;

@@ -10,6 +10,8 @@ mod plan;
 mod request;
 mod retry;
 mod set_aside;
+#[cfg(test)]
+mod testing;
 mod twins;
 mod waiting;
 mod wanted;

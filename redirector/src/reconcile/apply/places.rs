@@ -162,3 +162,6 @@ impl There {
         self.entries.iter().flat_map(|(entry, id)| request.wanted_by(*entry, id.as_ref()))
     }
 }
+
+#[cfg(test)]
+mod tests;

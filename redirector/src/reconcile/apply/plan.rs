@@ -64,7 +64,12 @@ struct Planner<'a> {
     outcome: Outcome,
     /// Rules that stay where they are although they wait.
     left: HashSet<(NetnsCookie, RuleName)>,
+    /// Where the file has rules that follow a container; those that wait are nowhere.
+    placed: HashMap<Key, NetnsCookie>,
 }
+
+/// Where a rule is that waits.
+const NOWHERE: NetnsCookie = NetnsCookie(0);
 
 /// The rules that a namespace shall have and has not like this: those whose destinations have to be looked up.
 pub(super) fn unknown(standing: Option<&Standing>, there: &There, request: &Request) -> Vec<Wanted> {
@@ -100,24 +105,27 @@ pub(super) fn plan(
         outdated: None,
         outcome: Outcome::default(),
         left: HashSet::new(),
+        placed: HashMap::new(),
     };
     let mut looked_at: HashSet<_> = aside.iter().map(|there| there.found.cookie).collect();
-    let mut placed: HashSet<Key> = HashSet::new();
+    let mut named = Vec::new();
     for there in there {
-        looked_at.insert(there.found.cookie);
+        let at = there.found.cookie;
+        looked_at.insert(at);
         let (wanted, twins) = without_twins(&there.target, there.wanted(request));
         planner.refused.extend(twins);
         for one in &wanted {
-            let name = &one.rule.name;
-            placed.extend(one.containers().map(|container| (container.clone(), name.clone())));
-            planner.refuse_to_take_over(Some(there.found.cookie), one);
+            let keys = one.containers().map(|container| (container.clone(), one.rule.name.clone()));
+            planner.placed.extend(keys.map(|key| (key, at)));
+            planner.refuse_to_take_over(Some(at), one);
         }
+        named.push((there, wanted));
+    }
+    for (there, wanted) in named {
         planner.compare(there, &wanted, &mut whereabouts);
     }
-    if !request.is_again() {
-        planner.compare_others(&looked_at, &stay);
-    }
-    planner.compare_waiting(placed, &stay);
+    planner.compare_others(&looked_at, &stay);
+    planner.compare_waiting(&stay);
     refuse_if_any(planner.refused)?;
     match planner.outdated {
         Some(name) => Err(Unplanned::Outdated(Refused::Changed(name).into())),
@@ -138,7 +146,21 @@ impl<'a> Planner<'a> {
         if there.is_lease() {
             return Origin::Lease;
         }
+        if self.moves(at, &there.rule.name) {
+            return Origin::File;
+        }
         self.now.intent.origin(at, &there.rule.name).unwrap_or(Origin::Api)
+    }
+
+    /// Whether the file has a rule elsewhere for all containers that it follows there: they have moved, and whoever has made it,
+    /// nobody wants it there any more.
+    fn moves(&self, at: NetnsCookie, name: &RuleName) -> bool {
+        let mut here = self.now.intent.at(at, name).peekable();
+        let is_elsewhere = |container: &Container| {
+            let place = self.placed.get(&(container.clone(), name.clone()));
+            place.is_some_and(|place| *place != at)
+        };
+        here.peek().is_some() && here.all(|(subject, _)| subject.container().is_some_and(is_elsewhere))
     }
 
     /// Whether a rule stays in a namespace until the one that waits for its container can come.
@@ -164,7 +186,8 @@ impl<'a> Planner<'a> {
         let stay = diff.remove.extract_if(.., |have| self.stays(cookie, &current[*have]));
         diff.leave.extend(stay.collect::<Vec<_>>());
         if !self.request.replaces(cookie) {
-            diff.leave.append(&mut diff.remove);
+            let stay = diff.remove.extract_if(.., |have| !self.moves(cookie, &current[*have].rule.name));
+            diff.leave.extend(stay.collect::<Vec<_>>());
         }
         self.note_left(cookie, diff.leave.iter().map(|have| &current[*have]));
         for (have, want) in &diff.clash {
@@ -376,9 +399,10 @@ impl<'a> Planner<'a> {
 
     fn compare_unnamed(&mut self, standing: &Standing) {
         let cookie = standing.cookie;
+        // What was set aside is not about these, but for what goes from here with its container.
         let goes = |state: &RuleState| match self.origin(cookie, state) {
-            Origin::File => true,
-            Origin::Api => self.request.prune == Prune::Api,
+            Origin::File => !self.request.is_again() || self.moves(cookie, &state.rule.name),
+            Origin::Api => !self.request.is_again() && self.request.prune == Prune::Api,
             Origin::Lease => false,
         };
         let (gone, rest): (Vec<_>, Vec<_>) =
@@ -402,16 +426,16 @@ impl<'a> Planner<'a> {
     }
 
     /// Rules that wait from now on, and rules that waited and shall not any more.
-    fn compare_waiting(&mut self, mut placed: HashSet<Key>, stay: &HashSet<Target>) {
+    fn compare_waiting(&mut self, stay: &HashSet<Target>) {
         let intent = self.now.intent;
+        let mut placed = std::mem::take(&mut self.placed);
         let waiting = std::mem::take(&mut self.waiting);
         for (_, one) in waiting.all() {
             self.refuse_to_take_over(None, one);
         }
-        let nowhere = NetnsCookie(0);
         for (Waits { entry, container, id, why }, one) in waiting.all() {
             let key = (container.clone(), one.rule.name.clone());
-            if placed.contains(&key) {
+            if placed.contains_key(&key) {
                 // Of a name that was two containers' while the engine was asked.
                 continue;
             }
@@ -421,7 +445,7 @@ impl<'a> Planner<'a> {
             } else {
                 let before = before.map(|before| state(before.rule.to_spec(), Some(container)));
                 let after = state(one.rule.to_spec(), Some(container));
-                self.change(&Target::Container(container.clone()), nowhere, before, Some(after));
+                self.change(&Target::Container(container.clone()), NOWHERE, before, Some(after));
             }
             let is_left = |at: &NetnsCookie| self.left.contains(&(*at, key.1.clone()));
             let at = before.and_then(|before| before.at).filter(is_left);
@@ -438,7 +462,7 @@ impl<'a> Planner<'a> {
             };
             self.edit().drop(container, &key.1);
             self.edit().put(container, intended);
-            placed.insert(key);
+            placed.insert(key, NOWHERE);
         }
         if self.request.is_again() {
             // What is there for the file stays.
@@ -447,7 +471,7 @@ impl<'a> Planner<'a> {
         for (container, one) in intent.following() {
             let key = (container.clone(), one.rule.name.clone());
             let target = Target::Container(container.clone());
-            if placed.contains(&key) || !(self.now.holds)(&Subject::from(container)) {
+            if placed.contains_key(&key) || !(self.now.holds)(&Subject::from(container)) {
                 continue;
             }
             if one.origin == Origin::File && stay.contains(&target) {
@@ -459,7 +483,7 @@ impl<'a> Planner<'a> {
             }
             if !is_in_force(self.now.standing, one) {
                 let before = state(one.rule.to_spec(), Some(container));
-                self.change(&target, nowhere, Some(before), None);
+                self.change(&target, NOWHERE, Some(before), None);
                 self.edit().drop(container, &key.1);
             } else if one.origin == Origin::File {
                 self.edit().drop(container, &key.1);
@@ -476,3 +500,6 @@ fn is_in_force(standing: &BTreeMap<NetnsCookie, Standing>, one: &Intended) -> bo
 fn state(rule: RuleSpec, follows: Option<&Container>) -> control::RuleState {
     control::RuleState { rule, follows: follows.cloned().map(Target::Container) }
 }
+
+#[cfg(test)]
+mod tests;

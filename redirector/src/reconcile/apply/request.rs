@@ -278,3 +278,6 @@ fn container(spec: &NamespaceSpec) -> Option<&Container> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,3 +153,6 @@ impl SetAside {
         meant.map(view).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

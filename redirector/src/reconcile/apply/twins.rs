@@ -39,3 +39,53 @@ pub(super) fn without_twins(
     }
     (kept, refused)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        intent::testing::{check, says, target},
+        reconcile::apply::testing::File,
+    };
+
+    /// Each line: entries that mean one namespace; the rules that come of them, each with whom it follows; what is wrong.
+    #[test]
+    fn what_several_want_the_same_is_one_rule_for_all_of_them() {
+        let cases = [
+            ["netns:n@7 a 80, b 81", "a 80, b 81 | "],
+            ["netns:n@7 a 80; netns:m@7 a 80", "a 80 | "],
+            ["netns:n@7 a 80; netns:m@7 a 81", "a 80 | 1.0 Twin"],
+            ["netns:n@7 a 80; netns:m@7 a 81, b 82; netns:k@7 a 83", "a 80, b 82 | 1.0 Twin 2.0 Twin"],
+            ["docker:x=1@7 a 80; docker:y=2@7 a 80", "a 80 docker:x docker:y | "],
+            ["docker:x=1@7 a 80; docker:y=2@7 a 80; docker:z=3@7 a 80", "a 80 docker:x docker:y docker:z | "],
+            ["docker:x=1@7 a 80; docker:x=1@7 a 80", "a 80 docker:x | "],
+            ["docker:x=1@7 a 80; docker:y=2@7 a 81", "a 80 docker:x | 1.0 Twin"],
+            // What the file has for a namespace as well follows the container that it names.
+            ["netns:n@7 a 80; docker:x=1@7 a 80", "a 80 docker:x | "],
+            ["docker:x=1@7 a 80; netns:n@7 a 80", "a 80 docker:x | "],
+            ["stays docker:x=1@7 a 80; docker:x=1@7 a 80", "a 80 docker:x | "],
+            // But nothing of it ends with a container that was found.
+            ["netns:n@7 a 80; found docker:x=1@7 a 80", "a 80 | 1.0 FilesOwn"],
+            ["netns:n@7 a 80; found docker:x=1@7 a 81", "a 80 | 1.0 FilesOwn"],
+            ["docker:x=1@7 a 80; found docker:y=2@7 a 80", "a 80 docker:x docker:y | "],
+            ["docker:x=1@7 a 80; found docker:y=2@7 a 81", "a 80 docker:x | 1.0 Twin"],
+            ["found docker:y=1@7 a 80; found docker:z=2@7 a 80", "a 80 docker:y docker:z | "],
+        ];
+        let run = |text: &str| {
+            let request = File::of(text, "").request;
+            let wanted = (0..request.namespaces.len()).flat_map(|entry| request.wanted_by(entry, None));
+            let (kept, refused) = without_twins(&target("netns:n"), wanted);
+            let kept = kept.iter().map(|one| {
+                let follows = one.containers().map(|container| format!(" {container}"));
+                format!("{} {}{}", one.rule.name, says(&one.rule), follows.collect::<String>())
+            });
+            let refused = refused.iter().map(|problem| {
+                assert!(problem.is_flaw && problem.hint.is_some());
+                let why = if problem.message.contains("the file has") { "FilesOwn" } else { "Twin" };
+                format!("{}.{} {why}", problem.namespace, problem.rule.unwrap())
+            });
+            format!("{} | {}", kept.collect::<Vec<_>>().join(", "), refused.collect::<Vec<_>>().join(" "))
+        };
+        check(&cases, |case| run(case[0]));
+    }
+}

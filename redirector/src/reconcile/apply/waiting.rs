@@ -55,3 +55,51 @@ impl Waiting {
         namesakes.any(|(waits, one)| one.rule.is_like(&there.rule) || is_found(waits.entry))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        dial::Whereabouts,
+        intent::testing::{check, container, name, rule},
+        reconcile::apply::testing::File,
+    };
+
+    /// Each line: what waits, the rule that is in force, whom it follows; whether one of the name waits for one of these, and whether
+    /// it stays until that comes.
+    #[test]
+    fn a_rule_stays_until_the_one_that_waits_comes_where_both_say_the_same() {
+        let cases = [
+            ["docker:web=1@- a 80", "a 80", "docker:web", "waits stays"],
+            ["docker:web=1@- a 81", "a 80", "docker:web", "waits"],
+            ["docker:web=1@- a 80", "a 80", "docker:other", ""],
+            ["docker:web=1@- a 80", "a 80", "podman:web", ""],
+            ["docker:web=1@- a 80", "b 80", "docker:web", ""],
+            ["docker:web=1@- a 80", "a 80", "", ""],
+            ["docker:web=1@- a 80", "a 80", "docker:other docker:web", "waits stays"],
+            ["docker:x=1@- a 81; docker:y=2@- a 80", "a 80", "docker:x docker:y", "waits stays"],
+            ["docker:x=1@- a 81; docker:y=2@- a 80", "a 80", "docker:x", "waits"],
+            // What was found is changed when it can be.
+            ["found docker:web=1@- a 81", "a 80", "docker:web", "waits stays"],
+            ["", "a 80", "docker:web", ""],
+        ];
+        check(&cases, |case| {
+            let request = File::of(case[0], "").request;
+            let of_entry = |entry: usize| request.wanted_by(entry, None).map(move |one| (entry, one));
+            let all = (0..request.namespaces.len()).flat_map(of_entry);
+            let list = all.map(|(entry, one)| {
+                let follower = one.follows[0].clone();
+                let id = crate::intent::testing::id("1");
+                (Waits { entry, container: follower.container, id, why: String::new() }, one)
+            });
+            let waiting = Waiting::new(list.collect());
+            let (named, says) = case[1].split_once(' ').unwrap();
+            let owners: Vec<_> = case[2].split_whitespace().map(container).collect();
+            let there = RuleState::new(rule(named, says), (0, 0), Whereabouts::default());
+            let keeps = waiting.keeps(&there, &owners, |entry| request.discovered(entry).is_some());
+            let told = [(waiting.has(&name(named), &owners), "waits"), (keeps, "stays")];
+            let told: Vec<_> = told.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+            told.join(" ")
+        });
+    }
+}

@@ -1,12 +1,12 @@
 //! What an attach comes to. Pure.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use redirector_ebpf::CONSUMER_RELAY;
 
 use super::For;
 use crate::{
-    config::{Origin, Rule, RuleName, RuleSpec, Target},
+    config::{Container, Origin, Rule, RuleName, RuleSpec, Target},
     control::AttachResult,
     intent::{Edit, Follows, HostNetns, Intended, Store, Subject},
     locate::ContainerId,
@@ -64,8 +64,12 @@ pub(super) fn plan(
             there.free_consumer().ok_or_else(|| Refused::TooManyPrograms(there.target.clone()))?
         }
     };
+    let container = match target {
+        Target::Container(container) => Some(container),
+        _ => None,
+    };
     let given = spec.name.clone();
-    let name = given.clone().unwrap_or_else(|| free_name(standing));
+    let name = given.clone().unwrap_or_else(|| free_name(standing, intent, container, &spec));
     let rule = spec.named(name);
     let same = standing.and_then(|there| match &given {
         Some(name) => there.get(name),
@@ -104,14 +108,35 @@ pub(super) fn plan(
             Outcome { result, is_other: true, rule: Arc::new(rule), index, consumer, edit, left }
         }
     };
+    if let Some(container) = container.filter(|_| !is_lease)
+        && let Some(files) = intent.followed(container, &made.rule.name)
+        && files.origin == Origin::File
+        && (files.rule != made.rule || (files.is_found() && files.id() != id))
+    {
+        // It waits, or is where the container was.
+        return Err(Refused::OfFileFor { container: container.clone(), rule: made.rule.name.clone() });
+    }
     if made.want(intent, (target, at, id), whom, host_netns) && made.result == AttachResult::Unchanged {
         made.result = AttachResult::Changed;
     }
     Ok(made)
 }
 
-fn free_name(standing: Option<&Standing>) -> RuleName {
-    standing.map_or_else(|| RuleName::numbered(1), Standing::free_name)
+/// A name for a rule that has none: that of one that says the same and waits for the container, else `rule-N`, the lowest N that
+/// is free, there as well as among what follows the container.
+fn free_name(
+    standing: Option<&Standing>,
+    intent: &Store,
+    container: Option<&Container>,
+    spec: &RuleSpec,
+) -> RuleName {
+    let there = standing.map(|there| &there.rules[..]).unwrap_or_default();
+    let taken: HashSet<_> = there.iter().map(|state| &state.rule.name).collect();
+    let is_followed = |name: &RuleName| container.is_some_and(|one| intent.followed(one, name).is_some());
+    let of_container = container.map(|one| intent.name_for(one, spec));
+    let mut names = (1..).map(RuleName::numbered);
+    let free = || names.find(|name| !taken.contains(name) && !is_followed(name));
+    of_container.filter(|name| !taken.contains(name)).or_else(free).expect("there are few rules")
 }
 
 fn means_a_process(state: &RuleState) -> bool {
@@ -133,12 +158,26 @@ impl Outcome {
         let followed = here.iter().any(|subject| subject.container().is_some());
         here.into_iter().for_each(|subject| self.edit.drop(subject, name));
         let rule = Arc::clone(&self.rule);
-        let before = match target {
-            Target::Container(container) => intent.followed(container, name),
+        let before = match (whom, target) {
+            // What waits for a container waits until the program has ended.
+            (For::Program(_), _) => None,
+            (_, Target::Container(container)) => intent.followed(container, name),
             _ => None,
         };
+        self.left = before.and_then(|before| before.at).filter(|before| *before != at);
         if let (Target::Container(container), Some(_)) = (target, before) {
             self.edit.drop(container, name);
+        }
+        if let (Target::Container(container), Some(files)) = (target, before)
+            && files.origin == Origin::File
+        {
+            // It stays the file's, and is where its follower would have put it.
+            let follows = files.follows.clone().map(|known| {
+                let id = id.cloned().unwrap_or(known.id);
+                Follows { id, why: String::new(), found: known.found }
+            });
+            self.edit.put(container, Intended { at: Some(at), follows, ..files.clone() });
+            return true;
         }
         match (whom, target, id) {
             (For::Program(_), ..) => {
@@ -149,7 +188,6 @@ impl Outcome {
                 let follows = Follows { id: id.clone(), why: String::new(), found: false };
                 let (at, follows) = (Some(at), Some(follows));
                 let wanted = Intended { rule, origin: Origin::Api, host_netns, at, follows };
-                self.left = before.and_then(|before| before.at).filter(|before| Some(*before) != at);
                 let is_news =
                     before.is_none_or(|one| one.rule != wanted.rule || one.host_netns != wanted.host_netns);
                 self.edit.put(container, wanted);
@@ -162,3 +200,6 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

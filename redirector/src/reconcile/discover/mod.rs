@@ -206,3 +206,6 @@ impl AtEngine {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

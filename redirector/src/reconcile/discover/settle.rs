@@ -118,3 +118,6 @@ fn place(store: &Store, state: &State, (id, one): (&ContainerId, &mut Discovered
 fn in_its_way(container: &Container, name: &RuleName) -> String {
     format!("rule `{name}`: there is one of `attach` that follows `{container}`")
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,20 +90,18 @@ pub(super) fn plan(
         };
         let there = standing.and_then(|there| there.get(name));
         let free = || indices.next().map(|(index, _)| index);
-        let index = match is_in_the_way(there.map(|one| &**one), intent, (container, at), &wanted) {
-            Err(refused) => Err(refused),
-            Ok(()) => there
-                .map_or_else(free, |there| Some(there.index))
-                .ok_or_else(|| Refused::TooManyRules(name.clone())),
-        };
         let is_there = there.is_some_and(|there| there.rule.is_like(&wanted.rule));
         let in_its_way = if is_there { &[][..] } else { &foreign };
-        let judged = index.and_then(|index| {
-            let judged =
-                judge(target, &wanted.rule, (found, in_its_way, tells), (&whereabouts, Missing::Down));
-            judged.map(|()| index)
+        let judged =
+            is_in_the_way(there.map(|one| &**one), intent, (container, at), &wanted).and_then(|()| {
+                judge(target, &wanted.rule, (found, in_its_way, tells), (&whereabouts, Missing::Down))
+            });
+        // Only what can be takes one.
+        let index = judged.and_then(|()| {
+            let index = there.map_or_else(free, |there| Some(there.index));
+            index.ok_or_else(|| Refused::TooManyRules(name.clone()))
         });
-        let index = match judged {
+        let index = match index {
             Ok(index) => index,
             Err(refused) => {
                 planned.waits.push((name.clone(), refused));
@@ -152,7 +150,7 @@ fn is_still(now: &Intended, then: &Intended, id: Option<&ContainerId>) -> bool {
 }
 
 /// Whether a rule that comes to where its container is takes another rule's place there. One that says the same and follows
-/// another name of the container is no other.
+/// another name of the container is no other; one that says something else is, as long as anybody else wants it.
 fn is_in_the_way(
     there: Option<&RuleState>,
     intent: &Store,
@@ -166,8 +164,12 @@ fn is_in_the_way(
         return Err(Refused::NameTaken { target: target(), rule: name.clone() });
     }
     let owners = intent.owners(at, name);
-    if owners.contains(container) || (there.rule.is_like(&wanted.rule) && !owners.is_empty()) {
+    let is_like = there.rule.is_like(&wanted.rule);
+    if !owners.is_empty() && (is_like || owners.iter().all(|one| one == container)) {
         return Ok(());
     }
     Err(Refused::NameTakenThere { target: target(), rule: name.clone() })
 }
+
+#[cfg(test)]
+mod tests;
