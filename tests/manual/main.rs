@@ -1,6 +1,9 @@
-//! What describes the program: manual pages, completions, versions; the order of its modules.
+//! What describes the program: manual pages, completions, versions; the order of its modules and files.
 
+mod circles;
 mod modules;
+mod names;
+mod source;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 

@@ -1,19 +1,13 @@
 //! The order of the modules of `redirector`: what ARCHITECTURE.md says against what the files use.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use syn::{
-    Attribute, File, Item, ItemMod, ItemUse, Meta, UseTree,
+    File, Item, ItemMod, ItemUse, Type, UseTree,
     visit::{self, Visit},
 };
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
-}
+use crate::source::{crate_files, is_for_tests, item_is_for_tests, parse, root};
 
 /// The first cells of the table under a heading, without their marks.
 fn table_under<'a>(text: &'a str, heading: &str, mark: (&str, &str)) -> Vec<&'a str> {
@@ -29,13 +23,6 @@ fn order() -> Vec<String> {
     let order = table_under(&text, "## Modules of `redirector`", ("`", "`"));
     assert!(order.len() > 10, "{order:?}");
     order.into_iter().map(str::to_owned).collect()
-}
-
-fn is_for_tests(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| match &attribute.meta {
-        Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
-        _ => false,
-    })
 }
 
 /// The modules of the crate that a file uses outside of its tests, and the modules that it has for tests only.
@@ -82,13 +69,8 @@ impl<'ast> Visit<'ast> for Uses {
     }
 
     fn visit_item(&mut self, item: &'ast Item) {
-        let attributes = match item {
-            Item::Fn(function) => &function.attrs,
-            Item::Impl(block) => &block.attrs,
-            Item::Use(import) => &import.attrs,
-            _ => return visit::visit_item(self, item),
-        };
-        if !is_for_tests(attributes) {
+        // A module has its name written down.
+        if matches!(item, Item::Mod(_)) || !item_is_for_tests(item) {
             visit::visit_item(self, item);
         }
     }
@@ -108,11 +90,8 @@ impl<'ast> Visit<'ast> for Uses {
 
 /// What all files of a module use. `file` is its only one, or its first.
 fn used_by(file: &Path) -> BTreeSet<String> {
-    let parse = |file: &Path| {
-        let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        Uses::of(&syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
-    };
-    let Uses { mut modules, for_tests } = parse(file);
+    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let Uses { mut modules, for_tests } = Uses::of(&parse(file, &text));
     let folder = if file.ends_with("mod.rs") {
         file.parent().expect("a folder").to_owned()
     } else {
@@ -164,6 +143,25 @@ fn the_order_is_written_the_same_everywhere_and_has_every_module() {
         _ => None,
     });
     assert_eq!(modules.collect::<BTreeSet<_>>(), order().into_iter().collect());
+}
+
+#[test]
+fn the_large_structs_have_their_code_in_few_files() {
+    for name in ["Daemon", "World"] {
+        let mut files = Vec::new();
+        for (file, text) in crate_files() {
+            let source = parse(&file, &text);
+            let blocks = source.items.iter().filter(|item| !item_is_for_tests(item));
+            let mut of = blocks.filter_map(|item| match item {
+                Item::Impl(block) => Some(&*block.self_ty),
+                _ => None,
+            });
+            if of.any(|of| matches!(of, Type::Path(of) if of.path.is_ident(name))) {
+                files.push(file);
+            }
+        }
+        assert!((1..=3).contains(&files.len()), "`impl {name}` is in {files:#?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod explain;
 mod files;
+mod targets;
 
 use std::{
     num::{NonZeroU16, NonZeroU32},
@@ -10,6 +11,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
+use self::targets::TARGETS;
 pub(super) use self::{
     explain::Explain,
     files::{Apply, Check, Export},
@@ -72,16 +74,6 @@ pub(super) enum Command {
     /// Write the manual, one page for each command
     Man(Man),
 }
-
-const TARGETS: &str = "\
-TARGET is one of
-  netns:NAME  a name that `ip netns` knows
-  path:/ABS   an nsfs file, as /run/netns/NAME
-  pid:N       a process of the daemon's PID namespace
-  self        the namespace of this command
-  docker:NAME, podman:NAME
-              a running container, by its name or id
-  cookie:N    a namespace that is steered already, by its netns cookie";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use super::output;
 use crate::{
     control::{ClientError, Code, Error},
     observe, text,
@@ -14,7 +13,7 @@ use crate::{
 };
 
 const FAILED: u8 = 1;
-const USAGE: u8 = 2;
+pub(super) const USAGE: u8 = 2;
 const NOT_FOUND: u8 = 3;
 const UNREACHABLE: u8 = 4;
 const DIFFERENT: u8 = 5;
@@ -146,23 +145,4 @@ pub(super) fn say_in_time(what: &str, text: &str) {
 /// A line on stderr as it is.
 pub(super) fn say_plainly(line: &str) {
     drop(writeln!(io::stderr(), "{}", text::escaped(line)));
-}
-
-/// Help and version as clap prints them; of an error its first line, which names the object.
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        // clap writes it, in colours where there is a terminal.
-        return finish(output::print(|_| error.print()).map(drop));
-    }
-    let text = error.render().to_string();
-    // A list of what is missing goes over lines that are indented.
-    let mut lines = text.lines().take_while(|line| !line.is_empty());
-    let mut line = lines.next().unwrap_or_default().to_owned();
-    for more in lines {
-        line.push(' ');
-        line.push_str(more.trim());
-    }
-    say("error", line.strip_prefix("error: ").unwrap_or(&line));
-    say("hint", "`redirector help` shows the commands, `redirector help COMMAND` its options");
-    USAGE.into()
 }

@@ -18,6 +18,7 @@ mod list;
 mod man;
 mod output;
 mod run;
+mod usage;
 mod words;
 
 use std::{env, process::ExitCode};
@@ -36,7 +37,7 @@ use self::{
 pub fn main() -> ExitCode {
     let args = match Args::try_parse_from(words::of(env::args_os())) {
         Ok(args) => args,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return usage::usage(&error),
     };
     let socket = args.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
     let result = match args.command {

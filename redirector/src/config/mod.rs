@@ -6,6 +6,7 @@
 
 mod container;
 mod destination;
+mod error;
 pub mod file;
 mod flaw;
 mod flow;
@@ -13,6 +14,7 @@ mod interface;
 mod label;
 mod matching;
 mod ports;
+mod prefix;
 mod protocol;
 mod rule;
 mod source;
@@ -20,6 +22,7 @@ mod target;
 
 pub use container::{Container, Engine};
 pub use destination::{Destination, DestinationPort, Host};
+pub use error::ParseError;
 pub use flaw::Flaw;
 pub use flow::{FlowSpec, Transport};
 pub use interface::Interface;
@@ -34,11 +37,6 @@ pub use rule::{
 };
 pub use source::Source;
 pub use target::Target;
-
-/// Why a text is not what it should be. Its text names the offending part and shows the corrected form.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ParseError(pub(crate) String);
 
 /// How a value is written, in few words, for the schema of files.
 trait TextForm {

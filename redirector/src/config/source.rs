@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ParseError, matching::prefix};
+use super::{ParseError, prefix::prefix};
 
 /// The addresses of clients: an address or a prefix, without host bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

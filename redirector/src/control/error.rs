@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ErrorBody, ErrorDetail, Refusal, SCHEMA};
+use super::{Refusal, SCHEMA};
 use crate::{
     locate::TargetError,
     text::{chain, escaped},
@@ -18,6 +18,30 @@ pub enum Code {
     NotFound,
     /// It could not be done: 500, exit 1.
     Failed,
+}
+
+/// Every error.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// For programs.
+    pub code: Code,
+    /// For people: one line.
+    pub message: String,
+    /// A known mend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Of a file that cannot be applied: each thing that is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Refusal>,
 }
 
 /// An error with its cause in the text, once, and a hint where there is a known mend.

@@ -28,7 +28,7 @@ mod types;
 pub use crate::locate::Caller;
 pub use apply::{Applied, ApplyRequest, Change, DiscoverChange, Exported, Refusal, RuleState};
 pub use client::{ClientError, call, get};
-pub use error::{Code, Error};
+pub use error::{Code, Error, ErrorBody, ErrorDetail};
 pub use explanation::{
     CellView, DecidedBy, ExplainRequest, ExplainedRule, Explanation, FibView, ForeignView, IngressView,
     MOST_REASONS, OnUnavailableView, ReasonView, ShadowView, Shadows, SocketView, Verdict,
@@ -42,6 +42,6 @@ pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
 pub use stale::{Stale, remove_stale};
 pub use types::{
     AttachRequest, AttachResult, Attached, ConnectionCounts, DaemonCounts, DetachRequest, Detached,
-    DiscoverView, Draining, Drift, ErrorBody, ErrorDetail, LeaseView, ListenerView, Listing, NamespaceView,
-    NetnsCounts, ProgramView, RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
+    DiscoverView, Draining, Drift, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView,
+    RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
 };

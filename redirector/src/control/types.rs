@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Code, Refusal};
 use crate::{
     config::{
         Destination, Interface, Label, Match, OnUnavailable, Origin, RuleName, RuleSpec, Source, Span, Target,
@@ -367,28 +366,4 @@ pub struct Draining {
     pub cookie: u64,
     /// Relayed connections that go on.
     pub connections: u64,
-}
-
-/// Every error.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ErrorBody {
-    /// [`SCHEMA`].
-    pub schema: u32,
-    /// The error.
-    pub error: ErrorDetail,
-}
-
-/// What went wrong.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ErrorDetail {
-    /// For programs.
-    pub code: Code,
-    /// For people: one line.
-    pub message: String,
-    /// A known mend.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-    /// Of a file that cannot be applied: each thing that is wrong.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<Refusal>,
 }

@@ -12,7 +12,7 @@ use tokio::{io::Interest, net::TcpStream};
 
 use super::{
     itself::Itself,
-    loops::{Outgoing, OutgoingGuard},
+    loops::{Outgoing, OutgoingGuard, begin},
     source_ports::Candidate,
 };
 use crate::{
@@ -96,14 +96,6 @@ pub(super) fn socket_for(to: SocketAddr) -> io::Result<Socket> {
 fn prepare(socket: &Socket) -> io::Result<()> {
     listener::set_tcp_options(socket)?;
     listener::read_urgent_in_place(socket)
-}
-
-/// Begins to connect a socket.
-pub(super) fn begin(socket: &Socket, to: SocketAddr) -> io::Result<()> {
-    match socket.connect(&to.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Ready when there is a connection, whatever has become of it since: a peer that has accepted it, said something and reset it

@@ -93,6 +93,14 @@ impl Default for Outgoing {
     }
 }
 
+/// Begins to connect a socket.
+pub(super) fn begin(socket: &Socket, to: SocketAddr) -> io::Result<()> {
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 impl Outgoing {
     fn destination(&self, (address, port): End) -> &Destination {
         let last = match address {
@@ -116,7 +124,7 @@ impl Outgoing {
     ) -> io::Result<OutgoingGuard> {
         let coming = self.announce(end(to));
         let _connecting = self.destination(end(to)).connecting.read().unwrap_or_else(PoisonError::into_inner);
-        super::connect::begin(socket, to)?;
+        begin(socket, to)?;
         let from = socket.local_addr()?.as_socket();
         let from = from.ok_or_else(|| io::Error::other("not an internet address"))?;
         let say = |error: &Unknown| tracing::debug!(%to, %error, "ask for a connection's sequence number");

@@ -10,7 +10,7 @@ use std::{
 use redirector_ebpf::is_of_hand_off;
 
 use super::{
-    Bypass, Counters, RuleSet, RuleSets, Shared,
+    Bypass, Counters, Ingress, InstanceError, RuleSet, RuleSets, Shared,
     counters::Array,
     loaded::{InForce, Loaded, Maps, Shape, identity, load, put},
     own_listeners::OwnListeners,
@@ -18,50 +18,6 @@ use super::{
     stock::{HasTwin, Kind, Steered},
 };
 use crate::sys::{SyscallError, bpf, named};
-
-/// Why an instance could not be made or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum InstanceError {
-    /// The embedded object is not the one that this code was written for.
-    #[error("the kernel object: {0}")]
-    Object(String),
-    /// The kernel does not take it.
-    #[error("bpf BPF_PROG_LOAD{}{log}", if log.is_empty() { "" } else { ": the verifier says: " })]
-    Program {
-        /// What the verifier says, the end of it.
-        log: String,
-        /// What the kernel says.
-        #[source]
-        source: io::Error,
-    },
-    /// What was prepared is not for the program that is there now.
-    #[error("the rules were changed by somebody else meanwhile")]
-    Outdated,
-    /// A call on its maps or its link.
-    #[error("kernel program's maps and link")]
-    Syscall(#[from] SyscallError),
-}
-
-impl InstanceError {
-    /// The errno at the end of the chain, where there is one.
-    #[must_use]
-    pub fn raw_os_error(&self) -> Option<i32> {
-        match self {
-            Self::Object(_) | Self::Outdated => None,
-            Self::Program { source, .. } => source.raw_os_error(),
-            Self::Syscall(error) => error.source.raw_os_error(),
-        }
-    }
-}
-
-/// How the program learns by which interface a packet came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ingress {
-    /// From the packet, where the kernel tells.
-    Read,
-    /// By this one, whatever the packet says: for test runs, to which the kernel gives no interface.
-    Given(u32),
-}
 
 /// A rule set that can be put into force: all that can be missing has been made.
 #[derive(Debug)]

@@ -7,8 +7,17 @@ use std::{
 
 use redirector_ebpf::constant;
 
-use super::{Bypass, Ingress, InstanceError, RuleSet, Shared, object};
+use super::{Bypass, InstanceError, RuleSet, Shared, object};
 use crate::sys::{SyscallError, bpf, named};
+
+/// How the program learns by which interface a packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// From the packet, where the kernel tells.
+    Read,
+    /// By this one, whatever the packet says: for test runs, to which the kernel gives no interface.
+    Given(u32),
+}
 
 /// What is replaced as a whole.
 #[derive(Debug)]

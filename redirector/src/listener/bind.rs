@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Bound, mute, read_urgent_in_place, set_tcp_options};
+use super::{mute, read_urgent_in_place, set_tcp_options};
 use crate::{
     netns::Family,
     sys::{SyscallError, inject::point, named, socket},
@@ -87,6 +87,9 @@ impl fmt::Display for Reach {
         })
     }
 }
+
+/// Sockets, each for packets of a family.
+pub type Bound = Vec<(Family, Socket)>;
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]

@@ -2,16 +2,11 @@
 
 use std::{io, os::fd::AsFd};
 
-use socket2::Socket;
-
-use super::{BindError, cookies};
+use super::{BindError, Bound, cookies};
 use crate::{
-    netns::{Family, NetnsCookie, enter},
+    netns::{NetnsCookie, enter},
     sys::SyscallError,
 };
-
-/// Sockets, each for packets of a family.
-pub type Bound = Vec<(Family, Socket)>;
 
 /// Why there are no sockets inside.
 #[derive(Debug, thiserror::Error)]

@@ -13,8 +13,8 @@ mod socket;
 
 pub use accept::{AcceptEnd, accept_ready, accept_until};
 pub use addresses::{Client, OriginalDst};
-pub use bind::{BindError, Reach, Search, bind, bind_mute_udp, bind_own_pair, bind_pair};
-pub use inside::{Bound, InsideError, make_inside};
+pub use bind::{BindError, Bound, Reach, Search, bind, bind_mute_udp, bind_own_pair, bind_pair};
+pub use inside::{InsideError, make_inside};
 pub use mute::mute;
 pub use options::{read_urgent_in_place, set_tcp_options};
 pub use socket::{Listener, cookies};

@@ -2,9 +2,11 @@
 //! image decides, told in words of the rules.
 
 mod cell;
+mod error;
 mod hashed;
 mod image;
 mod order;
+mod placed;
 mod ports;
 mod prefixes;
 mod reason;
@@ -12,12 +14,11 @@ mod rests;
 mod shadow;
 mod table;
 
-use redirector_ebpf::{
-    CONSUMER_RELAY, Kind,
-    image::{MOST, head, interfaces},
-};
+use redirector_ebpf::{Kind, image::head};
 
+pub use error::CompileError;
 pub use image::Image;
+pub use placed::Placed;
 pub use reason::{Account, Disagreement, Miss, Missed, NamedCell, account};
 pub use shadow::{Shadow, shadowed};
 
@@ -26,49 +27,6 @@ use self::{
     image::{Builder, Width},
     rests::Rests,
 };
-use crate::config::Rule;
-
-/// Why rules do not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CompileError {
-    /// What has to be told apart takes more room than the kernel gives to one value.
-    #[error(
-        "compiled, the rules of this namespace take more than {} MiB: too many overlap in destination, port and source",
-        (MOST * 4) >> 20
-    )]
-    TooLarge,
-    /// To find out what has to be told apart would take too long.
-    #[error(
-        "the rules of this namespace are too many to be compiled, or too many overlap in destination, port and source"
-    )]
-    TooMuchWork,
-    /// Each interface that a rule names has a table of its own.
-    #[error("the rules of this namespace name more than {} interfaces", interfaces::MAX)]
-    TooManyInterfaces,
-}
-
-/// A rule's place in a namespace.
-#[derive(Clone, Copy, Debug)]
-pub struct Placed<'a> {
-    /// The rule.
-    pub rule: &'a Rule,
-    /// Into the rule counters.
-    pub index: u32,
-    /// Whose listeners get what it steers: below 256.
-    pub consumer: u32,
-    /// Bits of [`redirector_ebpf::Decision::flags`].
-    pub flags: u32,
-    /// Indices of the interfaces that the rule names, as far as they are there. Without a name it takes what comes by any.
-    pub interfaces: &'a [u32],
-}
-
-impl<'a> Placed<'a> {
-    /// One that is up, of the relay's, in a namespace with no interface that it names.
-    #[must_use]
-    pub fn new(rule: &'a Rule, index: u32) -> Self {
-        Self { rule, index, consumer: CONSUMER_RELAY, flags: 0, interfaces: &[] }
-    }
-}
 
 /// Hashes of other seeds are tried when keys of one cannot be told apart.
 const SEEDS: u32 = 8;

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    config::RuleSpec,
+    config::{Rule, RuleSpec},
     kernel::{flow, flow_of},
 };
 

@@ -8,40 +8,16 @@ use std::{io, net::SocketAddr, ops::ControlFlow};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, SocketId},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use nix::libc::{AF_INET, AF_INET6, ENOENT, EPROTONOSUPPORT, IPPROTO_TCP};
 
-use super::{netlink, proc_tcp};
+use super::{
+    ends::{Ends, State},
+    netlink, proc_tcp,
+};
 use crate::sys::inject::point;
-
-/// Both ends of a connection. An IPv4-mapped address is an IPv4 one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ends {
-    /// In the namespace. Of a connection that is steered it is the original destination.
-    pub local: SocketAddr,
-    /// The peer.
-    pub remote: SocketAddr,
-}
-
-/// A state of a TCP connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Established,
-    /// Its SYN has been answered, and the answer is not acknowledged.
-    SynReceived,
-}
-
-impl State {
-    /// As inet_diag chooses by. It takes `TCP_NEW_SYN_RECV`, which is what such a connection is, for `TCP_SYN_RECV`.
-    fn flag(self) -> StateFlags {
-        match self {
-            Self::Established => StateFlags::ESTABLISHED,
-            Self::SynReceived => StateFlags::SYN_RECV,
-        }
-    }
-}
 
 /// Connections of each family that are looked at, so that it takes no longer the more there are: those of one state are as many as
 /// whoever is steered makes. It takes some 100 ms.

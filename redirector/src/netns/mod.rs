@@ -5,6 +5,7 @@
 mod arrival;
 mod connections;
 mod cookie;
+mod ends;
 mod enter;
 mod factory;
 mod family;
@@ -22,8 +23,9 @@ use std::{io, os::fd::AsFd};
 use nix::sys::stat::fstat;
 
 pub use arrival::{Arrival, ArrivalError, By, Delivery, arrival};
-pub use connections::{Ends, established, handshakes};
+pub use connections::{established, handshakes};
 pub use cookie::NetnsCookie;
+pub use ends::Ends;
 pub use enter::{enter, in_new};
 pub use factory::{Anchor, SocketFactory};
 pub use family::Family;

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use super::connections::{Ends, State};
+use super::ends::{Ends, State};
 
 /// Lines of each family that are looked at, so that it takes no longer the more there are. It takes some 100 ms.
 const LOOKED_AT: usize = 100_000;

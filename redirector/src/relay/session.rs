@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Clock, Patience, Stream, buffer::Buffer, linger::lost};
+use super::{Clock, Left, Patience, Stream, buffer::Buffer, linger::lost};
 
 /// How a relayed connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +54,6 @@ impl Written {
         let fin = u64::from(self.fin.load(Ordering::Relaxed));
         (read - written) + u64::from(left.unacknowledged).saturating_sub(fin).min(written)
     }
-}
-
-/// What a stream has left undone when it is closed or reset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Left {
-    /// Bytes that its peer has not acknowledged, a FIN as one more.
-    pub unacknowledged: u32,
-    /// Bytes that its peer knows to have arrived, and that nobody has read.
-    pub unread: u32,
 }
 
 /// Bytes that one side's TCP knows to have arrived, and that the other side's TCP has not acknowledged.

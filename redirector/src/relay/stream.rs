@@ -12,7 +12,16 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::{Left, Tcp};
+use super::Tcp;
+
+/// What a stream has left undone when it is closed or reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Bytes that its peer has not acknowledged, a FIN as one more.
+    pub unacknowledged: u32,
+    /// Bytes that its peer knows to have arrived, and that nobody has read.
+    pub unread: u32,
+}
 
 /// A connected stream.
 #[derive(Debug)]

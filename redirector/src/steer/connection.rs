@@ -11,8 +11,7 @@ use tokio::{io::Interest, net::TcpStream};
 
 use super::{
     lingering::Waits,
-    places::Seat,
-    roster::Carried,
+    places::{Carried, Seat},
     rules::RuleState,
     steered::{Life, Steered},
 };

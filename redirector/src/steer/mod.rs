@@ -9,6 +9,7 @@ mod backoff;
 mod black_hole;
 mod connection;
 mod draining;
+mod end;
 mod error;
 mod files;
 mod handshakes;

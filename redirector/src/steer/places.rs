@@ -19,7 +19,10 @@ use std::{
     },
 };
 
-use super::{files::Files, roster::Roster};
+use super::{
+    files::Files,
+    roster::{self, Roster},
+};
 use crate::observe::NotDelivered;
 
 /// The most that a namespace is guaranteed.
@@ -56,7 +59,7 @@ pub(crate) struct Share {
     holds: AtomicU64,
     is_guaranteed: AtomicBool,
     /// Its connections that can make room.
-    pub(crate) roster: Roster,
+    pub(crate) roster: Roster<Seat>,
     clients: Clients,
 }
 
@@ -67,6 +70,9 @@ struct Holds {
     used: u32,
     guarantee: u32,
 }
+
+/// A relayed connection with its place.
+pub(crate) type Carried = roster::Carried<Seat>;
 
 /// A place that a connection has taken. Dropping it frees it.
 #[derive(Debug)]
@@ -375,7 +381,7 @@ mod tests {
 
     use futures_util::FutureExt as _;
 
-    use super::{super::roster::Carried, *};
+    use super::*;
 
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

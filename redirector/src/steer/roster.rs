@@ -12,7 +12,6 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::places::Seat;
 use crate::relay::{Clock, Stream};
 
 /// A connection is idle that has made no progress for so long.
@@ -28,18 +27,18 @@ const NOTED: usize = 1024;
 /// Locks that connections of one namespace share.
 const SHARDS: usize = 16;
 
-/// A relayed connection, lingering or not.
+/// A relayed connection, lingering or not. `S` is the place that it has taken.
 #[derive(Debug)]
-pub(crate) struct Carried {
+pub(crate) struct Carried<S> {
     pub(crate) clock: Clock,
-    seat: Mutex<Option<Seat>>,
+    seat: Mutex<Option<S>>,
     evicted: CancellationToken,
     streams: [Weak<Stream>; 2],
 }
 
-impl Carried {
+impl<S> Carried<S> {
     /// Has it reset, and gives its place to the caller, unless it has none any more.
-    pub(crate) fn evict(&self) -> Option<Seat> {
+    pub(crate) fn evict(&self) -> Option<S> {
         let seat = self.leave();
         if seat.is_some() {
             self.evicted.cancel();
@@ -52,7 +51,7 @@ impl Carried {
         self.evicted.cancelled().await;
     }
 
-    fn leave(&self) -> Option<Seat> {
+    fn leave(&self) -> Option<S> {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -73,35 +72,42 @@ impl Carried {
 }
 
 /// Knows the relayed connections of a namespace. Each takes one of its locks twice.
-#[derive(Debug, Default)]
-pub(crate) struct Roster {
+#[derive(Debug)]
+pub(crate) struct Roster<S> {
     next: AtomicU64,
-    shards: [Mutex<HashMap<u64, Arc<Carried>>>; SHARDS],
-    noted: Mutex<Noted>,
+    shards: [Mutex<HashMap<u64, Arc<Carried<S>>>>; SHARDS],
+    noted: Mutex<Noted<S>>,
 }
 
 /// Idle ones that were found, the longest idle last, and when it is worth while to look again.
-#[derive(Debug, Default)]
-struct Noted {
-    idle: Vec<Arc<Carried>>,
+#[derive(Debug)]
+struct Noted<S> {
+    idle: Vec<Arc<Carried<S>>>,
     again: Option<Instant>,
+}
+
+impl<S> Default for Roster<S> {
+    fn default() -> Self {
+        let noted = Noted { idle: Vec::new(), again: None };
+        Self { next: AtomicU64::default(), shards: Default::default(), noted: Mutex::new(noted) }
+    }
 }
 
 /// A connection that is on the roster until this is dropped.
 #[derive(Debug)]
-pub(crate) struct OnRoster<'a> {
-    roster: &'a Roster,
+pub(crate) struct OnRoster<'a, S> {
+    roster: &'a Roster<S>,
     number: u64,
-    carried: Arc<Carried>,
+    carried: Arc<Carried<S>>,
 }
 
-impl Roster {
+impl<S> Roster<S> {
     pub(crate) fn enter(
         &self,
-        seat: Option<Seat>,
+        seat: Option<S>,
         client: &Arc<Stream>,
         destination: &Arc<Stream>,
-    ) -> OnRoster<'_> {
+    ) -> OnRoster<'_, S> {
         let carried = Arc::new(Carried {
             clock: Clock::start(),
             seat: Mutex::new(seat),
@@ -114,7 +120,7 @@ impl Roster {
     }
 
     /// The connection that has been idle longest, if one is idle.
-    pub(crate) fn longest_idle(&self) -> Option<Arc<Carried>> {
+    pub(crate) fn longest_idle(&self) -> Option<Arc<Carried<S>>> {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             while let Some(one) = noted.idle.last() {
@@ -131,7 +137,7 @@ impl Roster {
         }
     }
 
-    fn note(&self, noted: &mut Noted) {
+    fn note(&self, noted: &mut Noted<S>) {
         let mut idle = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,21 +152,21 @@ impl Roster {
         noted.again = (rest == 0).then(|| Instant::now() + PAUSE);
     }
 
-    fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<Carried>>> {
+    fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<Carried<S>>>> {
         let index = usize::try_from(number % SHARDS as u64).expect("less than the number of shards");
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl std::ops::Deref for OnRoster<'_> {
-    type Target = Carried;
+impl<S> std::ops::Deref for OnRoster<'_, S> {
+    type Target = Carried<S>;
 
-    fn deref(&self) -> &Carried {
+    fn deref(&self) -> &Carried<S> {
         &self.carried
     }
 }
 
-impl Drop for OnRoster<'_> {
+impl<S> Drop for OnRoster<'_, S> {
     fn drop(&mut self) {
         drop(self.carried.leave());
         self.roster.shard(self.number).remove(&self.number);
@@ -168,9 +174,9 @@ impl Drop for OnRoster<'_> {
 }
 
 #[cfg(test)]
-impl Roster {
+impl<S> Roster<S> {
     /// A connection that has been idle for so long, and stays.
-    pub(crate) fn enter_idle(&self, seat: Option<Seat>, age: Duration) -> Arc<Carried> {
+    pub(crate) fn enter_idle(&self, seat: Option<S>, age: Duration) -> Arc<Carried<S>> {
         let carried = Arc::new(Carried {
             clock: Clock::aged(age),
             seat: Mutex::new(seat),

@@ -16,7 +16,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     black_hole::BlackHole,
-    handshakes,
     limits::Limits,
     places::Share,
     rules::{Published, RuleState, RuleTable},
@@ -85,9 +84,9 @@ pub(crate) struct Steered {
     pub(crate) anchor: Mutex<Option<Socket>>,
     /// Where a rule can leave clients without an answer.
     pub(crate) black_hole: Mutex<BlackHole>,
-    life: watch::Sender<Life>,
+    pub(super) life: watch::Sender<Life>,
     /// No handshake is under way any more that our listeners have answered, or it is not waited for.
-    handshakes_over: CancellationToken,
+    pub(super) handshakes_over: CancellationToken,
     log_limits: [RateLimit; NotDelivered::ALL.len()],
     log_limits_of_ends: [RateLimit; Ended::ALL.len()],
     went_down: mpsc::UnboundedSender<WentDown>,
@@ -189,46 +188,6 @@ impl Steered {
         &self.log_limits_of_ends[how as usize]
     }
 
-    /// Stops steering at once. [`Self::stopped`] waits for what that entails.
-    pub(crate) fn stop_steering(self: &Arc<Self>, life: Life) {
-        self.instance.detach();
-        let is_news = self.life.send_if_modified(|now| {
-            let forward = *now < life;
-            *now = life.max(*now);
-            forward
-        });
-        if is_news && life == Life::Detached && !self.listeners().is_empty() {
-            let netns = Arc::clone(self);
-            self.acceptors.spawn(async move {
-                handshakes::wait(&netns).await;
-                netns.handshakes_over.cancel();
-            });
-        }
-        self.dialer.factory.clear();
-        self.share.release();
-        self.acceptors.close();
-    }
-
-    /// Lets go of the listeners when what is in their queues has been accepted.
-    pub(crate) async fn stopped(&self) {
-        self.acceptors.wait().await;
-        self.close_sockets();
-    }
-
-    /// Stops steering. Connections go on.
-    pub(crate) async fn detach(self: &Arc<Self>) {
-        self.stop_steering(Life::Detached);
-        self.stopped().await;
-    }
-
-    /// Lets go of everything at once: connections are reset.
-    pub(crate) async fn abort(self: &Arc<Self>) {
-        self.stop_steering(Life::Aborted);
-        self.stopped().await;
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
     /// A dial of this rule has failed for a reason that says something about its destination.
     pub(crate) fn dial_failed(self: &Arc<Self>, rule: &Arc<RuleState>, reason: NotDelivered) {
         let of_destination = matches!(
@@ -273,7 +232,7 @@ impl Steered {
     }
 
     /// Lets go of all our sockets there.
-    fn close_sockets(&self) {
+    pub(super) fn close_sockets(&self) {
         self.relay().close();
         self.black_hole.lock().unwrap_or_else(PoisonError::into_inner).keep(&[], &self.instance);
         drop(self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take());

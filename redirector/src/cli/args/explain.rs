@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::TARGETS;
+use super::targets::TARGETS;
 use crate::config::{FlowSpec, ParseError, Target};
 
 #[derive(Debug, clap::Args)]

@@ -15,7 +15,7 @@ use std::{
 use nix::unistd::geteuid;
 use socket2::Type;
 
-use super::{Cleaned, FILLED, IN_USE, Kept, NEW, Removed};
+use super::cleaned::{Cleaned, Kept, Removed};
 use crate::{
     cli::{exec::DIRECTORY_PREFIX, exit::Failure},
     control::{Stale, remove_stale},
@@ -24,6 +24,11 @@ use crate::{
 /// What an `exec` makes in its directory.
 const SOCKET: &str = "handoff.sock";
 const LOCK: &str = "handoff.sock.lock";
+
+/// Why a directory is kept.
+const IN_USE: &str = "a running `exec` uses it";
+const NEW: &str = "it is empty and less than a minute old: an `exec` may be starting";
+const FILLED: &str = "there are files in it that redirector did not make";
 
 /// From making the directory to binding the socket an `exec` takes milliseconds.
 const STARTING: Duration = Duration::from_secs(60);

@@ -4,62 +4,28 @@
 //! and the directory of an `exec` that was its own daemon. Nothing that a living process uses is touched, and nothing
 //! that redirector has not made.
 
+mod cleaned;
 mod directories;
 mod holders;
 
-use std::{
-    io,
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
-};
+use std::{io, os::fd::AsFd as _, path::Path};
 
-use serde::Serialize;
 use socket2::Type;
 
-use self::holders::Holder;
+use self::{
+    cleaned::{Cleaned, Kept, Program, Removed},
+    holders::Holder,
+};
 use super::{args, exit::Failure, output};
 use crate::{
     config::{Target, file::DaemonOptions},
     control::{Error, SCHEMA, Stale, handoff_path, remove_stale},
-    kernel::{self, AttachedProgram},
+    kernel,
     locate::{Caller, Opener},
     text::escaped,
 };
 
-/// The document of `redirector cleanup --json`.
-#[derive(Debug, Serialize)]
-struct Cleaned {
-    schema: u32,
-    removed: Vec<Removed>,
-    kept: Vec<Kept>,
-    /// Programs in TARGET that no running redirector holds; they are left alone.
-    programs: Vec<Program>,
-}
-
-#[derive(Debug, Serialize)]
-struct Removed {
-    path: PathBuf,
-    /// `socket` or `directory`.
-    what: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Kept {
-    path: PathBuf,
-    why: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Program {
-    #[serde(flatten)]
-    program: AttachedProgram,
-    held_by: Vec<Holder>,
-}
-
 const SERVED: &str = "a daemon serves it";
-const IN_USE: &str = "a running `exec` uses it";
-const NEW: &str = "it is empty and less than a minute old: an `exec` may be starting";
-const FILLED: &str = "there are files in it that redirector did not make";
 
 pub(super) fn cleanup(socket: &Path, command: &args::Cleanup) -> Result<(), Failure> {
     let mut cleaned = Cleaned { schema: SCHEMA, removed: Vec::new(), kept: Vec::new(), programs: Vec::new() };

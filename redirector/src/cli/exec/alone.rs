@@ -19,7 +19,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{super::run::LAST_WORK, DIRECTORY_PREFIX, Failure, args};
+use super::{super::run::LAST_WORK, Failure, args};
 use crate::{
     config::file::DaemonOptions,
     control::{self, SocketFile, handoff_path},
@@ -27,6 +27,9 @@ use crate::{
     dial::OwnSockets,
     sys::namespace::{pidfd_open, pidfd_send_signal},
 };
+
+/// The name of the directory that an `exec` without a daemon makes below `$TMPDIR` begins with this.
+pub(in crate::cli) const DIRECTORY_PREFIX: &str = "redirector-exec-";
 
 /// Signals that are CMD's, not ours.
 const FORWARDED: [Signal; 7] = [

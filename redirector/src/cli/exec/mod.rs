@@ -18,15 +18,13 @@ use std::{
 
 use command_fds::{CommandFdExt as _, FdMapping};
 
+pub(super) use self::alone::DIRECTORY_PREFIX;
 use self::{placeholders::Placeholders, render::Render, user::User};
 use super::{args, exit, exit::Failure};
 use crate::{
     control::{Handoff, HandoffError, LeaseRequest, Leased, handoff_path},
     sys,
 };
-
-/// Of the directory that an `exec` without a daemon makes, below `$TMPDIR`.
-pub(super) const DIRECTORY_PREFIX: &str = "redirector-exec-";
 
 /// Where systemd's protocol begins (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
 const FIRST_FD: i32 = 3;
@@ -152,8 +150,4 @@ fn become_program(
     // What exec(3) of the standard library undoes for CMD: we say an error, perhaps to nobody.
     sys::ignore_broken_pipes();
     Err(Failure::of_program(program, &error))
-}
-
-fn failed(call: &str, path: &str, error: &io::Error) -> Failure {
-    Failure::failed(&io::Error::new(error.kind(), format!("{call} `{path}`: {error}"))).of_exec()
 }

@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::{Failure, failed, placeholders::Placeholders, user::User};
+use super::{Failure, placeholders::Placeholders, user::User};
 use crate::sys;
 
 /// A template that has been read, and the file that it is for.
@@ -143,4 +143,8 @@ fn kind(kind: fs::FileType) -> &'static str {
     } else {
         "a device"
     }
+}
+
+fn failed(call: &str, path: &str, error: &io::Error) -> Failure {
+    Failure::failed(&io::Error::new(error.kind(), format!("{call} `{path}`: {error}"))).of_exec()
 }

@@ -23,7 +23,7 @@ pub use self::{
     schema::schema,
 };
 use self::{
-    place::Lines,
+    place::{Lines, Places},
     read::{Reader, Section},
 };
 
@@ -43,14 +43,6 @@ pub struct ConfigFile {
     places: Vec<Places>,
     /// Where each discover stands.
     discover_places: Vec<Places>,
-}
-
-/// Where a namespace, or a discover, and its rules stand in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Places {
-    /// The target, or where the table begins.
-    own: Place,
-    rules: Vec<Place>,
 }
 
 impl ConfigFile {

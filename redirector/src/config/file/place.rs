@@ -21,6 +21,14 @@ impl fmt::Display for Place {
     }
 }
 
+/// Where a namespace, or a discover, and its rules stand in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Places {
+    /// The target, or where the table begins.
+    pub(super) own: Place,
+    pub(super) rules: Vec<Place>,
+}
+
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

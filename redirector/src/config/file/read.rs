@@ -12,8 +12,8 @@ use toml::{
 };
 
 use super::{
-    DaemonOptions, DiscoverSpec, NamespaceSpec, Place, Places, Problem,
-    place::Lines,
+    DaemonOptions, DiscoverSpec, NamespaceSpec, Place, Problem,
+    place::{Lines, Places},
     table::{Table, Value},
 };
 use crate::config::RuleSpec;

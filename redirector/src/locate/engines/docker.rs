@@ -15,9 +15,8 @@ use bollard::{
 use futures_util::StreamExt as _;
 
 use super::{
-    ANSWER,
     answer::{ContainerId, Happened, Inspected, Labelled, Labels},
-    error::{NoAnswer, one_line},
+    error::{ANSWER, NoAnswer, one_line},
     runtime::{Asking, Happenings, Runtime},
 };
 use crate::config::Label;

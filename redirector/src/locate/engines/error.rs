@@ -1,9 +1,11 @@
 //! Why an engine did not say what it was asked.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use super::ANSWER;
 use crate::{config::Engine, text::escaped};
+
+/// Until an engine that does not answer is given up, for each request.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Why there is no answer, or a refusal.
 #[derive(Debug, thiserror::Error)]

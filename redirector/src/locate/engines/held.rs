@@ -5,9 +5,9 @@ use std::fmt;
 use futures_util::StreamExt as _;
 
 use super::{
-    ANSWER, Engines,
+    Engines,
     answer::{ContainerId, Happened, Inspected, Labelled, Labels},
-    error::{EngineError, NoAnswer},
+    error::{ANSWER, EngineError, NoAnswer},
     runtime::{Happenings, Runtime},
     socket::{HeldSocket, Peer},
 };

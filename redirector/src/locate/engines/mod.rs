@@ -18,7 +18,6 @@ mod socket;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 pub(super) use answer::Inspected;
@@ -34,9 +33,6 @@ use runtime::Connect;
 pub(super) use socket::Peer;
 
 use crate::config::Engine;
-
-/// Until an engine that does not answer is given up, for each request.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// What has to be known of an engine before it is asked.
 struct Kind {

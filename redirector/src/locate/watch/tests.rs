@@ -1,5 +1,5 @@
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fs::{self, File},
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -8,7 +8,7 @@ use std::{
 use nix::sys::stat::makedev;
 
 use super::*;
-use crate::locate::witness::Witness;
+use crate::locate::witness::{Witness, Witnesses};
 
 type Event = Box<dyn FnOnce(&World) + Send>;
 

@@ -20,7 +20,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Change, Died, Look, Number};
+use super::{
+    look::Look,
+    registration::{Change, Died, Number},
+};
 use crate::{
     locate::witness::{Tables, Witness},
     netns::NetnsFile,

@@ -2,10 +2,12 @@
 
 mod plan;
 mod wait;
+mod wanted;
 
 use std::sync::Arc;
 
 use self::plan::{Asked, Outcome, plan};
+pub(super) use self::wanted::{Delivery, For, Run, Wanted};
 use super::{
     commit::commit,
     destinations::{Missing, whereabouts},
@@ -20,7 +22,7 @@ use super::{
     world::World,
 };
 use crate::{
-    config::{RuleSpec, Target},
+    config::Target,
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
     dial::Whereabouts,
     intent::HostNetns,
@@ -30,42 +32,6 @@ use crate::{
     matcher::CompileError,
     steer::{Found, RuleState, Steered, blocking, failed, find_out, mend_link},
 };
-
-/// A rule to be put into force.
-pub(crate) struct Wanted {
-    pub(crate) target: Target,
-    pub(crate) spec: RuleSpec,
-    pub(crate) host_netns: HostNetns,
-    pub(crate) whom: For,
-    pub(crate) run: Run,
-}
-
-/// For whom a rule is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum For {
-    /// The namespace where its target leads now, for as long as that lives.
-    Namespace,
-    /// The container that its target names, wherever that is.
-    Container,
-    /// A program, which gets listeners of its own.
-    Program(Delivery),
-}
-
-/// When a program gets its listeners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    /// With the answer.
-    AtOnce,
-    /// When it listens.
-    OnDemand,
-}
-
-/// Whether it is done, or only said what would be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Run {
-    Real,
-    Dry,
-}
 
 /// A rule that was put into force.
 pub(crate) struct Put {

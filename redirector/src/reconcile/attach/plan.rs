@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use redirector_ebpf::CONSUMER_RELAY;
 
-use super::For;
+use super::wanted::For;
 use crate::{
     config::{Container, Origin, Rule, RuleName, RuleSpec, Target},
     control::AttachResult,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redirector_ebpf::MAX_RULES;
 
-use super::Run;
+use super::wanted::Run;
 use crate::{
     config::{Container, Origin, RuleSpec, Target},
     control::{AttachResult, Attached, Error, SCHEMA},

@@ -13,6 +13,7 @@ use super::{
     ATTACH_SK_LOOKUP, MAP_CREATE, MAP_FREEZE, Map, PROG_LOAD, address, address_mut, bpf, number, owned, size,
 };
 
+const MAP_TYPE_ARRAY: u32 = 2;
 const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 const MAP_TYPE_SOCKMAP: u32 = 15;
 const PROG_TYPE_SK_LOOKUP: u32 = 30;
@@ -99,7 +100,7 @@ fn counted(mut call: impl FnMut() -> io::Result<i64>) -> io::Result<i64> {
 pub fn array_of_bytes(value_size: usize, name: &str) -> io::Result<OwnedFd> {
     let value_size = u32::try_from(value_size).map_err(io::Error::other)?;
     map(&Shape {
-        map_type: super::MAP_TYPE_ARRAY,
+        map_type: MAP_TYPE_ARRAY,
         key_size: size::<u32>(),
         value_size,
         max_entries: 1,
@@ -107,6 +108,17 @@ pub fn array_of_bytes(value_size: usize, name: &str) -> io::Result<OwnedFd> {
         inner: None,
         name,
     })
+}
+
+impl<K: Pod, V: Pod> Map<K, V> {
+    /// Makes an array with one element, and a name for people. Minimum kernel 4.15.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_CREATE`.
+    pub fn array_of_one(name: &str) -> io::Result<Self> {
+        of_one(MAP_TYPE_ARRAY, None, name)
+    }
 }
 
 /// Takes from user space the right to change a map, for good: to the verifier what it holds is then known. Minimum kernel 5.2.
@@ -138,11 +150,7 @@ pub fn array_of_maps(inner: BorrowedFd<'_>, name: &str) -> io::Result<Map<u32, u
     of_one(MAP_TYPE_ARRAY_OF_MAPS, Some(inner), name)
 }
 
-pub(super) fn of_one<K: Pod, V: Pod>(
-    map_type: u32,
-    inner: Option<BorrowedFd<'_>>,
-    name: &str,
-) -> io::Result<Map<K, V>> {
+fn of_one<K: Pod, V: Pod>(map_type: u32, inner: Option<BorrowedFd<'_>>, name: &str) -> io::Result<Map<K, V>> {
     let shape = Shape {
         map_type,
         key_size: size::<K>(),

@@ -44,7 +44,6 @@ const LINK_UPDATE: Command = Command(29, "bpf BPF_LINK_UPDATE");
 const LINK_GET_FD_BY_ID: Command = Command(30, "bpf BPF_LINK_GET_FD_BY_ID");
 const LINK_DETACH: Command = Command(34, "bpf BPF_LINK_DETACH");
 
-const MAP_TYPE_ARRAY: u32 = 2;
 const ATTACH_SK_LOOKUP: u32 = 36;
 
 /// One bpf(2) call. Every attribute struct of this file is plain integers; those that are addresses point at
@@ -98,15 +97,6 @@ impl<K: Pod, V: Pod> Map<K, V> {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Ok(Self { fd, types: PhantomData })
-    }
-
-    /// Makes an array with one element, and a name for people. Minimum kernel 4.15.
-    ///
-    /// # Errors
-    ///
-    /// As bpf(2) `BPF_MAP_CREATE`.
-    pub fn array_of_one(name: &str) -> io::Result<Self> {
-        make::of_one(MAP_TYPE_ARRAY, None, name)
     }
 
     /// Sets one element.

@@ -1,0 +1,46 @@
+//! Who wants to know of the death of a namespace.
+
+use std::collections::HashSet;
+
+use tokio::sync::mpsc;
+
+use crate::netns::NetnsFile;
+
+/// Says which registration is meant. It is never used twice, as an inode number is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Number(pub(super) u64);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Change {
+    Add(Number, NetnsFile),
+    Remove(Number, NetnsFile),
+}
+
+/// A namespace is watched for whoever has this, until it is dropped. It keeps nothing alive.
+#[derive(Debug)]
+pub struct Registration {
+    pub(super) number: Number,
+    pub(super) file: NetnsFile,
+    pub(super) changes: mpsc::WeakUnboundedSender<Change>,
+}
+
+/// Registrations whose namespaces have died, found in one look.
+#[derive(Debug)]
+pub struct Died(pub(super) HashSet<Number>);
+
+impl Died {
+    /// Whether the namespace has died for which this registration was made. What was let go of before, or has the same
+    /// inode now, has another registration, or none.
+    #[must_use]
+    pub fn has(&self, registration: &Registration) -> bool {
+        self.0.contains(&registration.number)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(changes) = self.changes.upgrade() {
+            let _told: Result<_, _> = changes.send(Change::Remove(self.number, self.file));
+        }
+    }
+}

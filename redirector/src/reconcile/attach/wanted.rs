@@ -1,0 +1,42 @@
+//! What is asked for.
+
+use crate::{
+    config::{RuleSpec, Target},
+    intent::HostNetns,
+};
+
+/// A rule to be put into force.
+pub(crate) struct Wanted {
+    pub(crate) target: Target,
+    pub(crate) spec: RuleSpec,
+    pub(crate) host_netns: HostNetns,
+    pub(crate) whom: For,
+    pub(crate) run: Run,
+}
+
+/// For whom a rule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    /// The namespace where its target leads now, for as long as that lives.
+    Namespace,
+    /// The container that its target names, wherever that is.
+    Container,
+    /// A program, which gets listeners of its own.
+    Program(Delivery),
+}
+
+/// When a program gets its listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// With the answer.
+    AtOnce,
+    /// When it listens.
+    OnDemand,
+}
+
+/// Whether it is done, or only said what would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    Real,
+    Dry,
+}
