@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// By subject and name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
     rules: BTreeMap<Subject, BTreeMap<RuleName, Intended>>,
     /// For whom there is a rule of a name in a namespace.
@@ -91,6 +91,12 @@ impl Store {
     /// The containers that it follows.
     pub(crate) fn owners(&self, place: NetnsCookie, name: &RuleName) -> Vec<Container> {
         self.at(place, name).filter_map(|(subject, _)| subject.container().cloned()).collect()
+    }
+
+    /// Whether somebody wants it there, and nobody because of a container.
+    pub(crate) fn is_bound(&self, place: NetnsCookie, name: &RuleName) -> bool {
+        let mut here = self.at(place, name).peekable();
+        here.peek().is_some() && here.all(|(subject, _)| subject.container().is_none())
     }
 
     /// Who has made a rule that is in a namespace; `None` where nobody wants it.

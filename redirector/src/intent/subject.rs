@@ -9,13 +9,15 @@ pub(crate) enum Subject {
     Netns(NetnsCookie),
     /// A container, in whatever namespace it is, or will be.
     Container(Container),
+    /// Nothing by itself: what files want as a whole. One that is applied waits for another, whatever they name.
+    Files,
 }
 
 impl Subject {
     /// The container that a rule follows.
     pub(crate) fn container(&self) -> Option<&Container> {
         match self {
-            Self::Netns(_) => None,
+            Self::Netns(_) | Self::Files => None,
             Self::Container(container) => Some(container),
         }
     }

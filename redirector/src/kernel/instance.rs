@@ -249,6 +249,15 @@ impl Instance {
         named("bpf BPF_MAP_LOOKUP_ELEM OWN_LISTENERS", self.own_listeners.contains(address))
     }
 
+    /// Nobody gets to a listener by its own address from here on, before it is in a slot.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_UPDATE_ELEM`.
+    pub fn guard(&self, listener: BorrowedFd<'_>) -> Result<(), SyscallError> {
+        self.own_listeners.enter(listener)
+    }
+
     /// Empties a slot. One that is empty already is no error.
     pub fn clear_listener(&self, slot: u32) {
         // EINVAL and ENOENT, by kernel, say that it was empty; there is nothing else to fail.
@@ -282,9 +291,14 @@ impl Instance {
         Ok(())
     }
 
-    /// Detaches it at once, for good.
+    /// Detaches it at once, for good, also where somebody else has the link.
     pub fn detach(&self) {
-        drop(self.link().take());
+        if let Some(link) = self.link().take()
+            && let Err(error) = bpf::link_detach(link.fd.as_fd())
+        {
+            // Closing it does as much, where nobody else has it.
+            tracing::debug!(%error, "bpf BPF_LINK_DETACH");
+        }
     }
 
     /// What the kernel says of its attachment: ids, and the inode of the namespace, 0 when that is gone. `None` when it is not

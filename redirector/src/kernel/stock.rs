@@ -107,6 +107,7 @@ impl Stock {
             return Some(Next::Join(loaded));
         }
         let State { made, lately, steered, .. } = &mut *state;
+        lately.truncate(self.most);
         let share = if *steered == 0 { 0 } else { self.most / lately.len().max(1) };
         let (mut kept, mut missing) = (Vec::new(), None);
         for kind in lately.iter() {

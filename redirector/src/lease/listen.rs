@@ -191,6 +191,7 @@ impl Answers {
         let put = async {
             // Before the program has it: what somebody holds is known.
             lease.remember(&socket, wish)?;
+            netns.instance.guard(socket.as_fd())?;
             put.replace(&socket).await?;
             // In turn with what ends leases and namespaces, and gives their places away.
             let _turn = self.turns.of(netns.cookie).await;

@@ -286,7 +286,7 @@ impl Question<'_> {
 fn look_up(question: Question<'_>) -> io::Result<io::Result<RouteMessage>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     routes::request(&socket, question.message(), NLM_F_REQUEST)?;
-    let (datagram, _) = socket.recv_from_full()?;
+    let datagram = super::netlink::receive(&socket)?;
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&datagram).map_err(io::Error::other)?;
     match answer.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => Ok(Ok(route)),

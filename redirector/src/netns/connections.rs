@@ -11,7 +11,7 @@ use netlink_packet_sock_diag::{
     inet::{ExtensionFlags, InetRequest, SocketId},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
-use nix::libc::{AF_INET, AF_INET6, ENOENT, EPROTONOSUPPORT, IPPROTO_TCP};
+use nix::libc::{AF_INET, AF_INET6, EACCES, EAFNOSUPPORT, ENOENT, EPERM, EPROTONOSUPPORT, IPPROTO_TCP};
 
 use super::{
     ends::{Ends, State},
@@ -63,9 +63,9 @@ fn visit(state: State, mut each: impl FnMut(Ends)) -> io::Result<()> {
     }
 }
 
-/// Whether the kernel was built without what was asked for, or may not load it.
+/// Whether the kernel was built without what was asked for, may not load it, or does not let us ask.
 fn is_missing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(ENOENT | EPROTONOSUPPORT))
+    matches!(error.raw_os_error(), Some(ENOENT | EPROTONOSUPPORT | EAFNOSUPPORT | EACCES | EPERM))
 }
 
 /// Asks for one family, by a socket that is closed when this returns: it would keep the namespace.

@@ -24,7 +24,7 @@ pub fn raise_loopback() -> io::Result<()> {
     link.header.change_mask = LinkFlags::Up;
     let socket = Socket::new(NETLINK_ROUTE)?;
     netlink::send(&socket, RouteNetlinkMessage::SetLink(link), NLM_F_REQUEST | NLM_F_ACK)?;
-    let (answer, _) = socket.recv_from_full()?;
+    let answer = netlink::receive(&socket)?;
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
         // An acknowledgement is an error without a code.

@@ -22,6 +22,26 @@ pub(super) fn send(socket: &Socket, message: impl NetlinkSerializable, flags: u1
     socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map(drop)
 }
 
+/// Messages of one dump that are read, whatever they say: whoever is steered decides how many there are.
+const MOST: usize = 400_000;
+
+/// The next datagram of the kernel. Whoever is in the namespace may send to our socket, too.
+///
+/// # Errors
+///
+/// As recvfrom(2).
+pub(super) fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
+    /// From others that are passed over before there is an end to it.
+    const OTHERS: usize = 1024;
+    for _ in 0..OTHERS {
+        let (datagram, sender) = socket.recv_from_full()?;
+        if sender.port_number() == 0 {
+            return Ok(datagram);
+        }
+    }
+    Err(io::Error::other("somebody inside sends to our netlink socket all the time"))
+}
+
 /// Reads the answers of one dump to its end, or until `each` has enough of them. What is not read then is in the way of
 /// another question by this socket.
 ///
@@ -32,8 +52,9 @@ pub(super) fn answers<I: NetlinkDeserializable>(
     socket: &Socket,
     mut each: impl FnMut(I) -> ControlFlow<()>,
 ) -> io::Result<()> {
+    let mut left = MOST;
     loop {
-        let (datagram, _) = socket.recv_from_full()?;
+        let datagram = receive(socket)?;
         let mut rest = &datagram[..];
         while !rest.is_empty() {
             let message = NetlinkMessage::<I>::deserialize(rest).map_err(io::Error::other)?;
@@ -47,7 +68,8 @@ pub(super) fn answers<I: NetlinkDeserializable>(
                 NetlinkPayload::InnerMessage(answer) => Some(answer),
                 _ => None,
             };
-            if answer.is_some_and(|answer| each(answer).is_break()) {
+            left = left.saturating_sub(1);
+            if answer.is_some_and(|answer| each(answer).is_break()) || left == 0 {
                 return Ok(());
             }
             // Messages are aligned to 4 bytes.

@@ -20,6 +20,9 @@ use crate::sys::inject::point;
 /// Local routes of each family that are looked at: whoever is steered may have any number of them.
 const LOOKED_AT: usize = 16_384;
 
+/// Routes of each family that are seen, local or not. The kernel tells those of the local table first.
+const SEEN: usize = 250_000;
+
 /// The destinations of all local routes of this thread's namespace, IPv4 and IPv6, of all tables. Where there are very
 /// many, anything may be local.
 ///
@@ -48,11 +51,13 @@ pub(super) fn request(socket: &Socket, route: RouteMessage, flags: u16) -> io::R
 /// Reads one dump to its end, or as far as it is looked at.
 fn answers(socket: &Socket, family: AddressFamily, found: &mut Vec<IpNet>) -> io::Result<()> {
     let most = found.len() + LOOKED_AT;
+    let mut seen = 0;
     let read = netlink::answers(socket, |message| {
         if let RouteNetlinkMessage::NewRoute(route) = message {
             found.extend(local_destination(&route));
+            seen += 1;
         }
-        if found.len() > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if found.len() > most || seen > SEEN { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     match read {
         // This kernel has no such family.
@@ -60,7 +65,7 @@ fn answers(socket: &Socket, family: AddressFamily, found: &mut Vec<IpNet>) -> io
             if matches!(error.raw_os_error(), Some(nix::libc::EOPNOTSUPP | nix::libc::EAFNOSUPPORT)) => {}
         read => read?,
     }
-    if found.len() > most {
+    if found.len() > most || seen > SEEN {
         found.truncate(most);
         found.extend(IpNet::new(unspecified(family), 0));
     }

@@ -44,6 +44,10 @@ async fn let_go(world: &World, cookie: NetnsCookie, mut dead: Vec<Arc<Steered>>)
         if world.steered.has(netns) {
             world.steered.remove(netns.cookie);
         }
+        if world.steered.get(netns.cookie).is_some() {
+            // It was named, and steered, again since this one was let go of.
+            continue;
+        }
         world.maker.selves.remove(netns.cookie);
         let waiting = world.intent().bury(netns.cookie);
         for container in &waiting {

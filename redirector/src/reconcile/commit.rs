@@ -283,4 +283,6 @@ fn settle_part(part: &Part, netns: &Arc<Steered>) {
     for state in part.new.iter().filter(|state| state.is_down()) {
         netns.tell_down(state);
     }
+    // A destination may have died since it was looked up, which is told to those that are in the table.
+    netns.take_down_gone();
 }

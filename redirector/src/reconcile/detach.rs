@@ -33,8 +33,9 @@ pub(crate) async fn detach(
     let steered = || sought.find(world).ok();
     let standing = |netns: &Option<Arc<Steered>>| netns.as_ref().map(Standing::from);
     let at = sought.cookie();
-    let _turn = turn_of(world, |store| about(store, &target, (at, standing(&steered()).as_ref()))).await;
-    let netns = steered();
+    let turn = turn_of(world, |store| about(store, &target, (at, standing(&steered()).as_ref()))).await;
+    // One that has come since then by that name is not what was meant.
+    let netns = steered().filter(|netns| turn.holds(&Subject::Netns(netns.cookie)));
     let wanted = Gone::of(&world.intent(), &target, standing(&netns).as_ref(), rule.as_ref());
     // It is only forgotten what could not be made where what is in force is detached, too.
     let forgotten = |world: &World| world.set_aside.forget((&target, sought.cookie()), rule.as_ref());

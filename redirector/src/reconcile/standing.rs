@@ -28,7 +28,7 @@ impl From<&Arc<Steered>> for Standing {
             cookie: netns.cookie,
             target: netns.target.clone(),
             rules: netns.published.load().current.rules().to_vec(),
-            program: netns.instance.program_id().ok(),
+            program: netns.instance.link_info().and_then(Result::ok).map(|link| link.program_id),
         }
     }
 }

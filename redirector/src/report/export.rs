@@ -7,6 +7,7 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 
+use super::list::snapshot;
 use crate::{
     config::{RuleSpec, Target, file::NamespaceSpec},
     control::{Caller, Exported, SCHEMA},
@@ -34,10 +35,12 @@ pub(crate) async fn exported(world: &World, caller: Caller) -> Exported {
         let heading = Heading { target: target.to_string(), follows, host_netns };
         namespaces.entry(heading).or_insert((target, Vec::new())).1.push(rule);
     };
-    for netns in world.steered.all() {
-        let (current, intent) = (Arc::clone(&netns.published.load().current), world.intent());
+    let (intent, steered) = snapshot(world);
+    for netns in steered {
+        let current = Arc::clone(&netns.published.load().current);
         for state in current.rules().iter().filter(|state| !state.is_lease()) {
-            if !intent.owners(netns.cookie, &state.rule.name).is_empty() {
+            // One that nobody wants is coming or going at this moment.
+            if !intent.is_bound(netns.cookie, &state.rule.name) {
                 continue;
             }
             let target = match lost.contains(&netns.cookie) {
@@ -48,7 +51,7 @@ pub(crate) async fn exported(world: &World, caller: Caller) -> Exported {
         }
     }
     // Those of containers that were found are not said, but what finds them.
-    for (container, one) in world.intent().following().filter(|(_, one)| !one.is_found()) {
+    for (container, one) in intent.following().filter(|(_, one)| !one.is_found()) {
         let host_netns = one.host_netns == HostNetns::Allowed;
         add(Target::Container(container.clone()), true, host_netns, one.rule.to_spec());
     }

@@ -16,7 +16,7 @@ use crate::{
         Caller, Code, ConnectionCounts, DaemonCounts, Drift, Error, LeaseView, ListenerView, Listing,
         NamespaceView, NetnsCounts, ProgramView, RuleCounts, RuleView, SCHEMA, WaitingView,
     },
-    intent::{Intended, Store},
+    intent::{Follows, Intended, Store},
     lease::{Lease, LeasedSocket},
     listener::Listener,
     observe,
@@ -32,8 +32,7 @@ pub(crate) async fn listing(world: &World, caller: Caller, target: Option<Target
         None => None,
     };
     // What is wanted and what is steered at one moment.
-    let intent = world.intent();
-    let all = world.steered.all();
+    let (intent, all) = snapshot(world);
     let mut waiting = waiting(&intent, &all, target.as_ref());
     let at = sought.as_ref().and_then(Sought::cookie);
     waiting.extend(world.set_aside.view(target.as_ref().map(|target| (target, at))));
@@ -45,12 +44,17 @@ pub(crate) async fn listing(world: &World, caller: Caller, target: Option<Target
     };
     let namespaces = wanted.iter().map(|netns| view(netns, &intent, &world.leases.of(netns)));
     let namespaces = namespaces.collect::<Result<Vec<_>, _>>();
-    drop(intent);
     let mut namespaces = namespaces.map_err(|error| Error::chain(Code::Failed, &error))?;
     namespaces.sort_by_key(|one| (one.target.to_string(), one.cookie));
     let discover = if target.is_none() { world.discovery.view() } else { Vec::new() };
     let daemon = DaemonCounts { log_lines_lost: observe::lines_lost() };
     Ok(Listing { schema: SCHEMA, namespaces, waiting, discover, draining, daemon })
+}
+
+/// What is wanted and what is steered. Nobody waits for what is asked of the kernel about it.
+pub(super) fn snapshot(world: &World) -> (Store, Vec<Arc<Steered>>) {
+    let intent = world.intent();
+    (intent.clone(), world.steered.all())
 }
 
 /// The rules that follow a container and are not in force where it was last, of all containers or of one, by what keeps them
@@ -64,7 +68,9 @@ fn waiting(intent: &Store, steered: &[Arc<Steered>], only: Option<&Target>) -> V
         if only.is_some_and(|only| *only != target) || there.is_some_and(|netns| is_in_force(netns, one)) {
             continue;
         }
-        let Some(follows) = &one.follows else { continue };
+        // One that nothing keeps waiting is coming or going at this moment.
+        let is_changing = |follows: &&Follows| there.is_some() && follows.why.is_empty();
+        let Some(follows) = one.follows.as_ref().filter(|follows| !is_changing(follows)) else { continue };
         let (spec, why) = (one.rule.to_spec(), follows.why.clone());
         match views.last_mut().filter(|view| view.target == target && view.why == why) {
             Some(view) => view.rules.push(spec),

@@ -16,6 +16,8 @@ impl Steered {
             *now = life.max(*now);
             forward
         });
+        // Once more: a link that was being put back at this moment.
+        self.instance.detach();
         if is_news && life == Life::Detached && !self.listeners().is_empty() {
             let netns = Arc::clone(self);
             self.acceptors.spawn(async move {

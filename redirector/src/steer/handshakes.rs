@@ -55,10 +55,11 @@ pub(crate) async fn wait(netns: &Arc<Steered>) {
 
 async fn finished(netns: &Arc<Steered>, deadline: Instant) -> End {
     // A SYN that was steered just before may not have become one yet.
-    let first = match timeout_at(deadline, LOOKS.acquire()).await {
-        Ok(_turn) => look(netns, kernel::wait_for_packets).await,
-        Err(_) => return End::Unknown,
-    };
+    let first = timeout_at(deadline, async {
+        let _turn = LOOKS.acquire().await;
+        look(netns, kernel::wait_for_packets).await
+    });
+    let Ok(first) = first.await else { return End::Unknown };
     let mut left = match first {
         Ok(first) if first.is_empty() => return End::None,
         Ok(first) => first,
@@ -72,9 +73,9 @@ async fn finished(netns: &Arc<Steered>, deadline: Instant) -> End {
     while Instant::now() < deadline {
         sleep_until(deadline.min(Instant::now() + PAUSE)).await;
         // Those that have begun since then are the application's.
-        match look(netns, || Ok(())).await {
-            Ok(now) => left.retain(|one| now.contains(one)),
-            Err(_) => sleep_until(deadline).await,
+        match timeout_at(deadline, look(netns, || Ok(()))).await {
+            Ok(Ok(now)) => left.retain(|one| now.contains(one)),
+            Ok(Err(_)) | Err(_) => sleep_until(deadline).await,
         }
         if left.is_empty() {
             return End::Finished;

@@ -9,6 +9,7 @@ use super::{
     error::{blocking, failed},
     limits::Limits,
     look::Found,
+    places::Share,
     rules::RuleTable,
     settle::{make_sockets, settle},
     slots,
@@ -64,11 +65,11 @@ impl Maker {
         rules: Arc<RuleTable>,
         foreign_programs: Vec<AttachedProgram>,
     ) -> Result<Ready, Error> {
-        if !self.limits.places.has_files_for_another() {
+        let Some(share) = Share::reserve(&self.limits.places) else {
             let message = format!("attach `{target}`: too few open files are left for another namespace");
             let hint = "raise the daemon's limit: LimitNOFILE= of a systemd unit, `ulimit -Hn`; or lower `max_connections`";
             return Err(Error::new(Code::Failed, message).with_hint(hint));
-        }
+        };
         let Found { file, cookie, ref survey, ref container, host, .. } = **found;
         let (of_rules, there) = (Arc::clone(&rules), Arc::clone(found));
         let (for_error, shared) = (target.clone(), Arc::clone(&self.kernel));
@@ -107,6 +108,7 @@ impl Maker {
             container: container.clone(),
             host,
             limits: Arc::clone(&self.limits),
+            share,
             instance,
             dialer,
             table: Arc::clone(&rules),

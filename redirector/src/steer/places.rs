@@ -128,9 +128,9 @@ impl Places {
         self.files.stock(namespaces as u64 + 1).min(self.per_namespace() / 8)
     }
 
-    /// Whether one more namespace can have files beside all that are taken.
-    pub(crate) fn has_files_for_another(&self) -> bool {
-        let shares = living(&self.lock());
+    /// Whether one more namespace can have files beside all that these and connections take.
+    fn has_files_for_another(&self, list: &[Weak<Share>]) -> bool {
+        let shares = living(list);
         self.files.suffice_for(files_of(&shares) + Files::OF_NAMESPACE, self.used.load(Ordering::Relaxed))
     }
 
@@ -182,8 +182,20 @@ fn files_of(shares: &[Arc<Share>]) -> u64 {
 }
 
 impl Share {
-    /// Of a namespace that is steered.
-    pub(crate) fn new(places: &Arc<Places>) -> Arc<Self> {
+    /// Of a namespace that is to be steered, if it can have files beside all that are taken.
+    pub(crate) fn reserve(places: &Arc<Places>) -> Option<Arc<Self>> {
+        let list = places.lock();
+        let has_files = places.has_files_for_another(&list);
+        has_files.then(|| Self::among(places, list))
+    }
+
+    /// Of a namespace that has files whatever others take.
+    #[cfg(test)]
+    fn new(places: &Arc<Places>) -> Arc<Self> {
+        Self::among(places, places.lock())
+    }
+
+    fn among(places: &Arc<Places>, mut list: MutexGuard<'_, Vec<Weak<Self>>>) -> Arc<Self> {
         let share = Arc::new(Self {
             places: Arc::clone(places),
             files: AtomicU64::new(Files::OF_NAMESPACE),
@@ -192,7 +204,6 @@ impl Share {
             roster: Roster::default(),
             clients: Clients::default(),
         });
-        let mut list = places.lock();
         list.retain(|share| share.strong_count() > 0);
         list.push(Arc::downgrade(&share));
         let shares = places.share_out(&list);
@@ -649,7 +660,7 @@ mod tests {
             let seats: Vec<_> =
                 shares.iter().cycle().take(connections).map(|share| share.take_one_more(None)).collect();
             assert_eq!(
-                places.has_files_for_another(),
+                Share::reserve(&places).is_some(),
                 comes,
                 "{files} files, {namespaces} namespaces, {connections}"
             );

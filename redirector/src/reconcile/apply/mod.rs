@@ -186,7 +186,8 @@ fn planned(
     let steered = world.steered.all();
     let standing: BTreeMap<NetnsCookie, Standing> =
         steered.iter().map(|netns| (netns.cookie, Standing::from(netns))).collect();
-    let intent = world.intent();
+    // Nobody waits for what is asked of the kernel meanwhile. What it is about is nobody else's.
+    let intent = world.intent().clone();
     let now = Now {
         standing: &standing,
         intent: &intent,
@@ -202,6 +203,7 @@ fn about(store: &Store, places: &Places, request: &Request) -> BTreeSet<Subject>
     let mut about: BTreeSet<_> = store.places(goes).map(Subject::Netns).collect();
     let looked_at = places.there.iter().chain(&places.aside).map(|there| there.found.cookie);
     about.extend(looked_at.map(Subject::Netns));
+    about.insert(Subject::Files);
     let followed = store.following().filter(|(_, one)| goes(one.origin)).map(|(container, _)| container);
     let named: Vec<&Container> =
         request.namespaces.iter().filter_map(|spec| container(&spec.target)).collect();

@@ -38,6 +38,7 @@ struct State {
 /// Another try.
 pub(crate) struct Again {
     version: u64,
+    tried: Vec<Aside>,
     /// Where the target of each entry led before: elsewhere the rules that are there are not to be replaced.
     at: Vec<Option<NetnsCookie>>,
 }
@@ -97,7 +98,9 @@ impl SetAside {
         if state.version == again.version {
             state.list = left;
         } else {
-            state.list.retain(|one| left.iter().any(|left| left.spec.target == one.spec.target));
+            let is_among =
+                |list: &[Aside], one: &Aside| list.iter().any(|other| other.spec.target == one.spec.target);
+            state.list.retain(|one| !is_among(&again.tried, one) || is_among(&left, one));
         }
         state.version += 1;
         self.count_them(&state);
@@ -106,7 +109,10 @@ impl SetAside {
     /// All of it, for another try.
     pub(super) fn again(&self) -> (Vec<Aside>, Again) {
         let State { list, version } = &*self.state();
-        (list.clone(), Again { version: *version, at: list.iter().map(|one| one.at).collect() })
+        (
+            list.clone(),
+            Again { version: *version, tried: list.clone(), at: list.iter().map(|one| one.at).collect() },
+        )
     }
 
     /// How many they are, and each change of that.

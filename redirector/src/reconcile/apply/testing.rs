@@ -161,6 +161,7 @@ pub(super) fn apply(scene: &mut Scene, text: &str, options: &str) -> String {
     file.look_again(options);
     let File { mut request, looked } = file;
     let is_held = |subject: &Subject| match subject {
+        Subject::Files => true,
         Subject::Netns(cookie) => !options.contains(&format!("not-held={cookie}")),
         Subject::Container(container) => !options.contains(&format!("not-held={container}")),
     };

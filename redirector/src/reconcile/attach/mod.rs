@@ -117,6 +117,10 @@ pub(crate) async fn put(
         found.programs = programs;
     }
     let steered = world.steered.get(found.cookie);
+    if matches!(target, Target::Cookie(_)) && steered.is_none() {
+        // It was let go of meanwhile.
+        return Err(Refused::NotSteered(target).into());
+    }
     let standing = steered.as_ref().map(Standing::from);
     let asked = Asked {
         target: &target,

@@ -92,6 +92,7 @@ fn a_detach_is_about_all_that_it_can_change() {
         let (scene, (target, place, _)) = (Scene::of(case[0]), read(case[1]));
         let about = about(&scene.store, &target, (None, scene.standing(place)));
         let each = about.iter().map(|subject| match subject {
+            Subject::Files => "files".to_owned(),
             Subject::Netns(cookie) => cookie.to_string(),
             Subject::Container(container) => container.to_string(),
         });

@@ -45,9 +45,7 @@ async fn look_around(world: &World, engine: Engine) -> Result<(), EngineError> {
     if discovery.is_deaf(engine, None) {
         tracing::info!(%engine, "told again which containers there are");
     }
-    if discovery.specs() == specs {
-        settle(world, engine, found).await;
-    } else {
+    if !settle(world, engine, &specs, found).await {
         // A file that looks for nothing waits for nobody.
         discovery.at(engine).changed().extend(changed);
         discovery.look(engine);

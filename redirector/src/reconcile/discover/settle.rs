@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Discovered, State};
 use crate::{
-    config::{Container, Engine, Origin, RuleName},
+    config::{Container, Engine, Origin, RuleName, file::DiscoverSpec},
     intent::{Edit, Follows, HostNetns, Intended, Store, Subject},
     locate::ContainerId,
     netns::NetnsCookie,
@@ -16,16 +16,27 @@ use crate::{
     },
 };
 
-/// An engine has said which containers there are. What is gone loses its rules, what is new has them from now on.
-pub(super) async fn settle(world: &World, engine: Engine, mut found: BTreeMap<ContainerId, Discovered>) {
+/// An engine has said which containers there are. What is gone loses its rules, what is new has them from now on. Not where
+/// something else than these is looked for by now: then it is `false`.
+pub(super) async fn settle(
+    world: &World,
+    engine: Engine,
+    specs: &[DiscoverSpec],
+    mut found: BTreeMap<ContainerId, Discovered>,
+) -> bool {
     let new: Vec<_> = found.values().map(|one| one.container.clone()).collect();
     let turn = turn_of(world, |store| {
         let known = store.containers(engine, |_, _| true);
-        with_places(store, known.iter().chain(&new))
+        let mut about = with_places(store, known.iter().chain(&new));
+        about.insert(Subject::Files);
+        about
     });
     let _turn = turn.await;
     if world.is_ending() {
-        return;
+        return true;
+    }
+    if world.discovery.specs() != specs {
+        return false;
     }
     let (plan, due) = {
         let (intent, mut state) = (world.intent(), world.discovery.state());
@@ -41,11 +52,12 @@ pub(super) async fn settle(world: &World, engine: Engine, mut found: BTreeMap<Co
     if let Err(error) = take_out(world, plan).await {
         // The next look finds them as they are.
         tracing::error!(%engine, %error, "let rules of containers go that are gone");
-        return;
+        return true;
     }
     if !due.is_empty() {
         world.news.look_at(due);
     }
+    true
 }
 
 /// What becomes of rules of containers that were found before: those that are gone, and those that have another name. Gives

@@ -64,7 +64,7 @@ fn what_somebody_does_meanwhile_is_not_undone_by_another_try() {
         ["netns:n@7 a b", "forget a", "netns:n@7 a b", "netns:n b"],
         ["netns:n@7 a", "forget a", "netns:n@7 a", ""],
         ["netns:n@7 a; netns:m@8 a", "file netns:m@8 c", "netns:n@7 a; netns:m@8 a", "netns:m c"],
-        ["netns:n@7 a", "file netns:x@8 c", "netns:n@7 a", ""],
+        ["netns:n@7 a", "file netns:x@8 c", "netns:n@7 a", "netns:x c"],
     ];
     check(&cases, |case| {
         let set_aside = SetAside::default();
