@@ -48,7 +48,7 @@ pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failu
     }
 }
 
-/// Each look is a request, which takes its turn with changes.
+/// Each look is a request, which asks the kernel about each namespace.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Home, and nothing on the screen (ECMA-48).

@@ -1,7 +1,7 @@
 //! One steered namespace: what it is made of, its rules in force, the way of its connections, and its end.
 //!
-//! It does not know who wants its rules, or what else is steered. The data path takes no lock of a change: a connection
-//! knows its [`Steered`] and reads the rules in force from there.
+//! It does not know who wants its rules. Which namespaces there are, and whose turn it is to change them, is beside it. The data
+//! path takes no lock of a change: a connection knows its [`Steered`] and reads the rules in force from there.
 
 mod accept;
 mod all;
