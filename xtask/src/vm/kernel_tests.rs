@@ -5,8 +5,9 @@ use std::ffi::OsString;
 /// Modules of `tests/it` in which it is the kernel that decides, by what differs from one to the next: its programs, maps and
 /// links, how sockets are selected, bound, repaired and given away, who is at the other end of one (`own_sockets`:
 /// `SO_PEERPIDFD`), and when a namespace ends.
-const DEPEND: [&str; 20] = [
+const DEPEND: [&str; 23] = [
     "death",
+    "deaths",
     "detach",
     "drop",
     "features",
@@ -19,10 +20,12 @@ const DEPEND: [&str; 20] = [
     "model",
     "original",
     "own_connections",
+    "own_listeners",
     "own_sockets",
     "past_the_rules",
     "ports",
     "residue",
+    "stock",
     "taken_ports",
     "tubular",
     "udp",
