@@ -144,21 +144,67 @@ fn file(all: &[Netns]) -> String {
     text
 }
 
-/// Asks for the list again and again while `work` is done; gives how long each answer took.
-fn listing_meanwhile(socket: &Path, work: impl FnOnce()) -> Vec<f64> {
+/// How long others have waited while something large was done: for a list, for an attach elsewhere, and from the end of a
+/// namespace until it is let go of.
+#[derive(Default)]
+struct Meanwhile {
+    lists: Vec<f64>,
+    attaches: Vec<f64>,
+    deaths: Vec<f64>,
+}
+
+/// Does `work`, and meanwhile what others do. The `mortals` are steered, and end one after the other.
+fn meanwhile(socket: &Path, other: &Netns, mortals: Vec<Netns>, work: impl FnOnce()) -> Meanwhile {
     let is_done = AtomicBool::new(false);
+    let goes_on = || !is_done.load(Ordering::Relaxed);
+    let pause = || thread::sleep(Duration::from_millis(10));
     thread::scope(|scope| {
         let lister = scope.spawn(|| {
             let mut all = Vec::new();
-            while !is_done.load(Ordering::Relaxed) {
+            while goes_on() {
                 all.push(timed(|| list(socket)).1);
-                thread::sleep(Duration::from_millis(10));
+                pause();
+            }
+            all
+        });
+        let attacher = scope.spawn(|| {
+            let (mut all, target) = (Vec::new(), target(other));
+            while goes_on() {
+                all.push(timed(|| attach(socket, &target)).1);
+                detach(socket, &target);
+                pause();
+            }
+            all
+        });
+        let reaper = scope.spawn(|| {
+            let mut all = Vec::new();
+            for mortal in mortals {
+                let target = target(&mortal);
+                let is_steered = || {
+                    let list = list(socket);
+                    let mut there = list["namespaces"].as_array().expect("an array").iter();
+                    there.any(|one| one["target"] == target.as_str())
+                };
+                let ((), took) = timed(|| {
+                    drop(mortal);
+                    while is_steered() {
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                });
+                if !goes_on() {
+                    break;
+                }
+                all.push(took);
             }
             all
         });
         work();
         is_done.store(true, Ordering::Relaxed);
-        lister.join().expect("the thread that lists")
+        Meanwhile {
+            lists: lister.join().expect("the thread that lists"),
+            attaches: attacher.join().expect("the thread that attaches"),
+            deaths: reaper.join().expect("the thread that ends namespaces"),
+        }
     })
 }
 
@@ -197,12 +243,26 @@ fn many(count: usize) -> Outcome<Value> {
     let path = daemon.dir().join("bench.toml");
     fs::write(&path, file(&all))?;
     let apply = || drop(daemon.cli().run(&["apply", path.to_str().expect("UTF-8")]).success());
+    let mortals: Vec<_> = (0..10).map(|_| namespace()).collect();
+    mortals.iter().for_each(|one| attach(socket, &target(one)));
     let mut applied = 0.0;
-    let listed = listing_meanwhile(socket, || applied = timed(apply).1);
-    let (median, hundredth, most) = spread(listed);
-    println!(
-        "  apply: {applied:.0} ms; list meanwhile: {median:.1}, p99 {hundredth:.1}, at most {most:.1} ms"
-    );
+    let seen = meanwhile(socket, &others[0], mortals, || applied = timed(apply).1);
+    println!("  apply: {applied:.0} ms; meanwhile");
+    let mut document = json!({});
+    let figures = [("list", seen.lists), ("attach elsewhere", seen.attaches), ("death", seen.deaths)];
+    for (what, all) in figures {
+        if all.is_empty() {
+            // It was over too soon.
+            continue;
+        }
+        let (count, (median, hundredth, most)) = (all.len(), spread(all));
+        println!("    {what}: median {median:.1}, p99 {hundredth:.1}, at most {most:.1} ms, of {count}");
+        document[what] = json!(hundredth);
+    }
+    // What is left of those that end.
+    while list(socket)["namespaces"].as_array().map(Vec::len) > Some(count) {
+        thread::sleep(Duration::from_millis(5));
+    }
     let unchanged = timed(apply).1;
     let lists = spread((0..20).map(|_| timed(|| list(socket)).1).collect()).0;
     println!("  apply of what is there: {unchanged:.0} ms; list: {lists:.1} ms");
@@ -228,7 +288,7 @@ fn many(count: usize) -> Outcome<Value> {
     Ok(json!({
         "namespaces": count,
         "apply_ms": applied,
-        "list_during_apply_p99_ms": hundredth,
+        "meanwhile_p99_ms": document,
         "apply_unchanged_ms": unchanged,
         "list_ms": lists,
         "memory_kib": memory,
