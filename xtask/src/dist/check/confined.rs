@@ -52,7 +52,7 @@ pub(super) fn check(scratch: &Path, binary: &Path) -> Result<()> {
         command
     };
     // The guard against hanging: what goes on for so long, says so.
-    let shell = "(sleep 60; echo late) & echo ready; wait";
+    let shell = "(sleep 60 && echo late) & echo ready; wait";
     let mut exec = redirector(&["exec", "netns:confined", "--match", "tcp:80", "--user", "nobody", "--"]);
     exec.args(["bash", "-c", shell]).stdout(Stdio::piped());
     let mut exec = Running(exec.spawn().context("start `redirector exec`")?);
