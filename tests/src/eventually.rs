@@ -11,6 +11,9 @@ use crate::scale::patience;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Between two things that are done now and then.
+const INTERVAL: Duration = Duration::from_millis(20);
+
 /// Waits until `look` gives `Ok`, and prints how long that took. `what` is what must come to pass; `figure` is
 /// how long the specification gives it. A figure is no limit but a guard against hanging: [`patience`] times as
 /// much may pass. What `look` saw last is in the message when it does.
@@ -32,13 +35,14 @@ pub fn eventually<T, E: Debug>(what: &str, figure: Duration, mut look: impl FnMu
     }
 }
 
-/// Does something now and then, so that a process that should rest has the time to show that it does not.
-/// Returns how much time went by.
+/// Does something now and then, for `times` intervals of 20 ms however long it takes each time, so that a process that should
+/// rest has the time to show that it does not. Returns how much time went by.
 pub fn at_intervals(times: u32, mut act: impl FnMut()) -> Duration {
     let begin = Instant::now();
-    for _ in 0..times {
+    let length = INTERVAL * times;
+    while begin.elapsed() < length {
         act();
-        pause(Duration::from_millis(20));
+        pause(INTERVAL);
     }
     begin.elapsed()
 }

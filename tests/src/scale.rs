@@ -41,10 +41,10 @@ pub fn many() -> usize {
     scaled(1_000, 1_000, 10_000)
 }
 
-/// Generated cases: 200, small 100, soak 2,000.
+/// Generated cases: 200, small 40, soak 2,000.
 #[must_use]
 pub fn cases() -> u32 {
-    scaled(100, 200, 2_000)
+    scaled(40, 200, 2_000)
 }
 
 /// Inputs of a parser: 2,000, small 100, soak 100,000.
