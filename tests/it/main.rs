@@ -41,6 +41,7 @@ mod original;
 mod own_connections;
 mod own_listeners;
 mod own_sockets;
+mod pages;
 mod parsers;
 mod past_the_rules;
 mod patience;

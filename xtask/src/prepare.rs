@@ -47,7 +47,7 @@ struct Need {
     wanted: &'static [Purpose],
 }
 
-const NEEDS: [Need; 30] = {
+const NEEDS: [Need; 31] = {
     use Purpose::{Demo, Dist, Engines, Machines, Tests};
     [
         Need { program: "qemu-system-x86_64", package: "qemu-system-x86", vital: &[Machines], wanted: &[] },
@@ -76,6 +76,8 @@ const NEEDS: [Need; 30] = {
         Need { program: "ss", package: "iproute2", vital: &[Machines], wanted: &[Tests] },
         Need { program: "nft", package: "nftables", vital: &[Machines], wanted: &[Tests] },
         Need { program: "iptables", package: "iptables", vital: &[Machines, Engines], wanted: &[Tests] },
+        // What the pages tell to type.
+        Need { program: "curl", package: "curl", vital: &[], wanted: &[Tests] },
         // Servers behind a steered namespace.
         Need { program: "haproxy", package: "haproxy", vital: &[Machines], wanted: &[Tests] },
         Need { program: "nginx", package: "nginx-light", vital: &[Machines], wanted: &[Tests] },

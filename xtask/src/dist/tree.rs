@@ -36,25 +36,24 @@ pub(super) fn lay_out(binary: &Path) -> Result<()> {
     }
     copy(binary, BINARY)?;
     copy(&tool::root().join("packaging/redirector.service"), UNIT)?;
-    for file in [
-        "README.md",
-        "LICENSE-APACHE",
-        "LICENSE-MIT",
-        "docs/hand-off.md",
-        "docs/configuration.md",
-        "docs/json.md",
-        "docs/redirector.schema.json",
-    ] {
+    for file in ["README.md", "LICENSE-APACHE", "LICENSE-MIT", "docs/redirector.schema.json"] {
         copy(&tool::root().join(file), &format!("{DOCUMENTATION}/{file}"))?;
     }
-    let examples = tool::root().join("docs/examples");
-    for entry in fs::read_dir(&examples).with_context(|| format!("list `{}`", examples.display()))? {
+    copy_all("docs", "md")?;
+    copy_all("docs/examples", "toml")?;
+    write_by_itself(binary)
+}
+
+/// Every file of a folder whose name ends so.
+fn copy_all(folder: &str, extension: &str) -> Result<()> {
+    let from = tool::root().join(folder);
+    for entry in fs::read_dir(&from).with_context(|| format!("list `{}`", from.display()))? {
         let path = entry?.path();
-        if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|one| one == "toml")) {
-            copy(&path, &format!("{DOCUMENTATION}/docs/examples/{}", name.display()))?;
+        if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|one| one == extension)) {
+            copy(&path, &format!("{DOCUMENTATION}/{folder}/{}", name.display()))?;
         }
     }
-    write_by_itself(binary)
+    Ok(())
 }
 
 /// What the binary writes: manual pages and completions.

@@ -34,7 +34,7 @@ const DEPEND: [&str; 22] = [
 /// them: who keeps a connection to the control socket is decided by the daemon, of Unix sockets as they have always been. So is
 /// `taken_ports`: who has a port has been decided alike for longer than there are programs that select sockets.
 #[cfg(test)]
-const DO_NOT_DEPEND: [&str; 38] = [
+const DO_NOT_DEPEND: [&str; 39] = [
     "api",
     "attach",
     "attackers",
@@ -60,6 +60,7 @@ const DO_NOT_DEPEND: [&str; 38] = [
     "loops",
     "lost",
     "names",
+    "pages",
     "parsers",
     "patience",
     "places",
