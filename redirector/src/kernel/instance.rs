@@ -12,10 +12,11 @@ use redirector_ebpf::is_of_hand_off;
 use super::{
     Bypass, Counters, Ingress, InstanceError, RuleSet, RuleSets, Shared,
     counters::Array,
-    loaded::{InForce, Loaded, Maps, Shape, identity, load, put},
+    filler::Demand,
+    loaded::{Counting, InForce, Loaded, Maps, Shape, load, put},
     own_listeners::OwnListeners,
     parts::Parts,
-    stock::{HasTwin, Kind, Steered},
+    stock::Kind,
 };
 use crate::sys::{SyscallError, bpf, named};
 
@@ -52,7 +53,7 @@ pub struct Instance {
 #[derive(Debug)]
 struct Link {
     fd: OwnedFd,
-    _steered: Steered,
+    _demand: Demand,
 }
 
 /// A new namespace has counters for so many rules. Where that is not enough it has four times as many, and so on.
@@ -89,15 +90,8 @@ impl Instance {
         ingress: Ingress,
     ) -> Result<Self, InstanceError> {
         let kind = Kind { shape: Shape::of(rule_set), counted: counters_for(rules) };
-        let prepared = if ingress == Ingress::Read { shared.stock.take(kind) } else { None };
-        let parts = match prepared {
-            Some(mut parts) => {
-                parts.fill(rule_set)?;
-                parts
-            }
-            None => Parts::make(shared, InForce::new(rule_set)?, kind.counted, ingress)?,
-        };
-        let Parts { listeners, bypass, own_listeners, counters, loaded } = parts;
+        let Parts { listeners, bypass, own_listeners, counters, loaded } =
+            shared.parts(rule_set, kind, ingress)?;
         Ok(Self {
             shared: Arc::clone(shared),
             ingress,
@@ -159,11 +153,16 @@ impl Instance {
         let counted = self.counters.capacity();
         let more = if rules <= counted { None } else { Some(Array::make(counters_for(rules))?) };
         let maps = self.maps();
-        let identity = identity(&self.shared, self.ingress);
+        let identity = self.shared.identity(self.ingress);
         let in_force = InForce::new(rule_set)?;
         let loaded = match &more {
-            Some(more) => load(identity, &maps, (more.as_fd(), counters_for(rules)), in_force),
-            None => self.counters.with_last(|last| load(identity, &maps, (last, counted), in_force)),
+            Some(more) => {
+                let counting = Counting { map: more.as_fd(), rules: counters_for(rules) };
+                load(identity, &maps, counting, in_force)
+            }
+            None => self
+                .counters
+                .with_last(|map| load(identity, &maps, Counting { map, rules: counted }, in_force)),
         }?;
         Ok(Prepared(Next::Program { loaded, more }))
     }
@@ -206,9 +205,9 @@ impl Instance {
     ) -> Result<OwnedFd, InstanceError> {
         let in_force = self.loaded().in_force.clone();
         let maps = self.maps();
-        let identity = identity(&self.shared, ingress);
-        let counted = counters.capacity();
-        Ok(counters.with_last(|last| load(identity, &maps, (last, counted), in_force))?.program)
+        let identity = self.shared.identity(ingress);
+        let rules = counters.capacity();
+        Ok(counters.with_last(|map| load(identity, &maps, Counting { map, rules }, in_force))?.program)
     }
 
     /// Whether the kernel tells by which interface packets come.
@@ -285,9 +284,8 @@ impl Instance {
         // Held so that no other program takes the place of this one meanwhile.
         let loaded = self.loaded();
         let fd = named("bpf BPF_LINK_CREATE", bpf::link_create(loaded.program.as_fd(), netns))?;
-        let has_twin = if loaded.twin.is_some() { HasTwin::Yes } else { HasTwin::No };
-        let steered = Steered::begin(&self.shared, &self.loaded, has_twin);
-        *self.link() = Some(Link { fd, _steered: steered });
+        let twin = loaded.twin.as_ref().map(|_| Arc::downgrade(&self.loaded));
+        *self.link() = Some(Link { fd, _demand: Demand::begin(&self.shared, twin) });
         Ok(())
     }
 

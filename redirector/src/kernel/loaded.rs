@@ -7,7 +7,7 @@ use std::{
 
 use redirector_ebpf::constant;
 
-use super::{Bypass, InstanceError, RuleSet, Shared, object};
+use super::{Bypass, InstanceError, RuleSet, object};
 use crate::sys::{SyscallError, bpf, named};
 
 /// How the program learns by which interface a packet came.
@@ -27,7 +27,7 @@ pub(super) struct Loaded {
     pub(super) rules: bpf::Map<u32, u32>,
     /// The rule set in it.
     pub(super) in_force: InForce,
-    /// Of the rule sets that the program can decide by.
+    /// The rule sets that the program can decide by have it.
     pub(super) shape: Shape,
     /// How many rules it has counters for.
     pub(super) counted: u32,
@@ -54,19 +54,22 @@ pub(super) fn put(rules: &bpf::Map<u32, u32>, rule_set: &OwnedFd) -> Result<(), 
 }
 
 /// What the program is, whatever its rules are.
-pub(super) fn identity(shared: &Shared, ingress: Ingress) -> Identity {
-    let (reads_ingress, given_ingress) = match ingress {
-        Ingress::Read => (shared.reads_ingress().into(), 0),
-        Ingress::Given(index) => (0, index),
-    };
-    Identity { name: shared.name(), reads_ingress, given_ingress }
-}
-
 #[derive(Clone, Copy)]
 pub(super) struct Identity {
-    name: &'static str,
-    reads_ingress: u32,
-    given_ingress: u32,
+    /// The name by which other daemons know it.
+    pub(super) name: &'static str,
+    /// Does it read the ingress interface of packets?
+    pub(super) reads_ingress: bool,
+    /// The ingress interface of all packets, 0 where none is given.
+    pub(super) given_ingress: u32,
+}
+
+/// The counters of a program.
+#[derive(Clone, Copy)]
+pub(super) struct Counting<'a> {
+    pub(super) map: BorrowedFd<'a>,
+    /// How many rules they are for.
+    pub(super) rules: u32,
 }
 
 /// Maps that a program has whatever its rules are.
@@ -112,13 +115,19 @@ impl InForce {
     pub(super) fn new(rule_set: &RuleSet) -> Result<Self, SyscallError> {
         Ok(Self { map: rule_set.map()?, shape: Shape::of(rule_set) })
     }
+
+    /// An image of zeros: no program must run on it.
+    pub(super) fn blank(shape: Shape) -> Result<Self, SyscallError> {
+        let map = named("bpf BPF_MAP_CREATE rule set", bpf::array_of_bytes(shape.size(), "rules"))?;
+        Ok(Self { map: Arc::new(map), shape })
+    }
 }
 
 /// Loads a program with a rule set in force.
 pub(super) fn load(
     Identity { name, reads_ingress, given_ingress }: Identity,
     Maps { listeners, bypass, own_listeners }: &Maps<'_>,
-    (counters, counted): (BorrowedFd<'_>, u32),
+    counting: Counting<'_>,
     in_force: InForce,
 ) -> Result<Loaded, InstanceError> {
     let rules = bpf::array_of_maps(in_force.map.as_fd(), "RULES");
@@ -129,7 +138,7 @@ pub(super) fn load(
     let program = object::load(
         name,
         &[
-            (constant::READS_INGRESS, reads_ingress),
+            (constant::READS_INGRESS, reads_ingress.into()),
             (constant::GIVEN_INGRESS, given_ingress),
             (constant::NETNS, bypass.netns()),
             (constant::WORDS, words),
@@ -140,8 +149,8 @@ pub(super) fn load(
             ("LISTENERS", *listeners),
             ("BYPASS", bypass.map()),
             ("OWN_LISTENERS", *own_listeners),
-            ("COUNTERS", counters),
+            ("COUNTERS", counting.map),
         ],
     )?;
-    Ok(Loaded { program, rules, in_force, shape, counted, twin: None })
+    Ok(Loaded { program, rules, in_force, shape, counted: counting.rules, twin: None })
 }

@@ -8,6 +8,7 @@ mod ask;
 mod bypass;
 mod counters;
 mod error;
+mod filler;
 mod flow;
 mod grace_period;
 mod instance;

@@ -8,21 +8,23 @@ use std::sync::{
 use bytemuck::Pod;
 
 use super::{
-    Bypass, InstanceError, RuleSets,
+    Bypass, Ingress, InstanceError, RuleSet, RuleSets,
     bypass::BypassMap,
+    loaded::{Identity, InForce},
     object,
     own_listeners::{OwnListenerMap, OwnListeners},
+    parts::{Entries, Parts},
     probe,
-    stock::Stock,
+    stock::{Kind, Stock},
 };
 use crate::sys::{bpf, named};
 
 /// One for each daemon.
 #[derive(Debug)]
 pub struct Shared {
-    /// As what its programs are known, by which another daemon knows them.
+    /// The name of its programs, by which another daemon knows them.
     name: &'static str,
-    /// Theirs.
+    /// Rule sets that several namespaces may have.
     pub rule_sets: RuleSets,
     maps: Mutex<Maps>,
     pub(super) stock: Stock,
@@ -57,11 +59,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// With a stock of so many instances: see [`Self::in_stock`].
+    /// Has a stock of so many instances: see [`Self::in_stock`].
     #[must_use]
     pub fn with_stock(self, most: usize) -> Self {
         Self { stock: Stock::of(most), ..self }
@@ -74,8 +72,45 @@ impl Shared {
         self.stock.count()
     }
 
-    /// Bypass entries and own listeners of one more namespace.
-    pub(super) fn of_one_more(&self) -> Result<(Bypass, OwnListeners), InstanceError> {
+    /// Makes the parts of an instance with a rule set in force, or takes them from the stock.
+    pub(super) fn parts(
+        &self,
+        rule_set: &RuleSet,
+        kind: Kind,
+        ingress: Ingress,
+    ) -> Result<Parts, InstanceError> {
+        let in_stock = if ingress == Ingress::Read { self.stock.take(kind) } else { None };
+        match in_stock {
+            Some(mut parts) => {
+                parts.fill(rule_set)?;
+                Ok(parts)
+            }
+            None => Parts::make(
+                self.identity(ingress),
+                self.entries_of_one_more()?,
+                InForce::new(rule_set)?,
+                kind.counted,
+            ),
+        }
+    }
+
+    /// Makes the parts of an instance for rule sets of a kind. It has none of them in force.
+    pub(super) fn blank(&self, Kind { shape, counted }: Kind) -> Result<Parts, InstanceError> {
+        let in_force = InForce::blank(shape)?;
+        Parts::make(self.identity(Ingress::Read), self.entries_of_one_more()?, in_force, counted)
+    }
+
+    /// What each of its programs is.
+    pub(super) fn identity(&self, ingress: Ingress) -> Identity {
+        let (reads_ingress, given_ingress) = match ingress {
+            Ingress::Read => (self.reads_ingress(), 0),
+            Ingress::Given(index) => (false, index),
+        };
+        Identity { name: self.name, reads_ingress, given_ingress }
+    }
+
+    /// What one more namespace has in the maps that all share.
+    fn entries_of_one_more(&self) -> Result<Entries, InstanceError> {
         let netns = self.namespaces.fetch_add(1, Ordering::Relaxed);
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         let bypass = match maps.bypass.upgrade() {
@@ -87,7 +122,10 @@ impl Shared {
             None => Arc::new(made("OWN_LISTENERS")?),
         };
         *maps = Maps { bypass: Arc::downgrade(&bypass), own_listeners: Arc::downgrade(&own_listeners) };
-        Ok((Bypass::new(bypass, netns), OwnListeners::new(own_listeners, netns)))
+        Ok(Entries {
+            bypass: Bypass::new(bypass, netns),
+            own_listeners: OwnListeners::new(own_listeners, netns),
+        })
     }
 
     /// Whether the kernel tells a program by which interface a packet came (5.17).

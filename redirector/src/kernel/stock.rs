@@ -1,19 +1,18 @@
 //! What is made ahead, so that a single attach does not wait for what can be made before.
 //!
 //! Most of the time that an instance takes is one RCU grace period, for the map of maps of its rule set; then comes the verifier.
-//! Both need no rule set, only its [`Shape`]. So a thread makes some of the shapes that were asked for lately, while nobody asks
-//! for any. They are there while something is steered, and after the second time that somebody asked: a daemon that steers
-//! nothing has nothing, and who steers one namespace only needs nothing.
+//! Both need no rule set, only its [`Shape`]. So a thread (`filler`) makes some of the shapes that were asked for lately, while
+//! nobody asks for any. They are there while something is steered, and after the second time that somebody asked: a daemon that
+//! steers nothing has nothing, and who steers one namespace only needs nothing.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Mutex, MutexGuard, PoisonError, Weak},
     thread,
     time::Duration,
 };
 
 use super::{
-    Shared,
     loaded::{Loaded, Shape},
     parts::Parts,
 };
@@ -67,7 +66,7 @@ struct State {
 }
 
 /// What is to be done next.
-enum Next {
+pub(super) enum Next {
     Make(Kind),
     Join(Weak<Mutex<Loaded>>),
 }
@@ -101,7 +100,7 @@ impl Stock {
     }
 
     /// What to do next. `None`: nothing, and who asks does not ask again.
-    fn next(&self) -> Option<Next> {
+    pub(super) fn next(&self) -> Option<Next> {
         let mut state = self.state();
         if let Some(loaded) = state.twins.pop() {
             return Some(Next::Join(loaded));
@@ -130,7 +129,7 @@ impl Stock {
     }
 
     /// Puts one into the stock. It goes where nothing is steered any more.
-    fn put(&self, kind: Kind, parts: Parts) {
+    pub(super) fn put(&self, kind: Kind, parts: Parts) {
         let mut state = self.state();
         if state.steered > 0 {
             state.made.push((kind, parts));
@@ -138,7 +137,7 @@ impl Stock {
     }
 
     /// Waits until nobody has asked for a moment.
-    fn wait_for_quiet(&self) {
+    pub(super) fn wait_for_quiet(&self) {
         let mut before = self.state().asked;
         loop {
             thread::sleep(QUIET);
@@ -150,82 +149,25 @@ impl Stock {
         }
     }
 
-    fn begin_to_fill(&self) -> bool {
+    /// One more namespace is steered. `true`: who calls has to fill the stock.
+    pub(super) fn begin(&self, twin: Option<Weak<Mutex<Loaded>>>) -> bool {
         let mut state = self.state();
+        state.steered += 1;
+        state.twins.extend(twin);
         state.asked > 1 && !std::mem::replace(&mut state.is_filling, true)
     }
-}
 
-/// One namespace that is steered.
-#[derive(Debug)]
-pub(super) struct Steered(Arc<Shared>);
-
-impl Steered {
-    /// From now on. Where its rule set is one that another namespace has too, the map of that one takes the place of its own.
-    pub(super) fn begin(shared: &Arc<Shared>, loaded: &Arc<Mutex<Loaded>>, has_twin: HasTwin) -> Self {
-        let stock = &shared.stock;
-        {
-            let mut state = stock.state();
-            state.steered += 1;
-            if has_twin == HasTwin::Yes {
-                state.twins.push(Arc::downgrade(loaded));
-            }
-        }
-        if stock.begin_to_fill() {
-            let filled = Arc::clone(shared);
-            let filler = thread::Builder::new().name("stock".into()).spawn(move || fill(&filled));
-            if let Err(error) = filler {
-                not_filled(shared, &error);
-            }
-        }
-        Self(Arc::clone(shared))
-    }
-}
-
-/// Whether the rule set in force is one that another namespace has in another map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HasTwin {
-    Yes,
-    No,
-}
-
-impl Drop for Steered {
-    fn drop(&mut self) {
-        let mut state = self.0.stock.state();
+    /// A namespace is steered no longer. What is in stock goes with the last of them.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
         state.steered -= 1;
         let made = if state.steered == 0 { std::mem::take(&mut state.made) } else { Vec::new() };
         drop(state);
         drop(made);
     }
-}
 
-/// Makes what is missing.
-fn fill(shared: &Shared) {
-    let stock = &shared.stock;
-    loop {
-        stock.wait_for_quiet();
-        match stock.next() {
-            None => return,
-            Some(Next::Join(loaded)) => {
-                if let Some(loaded) = loaded.upgrade() {
-                    let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Err(error) = loaded.join_twin() {
-                        tracing::warn!(%error, "share a rule set with another namespace; goes on with a copy");
-                    }
-                }
-            }
-            Some(Next::Make(kind)) => match Parts::blank(shared, kind.shape, kind.counted) {
-                Ok(parts) => stock.put(kind, parts),
-                Err(error) => {
-                    not_filled(shared, &error);
-                    return;
-                }
-            },
-        }
+    /// Who filled the stock has given up.
+    pub(super) fn give_up(&self) {
+        self.state().is_filling = false;
     }
-}
-
-fn not_filled(shared: &Shared, error: &dyn std::error::Error) {
-    shared.stock.state().is_filling = false;
-    tracing::debug!(%error, "make kernel programs ahead; the next attach makes its own");
 }
