@@ -1,16 +1,6 @@
-//! The API: HTTP/1.1 and JSON on a Unix socket.
+//! The API: HTTP/1.1 and JSON on a Unix socket, its documents, its server and client. What can be asked for is in
+//! [`daemon::api`](crate::daemon).
 //!
-//! | request | body or query | answer |
-//! | --- | --- | --- |
-//! | `GET /v1/namespaces` | `?target=TARGET` or nothing | [`Listing`] |
-//! | `POST /v1/attach` | [`AttachRequest`] | [`Attached`] |
-//! | `POST /v1/detach` | [`DetachRequest`] | [`Detached`] |
-//! | `POST /v1/apply` | [`ApplyRequest`] | [`Applied`] |
-//! | `GET /v1/export` | | [`Exported`] |
-//! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`] |
-//! | `GET /v1/shadowed` | `?target=TARGET` | [`Shadows`] |
-//!
-//! An error is [`ErrorBody`] with status 400 (the request is wrong), 404 (no such namespace or rule) or 500.
 //! Documents only ever gain fields.
 
 mod apply;
@@ -33,11 +23,10 @@ pub use explanation::{
     CellView, DecidedBy, ExplainRequest, ExplainedRule, Explanation, FibView, ForeignView, IngressView,
     MOST_REASONS, OnUnavailableView, ReasonView, ShadowView, Shadows, SocketView, Verdict,
 };
-pub use handoff::{
-    Enclosed, Handoff, HandoffError, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Leases, Receiver,
-    handoff_path, serve_handoff,
-};
-pub use server::{Api, serve};
+pub(crate) use handoff::{Enclosed, HandedOff, Receiver, serve_handoff};
+pub use handoff::{Handoff, HandoffError, LeaseRequest, Leased, LeasedListener, handoff_path};
+pub(crate) use seats::Seat;
+pub(crate) use server::{Answer, Body, Query, serve, to_its_end};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
 pub use stale::{Stale, remove_stale};
 pub use types::{

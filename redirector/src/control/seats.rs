@@ -26,7 +26,7 @@ pub(super) struct Seats {
 
 /// One connection's seat, which its connection and the change that it has asked for share. Dropping it lets the next one in.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     seats: Arc<Seats>,
     state: Arc<State>,
 }

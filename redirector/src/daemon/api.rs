@@ -1,55 +1,147 @@
-//! What the daemon can be asked for.
+//! What the daemon can be asked for: HTTP/1.1 and JSON on the control socket, and listeners on the hand-off socket.
+//!
+//! | request | body or query | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/namespaces` | `?target=TARGET` or nothing | [`Listing`] |
+//! | `POST /v1/attach` | [`AttachRequest`] | [`Attached`] |
+//! | `POST /v1/detach` | [`DetachRequest`] | [`Detached`] |
+//! | `POST /v1/apply` | [`ApplyRequest`] | [`Applied`] |
+//! | `GET /v1/export` | | [`Exported`] |
+//! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`] |
+//! | `GET /v1/shadowed` | `?target=TARGET` | [`Shadows`] |
+//!
+//! An error is [`ErrorBody`](crate::control::ErrorBody) with status 400 (the request is wrong), 404 (no such namespace or rule)
+//! or 500.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{ConnectInfo, DefaultBodyLimit, Request, State},
+    routing::{get, post},
+};
+use tokio::net::UnixListener;
 
 use super::Daemon;
 use crate::{
-    config::Target,
+    config::{Target, file::MAX_SIZE},
     control::{
-        Api, Applied, ApplyRequest, AttachRequest, Attached, Caller, DetachRequest, Detached, Error,
-        ExplainRequest, Explanation, Exported, LeaseRequest, Leased, Leases, Listing, Receiver, Shadows,
+        self, Answer, Applied, ApplyRequest, AttachRequest, Attached, Body, Caller, Code, DetachRequest,
+        Detached, Error, ExplainRequest, Explanation, Exported, Listing, Query, Seat, Shadows, to_its_end,
     },
     reconcile, report,
 };
 
-impl Api for Daemon {
-    async fn attach(self: Arc<Self>, caller: Caller, request: AttachRequest) -> Result<Attached, Error> {
-        reconcile::attach(&self.world, caller, request).await
+/// A file of the largest size, in JSON.
+const MAX_FILE: usize = 4 * MAX_SIZE;
+
+impl Daemon {
+    /// Serves the control socket until `stop` is ready, then finishes the requests under way.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener, stop: impl Future<Output = ()>) {
+        let router = Router::new()
+            .route("/v1/namespaces", get(list))
+            .route("/v1/attach", post(attach))
+            .route("/v1/detach", post(detach))
+            .route("/v1/apply", post(apply).layer(DefaultBodyLimit::max(MAX_FILE)))
+            .route("/v1/export", get(export))
+            .route("/v1/explain", post(explain))
+            .route("/v1/shadowed", get(shadowed))
+            .fallback(unknown)
+            .method_not_allowed_fallback(unknown)
+            .with_state(self);
+        control::serve(listener, router, stop).await;
     }
 
-    async fn detach(self: Arc<Self>, caller: Caller, request: DetachRequest) -> Result<Detached, Error> {
-        reconcile::detach(&self.world, caller, request).await
+    /// Serves the hand-off socket for ever.
+    ///
+    /// # Errors
+    ///
+    /// As accept(2).
+    pub async fn serve_handoff(self: Arc<Self>, listener: OwnedFd) -> io::Result<()> {
+        let lease = move |receiver, request| {
+            let world = Arc::clone(&self.world);
+            async move { reconcile::lease(&world, receiver, request).await }
+        };
+        control::serve_handoff(listener, lease).await
     }
 
-    async fn apply(self: Arc<Self>, caller: Caller, request: ApplyRequest) -> Result<Applied, Error> {
+    /// Applies a file, as `POST /v1/apply`.
+    pub(crate) async fn apply(&self, caller: Caller, request: ApplyRequest) -> Result<Applied, Error> {
         reconcile::apply(&self.world, caller, request).await
-    }
-
-    async fn export(self: Arc<Self>, caller: Caller) -> Result<Exported, Error> {
-        Ok(report::exported(&self.world, caller).await)
-    }
-
-    async fn list(self: Arc<Self>, caller: Caller, target: Option<Target>) -> Result<Listing, Error> {
-        report::listing(&self.world, caller, target).await
-    }
-
-    async fn explain(self: Arc<Self>, caller: Caller, request: ExplainRequest) -> Result<Explanation, Error> {
-        report::explanation(&self.world, caller, request).await
-    }
-
-    async fn shadowed(self: Arc<Self>, caller: Caller, target: Target) -> Result<Shadows, Error> {
-        report::shadows(&self.world, &self.shadowing, caller, target).await
     }
 }
 
-impl Leases for Daemon {
-    type Keeper = reconcile::Keeper;
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    target: Option<Target>,
+}
 
-    async fn lease(
-        self: Arc<Self>,
-        receiver: Receiver,
-        request: LeaseRequest,
-    ) -> Result<(Leased, Vec<OwnedFd>, reconcile::Keeper), Error> {
-        reconcile::lease(&self.world, receiver, request).await
-    }
+async fn list(
+    State(daemon): State<Arc<Daemon>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Query(ListQuery { target }): Query<ListQuery>,
+) -> Answer<Listing> {
+    report::listing(&daemon.world, caller, target).await.map(Json)
+}
+
+async fn attach(
+    State(daemon): State<Arc<Daemon>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Extension(seat): Extension<Arc<Seat>>,
+    Body(request): Body<AttachRequest>,
+) -> Answer<Attached> {
+    to_its_end(seat, async move { reconcile::attach(&daemon.world, caller, request).await }).await
+}
+
+async fn detach(
+    State(daemon): State<Arc<Daemon>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Extension(seat): Extension<Arc<Seat>>,
+    Body(request): Body<DetachRequest>,
+) -> Answer<Detached> {
+    to_its_end(seat, async move { reconcile::detach(&daemon.world, caller, request).await }).await
+}
+
+async fn apply(
+    State(daemon): State<Arc<Daemon>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Extension(seat): Extension<Arc<Seat>>,
+    Body(request): Body<ApplyRequest>,
+) -> Answer<Applied> {
+    to_its_end(seat, async move { daemon.apply(caller, request).await }).await
+}
+
+async fn export(
+    State(daemon): State<Arc<Daemon>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+) -> Answer<Exported> {
+    Ok(Json(report::exported(&daemon.world, caller).await))
+}
+
+async fn explain(
+    State(daemon): State<Arc<Daemon>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Body(request): Body<ExplainRequest>,
+) -> Answer<Explanation> {
+    report::explanation(&daemon.world, caller, request).await.map(Json)
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShadowedQuery {
+    target: Target,
+}
+
+async fn shadowed(
+    State(daemon): State<Arc<Daemon>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Query(ShadowedQuery { target }): Query<ShadowedQuery>,
+) -> Answer<Shadows> {
+    report::shadows(&daemon.world, &daemon.shadowing, caller, target).await.map(Json)
+}
+
+async fn unknown(request: Request) -> Result<Infallible, Error> {
+    let what = format!("`{} {}`: no such request", request.method(), request.uri().path().escape_debug());
+    Err(Error::new(Code::NotFound, what))
 }

@@ -40,7 +40,6 @@ pub(crate) use bury::bury;
 pub(crate) use detach::detach;
 pub(crate) use discover::discover;
 pub(crate) use follow::follow;
-pub(crate) use hand_off::Keeper;
 pub(crate) use hand_off::{end_leases, lease};
 pub(crate) use marks::until_up;
 pub(crate) use places::{Sought, seek};

@@ -22,7 +22,7 @@ use tokio::{
 use super::{super::run::LAST_WORK, Failure, args};
 use crate::{
     config::file::DaemonOptions,
-    control::{self, SocketFile, handoff_path},
+    control::{SocketFile, handoff_path},
     daemon::{ConnectionLimits, Daemon, RESOLVE_INTERVAL, Surroundings},
     dial::OwnSockets,
     sys::namespace::{pidfd_open, pidfd_send_signal},
@@ -66,7 +66,7 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
     };
     let limits = ConnectionLimits { total: 1, files: u64::MAX, per_client: None };
     let (daemon, mut core) = Daemon::start(limits, surroundings)?;
-    let handoffs = tokio::spawn(control::serve_handoff(listener, Arc::clone(&daemon)));
+    let handoffs = tokio::spawn(Arc::clone(&daemon).serve_handoff(listener));
     // Before there is a child: a signal that ended only this process would leave it without a daemon.
     let signals = FORWARDED
         .map(|number| signal(SignalKind::from_raw(number as i32)).map(|stream| (number, stream)))

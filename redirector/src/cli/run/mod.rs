@@ -23,7 +23,7 @@ use self::notify::{notify, notify_ready};
 use super::{args, exit::Failure, file::Source};
 use crate::{
     config::file::ConfigFile,
-    control::{self, DEFAULT_SOCKET, SocketFile, handoff_path},
+    control::{DEFAULT_SOCKET, SocketFile, handoff_path},
     daemon::{
         ConnectionLimits, Core, Daemon, RESOLVE_INTERVAL, Surroundings, affordable_connections, raise_limits,
     },
@@ -117,11 +117,10 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
     let surroundings = Surroundings { opener, own_sockets, resolve_interval };
     let (daemon, mut core) = Daemon::start(limits, surroundings)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let api = Arc::clone(&daemon);
-    let server = tokio::spawn(control::serve(listener, api, async {
+    let server = tokio::spawn(Arc::clone(&daemon).serve(listener, async {
         drop(stopped.await);
     }));
-    let handoffs = tokio::spawn(control::serve_handoff(handoff, Arc::clone(&daemon)));
+    let handoffs = tokio::spawn(Arc::clone(&daemon).serve_handoff(handoff));
     let ready = async {
         if let Some((path, file)) = &config {
             reload::first(&daemon, path, file).await?;

@@ -15,7 +15,7 @@ use crate::{
         file::{Source, counted},
     },
     config::file::{ConfigFile, DaemonOptions, Problem},
-    control::{Api as _, Applied, ApplyRequest, Caller, Code, Error},
+    control::{Applied, ApplyRequest, Caller, Code, Error},
     daemon::Daemon,
     sys::blocking::blocking,
 };
@@ -25,7 +25,8 @@ async fn apply(daemon: &Arc<Daemon>, file: &ConfigFile) -> Result<Applied, Error
     let (namespaces, discover) = (file.namespaces.clone(), file.discover.clone());
     let request = ApplyRequest { namespaces, discover, lenient: true, ..ApplyRequest::default() };
     // A task of its own: what has begun is done to its end, although a signal may have ended the waiting for it.
-    let task = tokio::spawn(Arc::clone(daemon).apply(caller, request));
+    let daemon = Arc::clone(daemon);
+    let task = tokio::spawn(async move { daemon.apply(caller, request).await });
     task.await.unwrap_or_else(|error| Err(Error::chain(Code::Failed, &error)))
 }
 

@@ -22,7 +22,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use crate::sys::inject::point;
 
 pub use client::{Handoff, HandoffError};
-pub use server::{Enclosed, LeaseKeeper, Leases, Receiver, serve_handoff};
+pub(crate) use server::{Enclosed, HandedOff, Receiver, serve_handoff};
 pub use types::{LeaseRequest, Leased, LeasedListener};
 
 /// Where a daemon with this control socket hands listeners off.

@@ -18,7 +18,7 @@ use nix::{
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
 };
 
 use super::{LeaseRequest, Leased, MAX_MESSAGE, send_with_fds};
@@ -34,18 +34,18 @@ use crate::{
 
 /// The process that gets listeners.
 #[derive(Debug)]
-pub struct Receiver {
+pub(crate) struct Receiver {
     /// As for every request.
-    pub caller: Caller,
+    pub(crate) caller: Caller,
     /// Readable when it has ended.
-    pub pidfd: OwnedFd,
+    pub(crate) pidfd: OwnedFd,
     /// What came with the request.
-    pub enclosed: Enclosed,
+    pub(crate) enclosed: Enclosed,
 }
 
 /// What came with a request. Of files that others have, this process has none but what a request can need.
 #[derive(Debug)]
-pub enum Enclosed {
+pub(crate) enum Enclosed {
     /// No fd.
     Nothing,
     /// One fd that asks about listen(2).
@@ -54,23 +54,15 @@ pub enum Enclosed {
     Other,
 }
 
-/// Keeps a lease that has been delivered; dropped before that, the lease is undone.
-pub trait LeaseKeeper: Send {
-    /// The receiver has its listeners.
-    fn delivered(self);
-}
-
-/// Who makes leases.
-pub trait Leases: Send + Sync + 'static {
-    /// Of one lease.
-    type Keeper: LeaseKeeper;
-
-    /// Makes the listeners and puts the rule into force.
-    fn lease(
-        self: Arc<Self>,
-        receiver: Receiver,
-        request: LeaseRequest,
-    ) -> impl Future<Output = Result<(Leased, Vec<OwnedFd>, Self::Keeper), Error>> + Send;
+/// The answer to a request: a lease with its listeners.
+#[derive(Debug)]
+pub(crate) struct HandedOff {
+    /// The document.
+    pub(crate) leased: Leased,
+    /// In the order of the document.
+    pub(crate) listeners: Vec<OwnedFd>,
+    /// Is told when the receiver has its listeners. Where it is dropped before, the lease is undone.
+    pub(crate) delivered: oneshot::Sender<()>,
 }
 
 /// Programs that are connected at once; more wait in the socket's queue.
@@ -88,12 +80,19 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// Threads that cannot end, for the files that they have received. With as many, no more programs are let in.
 const STUCK: usize = 64;
 
-/// Serves for ever.
+/// Serves for ever. `lease` makes listeners, and puts their rule into force.
 ///
 /// # Errors
 ///
 /// As accept(2).
-pub async fn serve_handoff<L: Leases>(listener: OwnedFd, leases: Arc<L>) -> io::Result<()> {
+pub(crate) async fn serve_handoff<F>(
+    listener: OwnedFd,
+    lease: impl Fn(Receiver, LeaseRequest) -> F + Send + Sync + 'static,
+) -> io::Result<()>
+where
+    F: Future<Output = Result<HandedOff, Error>> + Send,
+{
+    let lease = Arc::new(lease);
     let listener = sys::async_fd(listener, Interest::READABLE)?;
     let seats = Arc::new(Semaphore::new(CONNECTED));
     let places = Arc::new(Semaphore::new(AT_ONCE));
@@ -105,11 +104,11 @@ pub async fn serve_handoff<L: Leases>(listener: OwnedFd, leases: Arc<L>) -> io::
         let seat = Arc::clone(&seats).acquire_owned().await.map_err(io::Error::other)?;
         match accept(&listener).await {
             Ok(connection) => {
-                let (leases, places, threads) =
-                    (Arc::clone(&leases), Arc::clone(&places), Arc::clone(&threads));
+                let (lease, places, threads) =
+                    (Arc::clone(&lease), Arc::clone(&places), Arc::clone(&threads));
                 tokio::spawn(async move {
                     let _seat = seat;
-                    if let Err(error) = serve_one(connection, leases, &places, &threads).await {
+                    if let Err(error) = serve_one(connection, &*lease, &places, &threads).await {
                         tracing::debug!(%error, "hand-off connection");
                     }
                 });
@@ -133,22 +132,22 @@ async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
     }
 }
 
-async fn serve_one<L: Leases>(
+async fn serve_one<F: Future<Output = Result<HandedOff, Error>>>(
     connection: OwnedFd,
-    leases: Arc<L>,
+    lease: impl Fn(Receiver, LeaseRequest) -> F,
     places: &Semaphore,
     threads: &Threads,
 ) -> io::Result<()> {
     let connection = sys::async_fd(connection, Interest::READABLE | Interest::WRITABLE)?;
-    let served = answer_one(&connection, leases, places, threads).await;
+    let served = answer_one(&connection, lease, places, threads).await;
     // There may be messages with fds in it that nobody has received.
     let_go(vec![connection.into_inner()]);
     served
 }
 
-async fn answer_one<L: Leases>(
+async fn answer_one<F: Future<Output = Result<HandedOff, Error>>>(
     connection: &AsyncFd<OwnedFd>,
-    leases: Arc<L>,
+    lease: impl Fn(Receiver, LeaseRequest) -> F,
     places: &Semaphore,
     threads: &Threads,
 ) -> io::Result<()> {
@@ -171,7 +170,7 @@ async fn answer_one<L: Leases>(
     } else {
         match serde_json::from_slice::<LeaseRequest>(&message) {
             Ok(request) => match pidfd {
-                Ok(pidfd) => leases.lease(Receiver { caller, pidfd, enclosed }, request).await,
+                Ok(pidfd) => lease(Receiver { caller, pidfd, enclosed }, request).await,
                 Err(error) => {
                     let why = format!("the program cannot be seen from the daemon's PID namespace: {error}");
                     Err(Error::new(Code::Failed, why))
@@ -181,12 +180,13 @@ async fn answer_one<L: Leases>(
         }
     };
     match answer {
-        Ok((leased, fds, keeper)) => {
+        Ok(HandedOff { leased, listeners, delivered }) => {
             let document = serde_json::to_vec(&leased)?;
-            send(connection, &document, &fds).await?;
-            keeper.delivered();
+            send(connection, &document, &listeners).await?;
+            // The other end waits for it.
+            let _told: Result<(), ()> = delivered.send(());
             // Before the connection, whose end tells the receiver that nobody else has them.
-            close(fds).await;
+            close(listeners).await;
             Ok(())
         }
         Err(error) => send(connection, &serde_json::to_vec(&ErrorBody::from(error))?, &[]).await,

@@ -3,7 +3,7 @@
 mod asked;
 mod end;
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -18,22 +18,11 @@ use crate::{
     config::{
         DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Destination, ParseError, RuleName, RuleSpec, Target,
     },
-    control::{Code, Error, LeaseKeeper, LeaseRequest, Leased, LeasedListener, Receiver, SCHEMA},
+    control::{Code, Error, HandedOff, LeaseRequest, Leased, LeasedListener, Receiver, SCHEMA},
     dial::Whereabouts,
     intent::HostNetns,
     lease::{Answers, Holder, Lease, LeasedSocket, describe, wait_for_end, watch},
 };
-
-/// Ends the lease when it is dropped before [`LeaseKeeper::delivered`].
-#[derive(Debug)]
-pub struct Keeper(oneshot::Sender<()>);
-
-impl LeaseKeeper for Keeper {
-    fn delivered(self) {
-        // The other end waits for it.
-        let _told: Result<(), ()> = self.0.send(());
-    }
-}
 
 /// Makes a rule and listeners for a program, for as long as that runs.
 ///
@@ -44,7 +33,7 @@ pub(crate) async fn lease(
     world: &Arc<World>,
     receiver: Receiver,
     request: LeaseRequest,
-) -> Result<(Leased, Vec<OwnedFd>, Keeper), Error> {
+) -> Result<HandedOff, Error> {
     let LeaseRequest {
         target,
         matches,
@@ -135,8 +124,8 @@ pub(crate) async fn lease(
         foreign_programs: answer.foreign_programs,
         existing_connections: answer.existing_connections,
     };
-    let fds = listeners.into_iter().map(|(_, socket)| socket.into()).collect();
-    Ok((leased, fds, Keeper(delivered)))
+    let listeners = listeners.into_iter().map(|(_, socket)| socket.into()).collect();
+    Ok(HandedOff { leased, listeners, delivered })
 }
 
 /// `LISTEN_FDNAMES` are separated by colons, so they hold none.
