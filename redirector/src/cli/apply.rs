@@ -4,18 +4,18 @@ use std::{io, path::Path};
 
 use serde_json::Value;
 
-use super::{args, exit::Failure, file::Source, output};
+use super::{args, exit::Failure, file::SourceFile, output};
 use crate::{
     config::{
         Engine,
         file::{DaemonOptions, DiscoverSpec},
     },
-    control::{self, Applied, ApplyRequest, Change, ClientError, DiscoverChange, RuleState},
+    control::{self, Applied, ApplyRequest, Change, ChangeSide, ClientError, DiscoverChange},
 };
 
 pub(super) async fn apply(socket: &Path, command: args::Apply) -> Result<(), Failure> {
     let args::Apply { file: path, dry_run, prune, json } = command;
-    let source = Source::read(&path)?;
+    let source = SourceFile::read(&path)?;
     let file = source.parse_or_tell()?;
     if file.daemon != DaemonOptions::default() {
         super::exit::say(
@@ -84,7 +84,7 @@ fn discovers(spec: &DiscoverSpec) -> String {
 }
 
 /// What a rule says, by the keys of a file. Those of the command line's defaults are not of interest.
-fn keys(state: &RuleState) -> serde_json::Map<String, Value> {
+fn keys(state: &ChangeSide) -> serde_json::Map<String, Value> {
     let rule = serde_json::to_value(&state.rule);
     let Ok(Value::Object(mut keys)) = rule else { unreachable!("a rule is an object") };
     keys.remove("name");
@@ -103,13 +103,13 @@ fn shown(value: Option<&Value>) -> String {
     }
 }
 
-fn values(state: &RuleState) -> String {
+fn values(state: &ChangeSide) -> String {
     let keys = keys(state);
     format!("{} to {}", shown(keys.get("match")), shown(keys.get("to")))
 }
 
 /// Each key that is other.
-fn differences(before: &RuleState, after: &RuleState) -> String {
+fn differences(before: &ChangeSide, after: &ChangeSide) -> String {
     let (before, after) = (keys(before), keys(after));
     let mut names: Vec<_> = before.keys().chain(after.keys()).collect();
     names.sort();

@@ -8,14 +8,14 @@ use super::{
     args,
     exit::Failure,
     explain::never,
-    file::{Source, counted},
+    file::{SourceFile, counted},
     file_rules::FileRules,
     output,
 };
 use crate::{
     config::{
         Destination, RuleName, RuleSpec,
-        file::{ConfigFile, Place, Problem, schema},
+        file::{ConfigFile, Position, Problem, schema},
     },
     control::{DEFAULT_SOCKET, SCHEMA, handoff_path},
 };
@@ -42,7 +42,7 @@ pub(super) fn check(command: &args::Check) -> Result<(), Failure> {
         })?;
         return Ok(());
     };
-    let source = Source::read(path)?;
+    let source = SourceFile::read(path)?;
     let checked = match source.parse() {
         Ok(file) => look_at(&file),
         Err(problems) => Checked { schema: SCHEMA, problems, ..Checked::default() },
@@ -104,7 +104,7 @@ fn look_at(file: &ConfigFile) -> Checked {
 fn own_sockets(file: &ConfigFile) -> Vec<Problem> {
     let control = file.daemon.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
     let own = [handoff_path(&control), control];
-    let problem = |rule: &RuleSpec, place: Option<Place>| {
+    let problem = |rule: &RuleSpec, place: Option<Position>| {
         let to = rule.to.iter().find(|to| matches!(to, Destination::Unix(path) if own.contains(path)))?;
         let message =
             format!("destination `{to}`: it is a control socket of redirector: clients would command it");
@@ -137,7 +137,7 @@ fn look_at_target(file: &ConfigFile, index: usize, checked: &mut Checked) {
 }
 
 /// What rules that are in one namespace come to. `place` says where one of them stands, or all.
-fn look_at_rules(rules: &FileRules, place: impl Fn(Option<&RuleName>) -> Place, checked: &mut Checked) {
+fn look_at_rules(rules: &FileRules, place: impl Fn(Option<&RuleName>) -> Position, checked: &mut Checked) {
     if rules.count() > MOST_FOR_SHADOWS {
         let problem =
             rules.compiled().err().map(|message| Problem { place: place(None), message, hint: None });

@@ -8,7 +8,7 @@ use std::{
 
 use super::exit::Failure;
 use crate::{
-    config::file::{ConfigFile, MAX_SIZE, Place, Problem},
+    config::file::{ConfigFile, MAX_SIZE, Position, Problem},
     control::{Error, Refusal},
     text,
 };
@@ -17,12 +17,12 @@ use crate::{
 const TOLD: usize = 200;
 
 /// A file that could be read.
-pub(super) struct Source {
+pub(super) struct SourceFile {
     path: PathBuf,
     content: Vec<u8>,
 }
 
-impl Source {
+impl SourceFile {
     /// Reads a file; `-` is standard input.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::text(format!("file `{}`: {error}", path.display()));
@@ -121,7 +121,7 @@ impl Source {
     }
 
     /// One line about a place.
-    fn say_at(&self, what: &str, place: Place, text: &str) {
+    fn say_at(&self, what: &str, place: Position, text: &str) {
         let path = self.path.display().to_string();
         super::exit::say_plainly(&format!("{}:{place}: {what}: {text}", text::escaped(&path)));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redirector_ebpf::MAX_RULES;
 
-use super::{exit::Failure, file::Source};
+use super::{exit::Failure, file::SourceFile};
 use crate::{
     config::{
         Destination, FlowSpec, Interface, Origin, Rule, Target,
@@ -32,7 +32,7 @@ pub(super) struct FileRules {
 impl FileRules {
     /// Reads them.
     pub(super) fn read(path: &Path, target: &Target) -> Result<Self, Failure> {
-        let file = Source::read(path)?.parse_or_tell()?;
+        let file = SourceFile::read(path)?.parse_or_tell()?;
         let found = Self::of(&file, target);
         if found.rules.is_empty() {
             let targets: Vec<_> = file.namespaces.iter().map(|one| one.target.to_string()).collect();

@@ -13,7 +13,7 @@ use super::{args, exit::Failure, file::counted, output, output::Reader};
 use crate::{
     config::{Interface, Match, Source, Span, Target},
     control::{
-        self, ConnectionCounts, DaemonCounts, DiscoverView, Draining, Drift, Listing, NamespaceView,
+        self, ConnectionCounts, DaemonCounts, DiscoverView, DrainingView, Drift, Listing, NamespaceView,
         RefusedView, RuleView, WaitingView,
     },
 };
@@ -83,7 +83,7 @@ fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
     for one in discover {
         print_discover(out, one)?;
     }
-    for Draining { target, cookie, connections } in draining {
+    for DrainingView { target, cookie, connections } in draining {
         writeln!(
             out,
             "\n{} (cookie {cookie}): detached, {connections} relayed connections go on",

@@ -60,10 +60,10 @@ pub struct Change {
     pub rule: RuleName,
     /// What was there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<RuleState>,
+    pub before: Option<ChangeSide>,
     /// What is there from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<RuleState>,
+    pub after: Option<ChangeSide>,
 }
 
 /// One `[[discover]]` that is new, or is no more.
@@ -87,7 +87,7 @@ impl Applied {
 
 /// A rule, before or after.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleState {
+pub struct ChangeSide {
     /// What it says.
     pub rule: RuleSpec,
     /// The container that it goes with.

@@ -1,6 +1,6 @@
 //! One connection to the control socket, within its limits of time.
 //!
-//! A request that has come whole is worked on for as long as that takes. [`Limits`] are for what its client does.
+//! A request that has come whole is worked on for as long as that takes. [`TimeLimits`] are for what its client does.
 
 use std::{
     io,
@@ -33,12 +33,12 @@ use tokio::{
 
 use super::{
     Caller,
-    seats::{Seat, State},
+    seats::{Seat, SeatState},
 };
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct TimeLimits {
     /// From the connection's begin, or the answer before, to the last byte of a request's head.
     ask: Duration,
     /// For a body, whatever its size.
@@ -50,7 +50,7 @@ pub(super) struct Limits {
 }
 
 /// Everybody's.
-pub(super) const LIMITS: Limits = Limits {
+pub(super) const LIMITS: TimeLimits = TimeLimits {
     ask: Duration::from_secs(10),
     body: Duration::from_secs(60),
     still: Duration::from_secs(10),
@@ -66,7 +66,7 @@ pub(super) async fn serve(
     caller: Caller,
     router: Router,
     seat: Seat,
-    limits: Limits,
+    limits: TimeLimits,
     stop: impl Future<Output = ()>,
 ) {
     let router = TowerToHyperService::new(router);
@@ -108,7 +108,7 @@ pub(super) async fn serve(
 /// A request's body that has to come in time. When it is whole, the request is worked on.
 struct TimedBody {
     body: Incoming,
-    state: Arc<State>,
+    state: Arc<SeatState>,
     still: Duration,
     /// When it must be whole.
     end: Instant,
@@ -116,7 +116,7 @@ struct TimedBody {
 }
 
 impl TimedBody {
-    fn new(body: Incoming, state: Arc<State>, Limits { body: most, still, .. }: Limits) -> Self {
+    fn new(body: Incoming, state: Arc<SeatState>, TimeLimits { body: most, still, .. }: TimeLimits) -> Self {
         if body.is_end_stream() {
             state.works();
         }
@@ -234,10 +234,10 @@ mod tests {
     /// Short ones; only what is waited for in a test must be.
     const SHORT: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_secs(1000);
-    const PATIENT: Limits = Limits { ask: LONG, body: LONG, still: LONG, unread: LONG };
+    const PATIENT: TimeLimits = TimeLimits { ask: LONG, body: LONG, still: LONG, unread: LONG };
 
     /// A client of a server with these limits, which ends when the connection does.
-    async fn client(limits: Limits) -> (UnixStream, tokio::task::JoinHandle<()>, Arc<AtomicUsize>) {
+    async fn client(limits: TimeLimits) -> (UnixStream, tokio::task::JoinHandle<()>, Arc<AtomicUsize>) {
         let worked = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&worked);
         let router = Router::new()
@@ -272,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_asks_nothing_or_half_or_nothing_more_is_let_go() {
         for said in ["", "GET /slow HTTP/1.1\r\nHost: ", "GET /none HTTP/1.1\r\nHost: x\r\n\r\n"] {
-            let (mut client, served, _) = client(Limits { ask: SHORT, ..PATIENT }).await;
+            let (mut client, served, _) = client(TimeLimits { ask: SHORT, ..PATIENT }).await;
             client.write_all(said.as_bytes()).await.unwrap();
             let answer = rest(&mut client).await;
             assert_eq!(answer.starts_with("HTTP/1.1 404"), said.contains("none"), "{answer}");
@@ -282,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_stands_still_or_takes_too_long_is_refused() {
-        for limits in [Limits { still: SHORT, ..PATIENT }, Limits { body: SHORT, ..PATIENT }] {
+        for limits in [TimeLimits { still: SHORT, ..PATIENT }, TimeLimits { body: SHORT, ..PATIENT }] {
             let (mut client, served, worked) = client(limits).await;
             client
                 .write_all(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
@@ -297,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_comes_slowly_is_taken() {
-        let (mut client, _served, _) = client(Limits { still: 10 * SHORT, ..PATIENT }).await;
+        let (mut client, _served, _) = client(TimeLimits { still: 10 * SHORT, ..PATIENT }).await;
         let head = "POST /body HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 12\r\n\r\n";
         client.write_all(head.as_bytes()).await.unwrap();
         for _ in 0..12 {
@@ -310,7 +310,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_takes_longer_than_every_limit_is_answered() {
-        let all = Limits { ask: SHORT, body: SHORT, still: SHORT, unread: SHORT };
+        let all = TimeLimits { ask: SHORT, body: SHORT, still: SHORT, unread: SHORT };
         let (mut client, _served, _) = client(all).await;
         client.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         let answer = rest(&mut client).await;
@@ -319,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_does_not_take_its_answer_is_let_go() {
-        let (mut client, served, _) = client(Limits { unread: SHORT, ..PATIENT }).await;
+        let (mut client, served, _) = client(TimeLimits { unread: SHORT, ..PATIENT }).await;
         client.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         served.await.unwrap();
         let answer = rest(&mut client).await;

@@ -16,7 +16,7 @@ mod stale;
 mod types;
 
 pub use crate::locate::Caller;
-pub use apply::{Applied, ApplyRequest, Change, DiscoverChange, Exported, Refusal, RuleState};
+pub use apply::{Applied, ApplyRequest, Change, ChangeSide, DiscoverChange, Exported, Refusal};
 pub use client::{ClientError, call, get};
 pub use error::{Code, Error, ErrorBody, ErrorDetail};
 pub use explanation::{
@@ -26,11 +26,11 @@ pub use explanation::{
 pub(crate) use handoff::{Enclosed, HandedOff, Receiver, serve_handoff};
 pub use handoff::{Handoff, HandoffError, LeaseRequest, Leased, LeasedListener, handoff_path};
 pub(crate) use seats::Seat;
-pub(crate) use server::{Answer, Body, Query, serve, to_its_end};
+pub(crate) use server::{Body, Query, Reply, serve, to_its_end};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
 pub use stale::{Stale, remove_stale};
 pub use types::{
     AttachRequest, AttachResult, Attached, ConnectionCounts, DaemonCounts, DetachRequest, Detached,
-    DiscoverView, Draining, Drift, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts, ProgramView,
-    RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
+    DiscoverView, DrainingView, Drift, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts,
+    ProgramView, RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
 };

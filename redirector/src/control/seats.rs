@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// All seats.
 #[derive(Debug, Default)]
 pub(super) struct Seats {
-    taken: Mutex<Vec<Arc<State>>>,
+    taken: Mutex<Vec<Arc<SeatState>>>,
     left: Notify,
 }
 
@@ -28,19 +28,19 @@ pub(super) struct Seats {
 #[derive(Debug)]
 pub(crate) struct Seat {
     seats: Arc<Seats>,
-    state: Arc<State>,
+    state: Arc<SeatState>,
 }
 
 /// What the owner of a seat does.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct SeatState {
     /// Since when it has nothing that is worked on: it asks, or takes its answer. `None` while its request is worked on.
     idle_since: Mutex<Option<Instant>>,
     /// Its seat is wanted.
     wanted: Notify,
 }
 
-impl State {
+impl SeatState {
     /// Its whole request is here.
     pub(super) fn works(&self) {
         *self.idle_since() = None;
@@ -74,7 +74,7 @@ impl Seats {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.len() < SEATS {
             let state =
-                Arc::new(State { idle_since: Mutex::new(Some(Instant::now())), wanted: Notify::new() });
+                Arc::new(SeatState { idle_since: Mutex::new(Some(Instant::now())), wanted: Notify::new() });
             taken.push(Arc::clone(&state));
             return Some(Seat { seats: Arc::clone(self), state });
         }
@@ -90,7 +90,7 @@ impl Seats {
 
 impl Seat {
     /// For those that know what the connection does.
-    pub(super) fn state(&self) -> Arc<State> {
+    pub(super) fn state(&self) -> Arc<SeatState> {
         Arc::clone(&self.state)
     }
 

@@ -62,7 +62,7 @@ pub(crate) async fn serve(listener: UnixListener, router: Router, stop: impl Fut
 }
 
 /// What a request is answered with.
-pub(crate) type Answer<T> = Result<Json<T>, Error>;
+pub(crate) type Reply<T> = Result<Json<T>, Error>;
 
 /// The document in a request's body. A request whose body is no such document is answered with an error.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -97,7 +97,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 pub(crate) async fn to_its_end<T: Send + 'static>(
     seat: Arc<Seat>,
     change: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Answer<T> {
+) -> Reply<T> {
     let task = tokio::spawn(async move {
         let done = change.await;
         drop(seat);

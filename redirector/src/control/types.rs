@@ -116,7 +116,7 @@ pub struct Listing {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub discover: Vec<DiscoverView>,
     /// Those that are not steered any more, with connections that go on to their end.
-    pub draining: Vec<Draining>,
+    pub draining: Vec<DrainingView>,
     /// What concerns the daemon as a whole.
     #[serde(default)]
     pub daemon: DaemonCounts,
@@ -359,7 +359,7 @@ pub struct Drift {
 
 /// A namespace that is not steered any more.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Draining {
+pub struct DrainingView {
     /// As it was named when it was attached.
     pub target: Target,
     /// The netns cookie.

@@ -26,8 +26,8 @@ use super::Daemon;
 use crate::{
     config::{Target, file::MAX_SIZE},
     control::{
-        self, Answer, Applied, ApplyRequest, AttachRequest, Attached, Body, Caller, Code, DetachRequest,
-        Detached, Error, ExplainRequest, Explanation, Exported, Listing, Query, Seat, Shadows, to_its_end,
+        self, Applied, ApplyRequest, AttachRequest, Attached, Body, Caller, Code, DetachRequest, Detached,
+        Error, ExplainRequest, Explanation, Exported, Listing, Query, Reply, Seat, Shadows, to_its_end,
     },
     reconcile, report,
 };
@@ -81,7 +81,7 @@ async fn list(
     State(daemon): State<Arc<Daemon>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Query(ListQuery { target }): Query<ListQuery>,
-) -> Answer<Listing> {
+) -> Reply<Listing> {
     report::listing(&daemon.world, caller, target).await.map(Json)
 }
 
@@ -90,7 +90,7 @@ async fn attach(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Extension(seat): Extension<Arc<Seat>>,
     Body(request): Body<AttachRequest>,
-) -> Answer<Attached> {
+) -> Reply<Attached> {
     to_its_end(seat, async move { reconcile::attach(&daemon.world, caller, request).await }).await
 }
 
@@ -99,7 +99,7 @@ async fn detach(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Extension(seat): Extension<Arc<Seat>>,
     Body(request): Body<DetachRequest>,
-) -> Answer<Detached> {
+) -> Reply<Detached> {
     to_its_end(seat, async move { reconcile::detach(&daemon.world, caller, request).await }).await
 }
 
@@ -108,14 +108,14 @@ async fn apply(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Extension(seat): Extension<Arc<Seat>>,
     Body(request): Body<ApplyRequest>,
-) -> Answer<Applied> {
+) -> Reply<Applied> {
     to_its_end(seat, async move { daemon.apply(caller, request).await }).await
 }
 
 async fn export(
     State(daemon): State<Arc<Daemon>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
-) -> Answer<Exported> {
+) -> Reply<Exported> {
     Ok(Json(report::exported(&daemon.world, caller).await))
 }
 
@@ -123,7 +123,7 @@ async fn explain(
     State(daemon): State<Arc<Daemon>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<ExplainRequest>,
-) -> Answer<Explanation> {
+) -> Reply<Explanation> {
     report::explanation(&daemon.world, caller, request).await.map(Json)
 }
 
@@ -137,7 +137,7 @@ async fn shadowed(
     State(daemon): State<Arc<Daemon>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Query(ShadowedQuery { target }): Query<ShadowedQuery>,
-) -> Answer<Shadows> {
+) -> Reply<Shadows> {
     report::shadows(&daemon.world, &daemon.shadowing, caller, target).await.map(Json)
 }
 

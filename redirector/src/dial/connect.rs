@@ -26,27 +26,27 @@ use crate::{
 
 /// Where a connection is made, and with which others it is noted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin<'a> {
+pub(super) struct DialFrom<'a> {
     pub(super) outgoing: &'a Arc<Outgoing>,
     pub(super) netns: NetnsCookie,
 }
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum DialFailure {
     /// The errno says why.
     Errno(io::Error),
     /// The errno does not.
     Because(NotDelivered, io::Error),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for DialFailure {
     fn from(error: io::Error) -> Self {
         Self::Errno(error)
     }
 }
 
-impl Failure {
+impl DialFailure {
     pub(super) fn classified(self) -> (NotDelivered, io::Error) {
         match self {
             Self::Errno(error) => (classify(&error), error),
@@ -117,7 +117,7 @@ async fn connected(stream: &TcpStream) -> io::Result<()> {
 pub(super) async fn connect(
     socket: Socket,
     to: SocketAddr,
-    Origin { outgoing, netns }: Origin<'_>,
+    DialFrom { outgoing, netns }: DialFrom<'_>,
 ) -> io::Result<(TcpStream, Option<OutgoingGuard>)> {
     prepare(&socket)?;
     // What goes to loopback does not leave its namespace.
@@ -163,7 +163,7 @@ pub(super) async fn connect_from_itself<S: Future<Output = io::Result<Socket>>>(
     new_socket: impl Fn() -> S,
     to: SocketAddr,
     itself: &Itself,
-) -> Result<Tcp, Failure> {
+) -> Result<Tcp, DialFailure> {
     let mut last = io::Error::from_raw_os_error(libc::EADDRINUSE);
     let mut unbound = None;
     for candidate in itself.ports.candidates(to.port()) {
@@ -196,7 +196,7 @@ pub(super) async fn connect_from_itself<S: Future<Output = io::Result<Socket>>>(
             Ok(guard) => Alone(guard),
             Err(BypassError::Busy) => continue,
             Err(error @ BypassError::Full) => {
-                return Err(Failure::Because(NotDelivered::BypassFull, io::Error::other(error)));
+                return Err(DialFailure::Because(NotDelivered::BypassFull, io::Error::other(error)));
             }
             Err(BypassError::Syscall(error)) => return Err(error.into()),
         };
@@ -207,7 +207,7 @@ pub(super) async fn connect_from_itself<S: Future<Output = io::Result<Socket>>>(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Failure::Because(NotDelivered::NoSourcePort, last))
+    Err(DialFailure::Because(NotDelivered::NoSourcePort, last))
 }
 
 /// Binds a socket where nobody else is, without SO_REUSEADDR: that refuses a port where anybody else is bound, and
@@ -353,14 +353,14 @@ mod tests {
             let socket = socket_for(any.parse().unwrap()).unwrap();
             socket.bind(&any.parse::<SocketAddr>().unwrap().into()).unwrap();
             let own = socket.local_addr().unwrap().as_socket().unwrap();
-            let dialled = connect(socket, own, Origin { outgoing: &outgoing, netns: NetnsCookie(1) }).await;
+            let dialled = connect(socket, own, DialFrom { outgoing: &outgoing, netns: NetnsCookie(1) }).await;
             assert_eq!(dialled.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         }
     }
 
     #[test]
     fn only_what_a_destination_does_says_that_it_may_have_moved() {
-        let of = |errno| Failure::Errno(io::Error::from_raw_os_error(errno));
+        let of = |errno| DialFailure::Errno(io::Error::from_raw_os_error(errno));
         let of_destination =
             [libc::ECONNREFUSED, libc::ECONNRESET, libc::ETIMEDOUT, libc::ENETUNREACH, libc::EHOSTUNREACH];
         assert!(of_destination.iter().all(|errno| of(*errno).may_have_moved()));
@@ -369,13 +369,13 @@ mod tests {
         for errno in out_of_sockets {
             let error = io::Error::from_raw_os_error(errno);
             assert!(is_out_of_sockets(&error), "{error}");
-            assert!(!Failure::Errno(error).may_have_moved(), "{errno}");
+            assert!(!DialFailure::Errno(error).may_have_moved(), "{errno}");
         }
         for errno in [libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::EPERM, libc::EIO] {
             assert!(!of(errno).may_have_moved(), "{errno}");
         }
         for reason in [NotDelivered::NoSourcePort, NotDelivered::BypassFull, NotDelivered::OutOfSockets] {
-            let failure = Failure::Because(reason, io::Error::from_raw_os_error(libc::ECONNREFUSED));
+            let failure = DialFailure::Because(reason, io::Error::from_raw_os_error(libc::ECONNREFUSED));
             assert!(!failure.may_have_moved(), "{reason:?}");
         }
     }

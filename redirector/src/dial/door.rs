@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{net::UnixStream, sync::Semaphore};
 
-use super::connect::Failure;
+use super::connect::DialFailure;
 use crate::{
     config::Engine,
     locate::Opener,
@@ -94,9 +94,9 @@ impl OwnSockets {
 
     /// Connects to the socket at a path, unless it is one of redirector's. `None`: its backlog is full. Blocks for as long as the
     /// file systems of the path, and of the program that listens there, like.
-    fn connect_to(&self, path: &Path) -> Result<Option<Socket>, Failure> {
+    fn connect_to(&self, path: &Path) -> Result<Option<Socket>, DialFailure> {
         let refused = || {
-            Failure::Because(
+            DialFailure::Because(
                 NotDelivered::OwnSocket,
                 io::Error::new(io::ErrorKind::PermissionDenied, REFUSED),
             )
@@ -164,7 +164,7 @@ impl Door {
 
     /// Connects to the socket that is there now, unless it is one of redirector's; waits while its backlog is full, as
     /// a blocking connect(2) does.
-    pub(super) async fn connect(&self) -> Result<UnixStream, Failure> {
+    pub(super) async fn connect(&self) -> Result<UnixStream, DialFailure> {
         const FIRST_PAUSE: Duration = Duration::from_millis(1);
         const LONGEST_PAUSE: Duration = Duration::from_millis(100);
         let mut pause = FIRST_PAUSE;

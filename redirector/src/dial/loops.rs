@@ -50,15 +50,15 @@ fn known(first: Result<u32, Unknown>) -> io::Result<Option<u32>> {
 
 /// A connection, as the one who makes it sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Ends {
+struct BothEnds {
     from: End,
     to: End,
 }
 
 /// A connection of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Own {
-    ends: Ends,
+struct OwnConnection {
+    ends: BothEnds,
     netns: NetnsCookie,
     /// The sequence number of its first byte, if the kernel has told it.
     first: Option<u32>,
@@ -66,7 +66,7 @@ struct Own {
 
 /// Connections to some of all addresses.
 #[derive(Debug, Default)]
-struct Destination {
+struct Shard {
     /// How many are being made or are open.
     count: AtomicUsize,
     /// Those who connect hold it for reading, from before connect(2) until the connection is entered. Whoever holds it for
@@ -75,19 +75,19 @@ struct Destination {
 }
 
 /// How many of each are entered. Of equal ones the first may be closed, its guard not yet dropped.
-type Entered = BTreeMap<Own, usize>;
+type Entered = BTreeMap<OwnConnection, usize>;
 
 /// The connections that are being made or are open.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    destinations: Box<[Destination]>,
+    destinations: Box<[Shard]>,
     shards: [Mutex<Entered>; SHARDS],
 }
 
 impl Default for Outgoing {
     fn default() -> Self {
         Self {
-            destinations: (0..DESTINATIONS).map(|_| Destination::default()).collect(),
+            destinations: (0..DESTINATIONS).map(|_| Shard::default()).collect(),
             shards: std::array::from_fn(|_| Mutex::default()),
         }
     }
@@ -102,7 +102,7 @@ pub(super) fn begin(socket: &Socket, to: SocketAddr) -> io::Result<()> {
 }
 
 impl Outgoing {
-    fn destination(&self, (address, port): End) -> &Destination {
+    fn destination(&self, (address, port): End) -> &Shard {
         let last = match address {
             IpAddr::V4(v4) => v4.octets()[3],
             IpAddr::V6(v6) => v6.octets()[15],
@@ -110,7 +110,7 @@ impl Outgoing {
         &self.destinations[(usize::from(port) + 64 * usize::from(last)) % DESTINATIONS]
     }
 
-    fn with<T>(&self, ends: Ends, act: impl FnOnce(&mut Entered) -> T) -> T {
+    fn with<T>(&self, ends: BothEnds, act: impl FnOnce(&mut Entered) -> T) -> T {
         let shard = &self.shards[usize::from(ends.from.1) % SHARDS];
         act(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -129,7 +129,7 @@ impl Outgoing {
         let from = from.ok_or_else(|| io::Error::other("not an internet address"))?;
         let say = |error: &Unknown| tracing::debug!(%to, %error, "ask for a connection's sequence number");
         let first = known(sys::sequence::first_sent(socket).inspect_err(say))?;
-        Ok(coming.enter(Own { ends: Ends { from: end(from), to: end(to) }, netns, first }))
+        Ok(coming.enter(OwnConnection { ends: BothEnds { from: end(from), to: end(to) }, netns, first }))
     }
 
     fn announce(self: &Arc<Self>, to: End) -> Announced {
@@ -150,13 +150,13 @@ impl Outgoing {
         original: SocketAddr,
         first: impl FnOnce() -> Result<u32, Unknown>,
     ) -> io::Result<Option<NetnsCookie>> {
-        let ends = Ends { from: end(client), to: end(original) };
+        let ends = BothEnds { from: end(client), to: end(original) };
         let destination = self.destination(ends.to);
         if destination.count.load(Ordering::SeqCst) == 0 {
             return Ok(None);
         }
         drop(destination.connecting.write().unwrap_or_else(PoisonError::into_inner));
-        let least = Own { ends, netns: NetnsCookie(0), first: None };
+        let least = OwnConnection { ends, netns: NetnsCookie(0), first: None };
         let candidates: Vec<_> = self.with(ends, |entered| {
             entered.range(least..).map(|(own, _)| *own).take_while(|own| own.ends == ends).collect()
         });
@@ -167,7 +167,7 @@ impl Outgoing {
             tracing::debug!(%client, %original, %error, "ask for a connection's sequence number");
         };
         let first = known(first().inspect_err(say))?;
-        let is_same = |own: &&Own| match (own.first, first) {
+        let is_same = |own: &&OwnConnection| match (own.first, first) {
             // An end that has come counts as a byte.
             (Some(sent), Some(received)) => received.wrapping_sub(sent) <= 1,
             _ => true,
@@ -184,7 +184,7 @@ struct Announced {
 }
 
 impl Announced {
-    fn enter(self, own: Own) -> OutgoingGuard {
+    fn enter(self, own: OwnConnection) -> OutgoingGuard {
         self.outgoing.with(own.ends, |entered| *entered.entry(own).or_default() += 1);
         OutgoingGuard { announced: self, own }
     }
@@ -200,7 +200,7 @@ impl Drop for Announced {
 #[derive(Debug)]
 pub(crate) struct OutgoingGuard {
     announced: Announced,
-    own: Own,
+    own: OwnConnection,
 }
 
 impl Drop for OutgoingGuard {
@@ -224,12 +224,12 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn own(netns: u64, from: &str, to: &str, first: Option<u32>) -> Own {
-        let ends = Ends { from: end(address(from)), to: end(address(to)) };
-        Own { ends, netns: NetnsCookie(netns), first }
+    fn own(netns: u64, from: &str, to: &str, first: Option<u32>) -> OwnConnection {
+        let ends = BothEnds { from: end(address(from)), to: end(address(to)) };
+        OwnConnection { ends, netns: NetnsCookie(netns), first }
     }
 
-    fn enter(outgoing: &Arc<Outgoing>, own: Own) -> OutgoingGuard {
+    fn enter(outgoing: &Arc<Outgoing>, own: OwnConnection) -> OutgoingGuard {
         outgoing.announce(own.ends.to).enter(own)
     }
 

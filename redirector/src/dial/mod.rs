@@ -29,7 +29,7 @@ pub(crate) use self::{
     source_ports::SourcePorts,
 };
 
-use self::connect::{Failure, Origin, connect, connect_from_itself, is_to_itself, socket_for};
+use self::connect::{DialFailure, DialFrom, connect, connect_from_itself, is_to_itself, socket_for};
 use crate::{
     config::{Destination, DestinationPort, Host},
     listener::OriginalDst,
@@ -70,7 +70,7 @@ pub(crate) struct Onward {
     pub(crate) stream: Stream,
     pub(crate) endpoint: Endpoint,
     /// Whether it lives in the steered namespace, where it must not be closed carelessly.
-    pub(crate) place: Place,
+    pub(crate) place: Home,
     /// Dropped after the socket is closed.
     pub(crate) guards: Option<OutgoingGuard>,
 }
@@ -78,7 +78,7 @@ pub(crate) struct Onward {
 impl Onward {
     /// Closes it, with nothing sent. In another namespace no orphan of it is left, which would keep that alive.
     fn end(self) {
-        if let Place::Remote(_) | Place::Inside = self.place {
+        if let Home::Remote(_) | Home::Inside = self.place {
             relay::reset(self.stream);
         }
     }
@@ -86,7 +86,7 @@ impl Onward {
 
 /// Where an onward socket lives.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum Home {
     /// In the steered namespace.
     Inside,
     /// In the daemon's.
@@ -95,7 +95,7 @@ pub(crate) enum Place {
     Remote(Arc<Remote>),
 }
 
-impl Place {
+impl Home {
     /// Ready when a socket there would keep a namespace that has died. The steered one's death is told otherwise.
     pub(crate) async fn gone(&self) {
         match self {
@@ -173,7 +173,7 @@ impl Dialer {
                     let door =
                         route.whereabouts.door.as_ref().ok_or_else(|| io::Error::other("no socket"))?;
                     let stream = door.connect().await?;
-                    Ok((Stream::Unix(stream), Place::Outside, None))
+                    Ok((Stream::Unix(stream), Home::Outside, None))
                 };
                 within(timeout, Endpoint::Unix(path.clone()), dial).await
             }
@@ -226,7 +226,7 @@ impl Dialer {
         let family = if original.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
         let socket = || self.factory.socket(Anchor::Socket(client.as_fd()), family);
         let stream = connect_from_itself(socket, original, &self.inside).await?;
-        Ok((Stream::Tcp(stream), Place::Inside, None))
+        Ok((Stream::Tcp(stream), Home::Inside, None))
     }
 
     /// Tries a name's addresses. When one of them refuses, or all are silent, the name is looked up again, and dialled where it
@@ -293,10 +293,10 @@ impl Dialer {
         {
             // The daemon's own namespace is steered too: only a connection to itself can come back to us there.
             let stream = connect_from_itself(async || socket_for(to), to, &host).await?;
-            return Ok((Stream::Tcp(stream), Place::Outside, None));
+            return Ok((Stream::Tcp(stream), Home::Outside, None));
         }
         let (stream, outgoing) = connect(socket_for(to)?, to, self.origin(self.own)).await?;
-        Ok((Stream::from(stream), Place::Outside, outgoing))
+        Ok((Stream::from(stream), Home::Outside, outgoing))
     }
 }
 
@@ -321,8 +321,8 @@ impl Dialer {
         }
     }
 
-    fn origin(&self, netns: NetnsCookie) -> Origin<'_> {
-        Origin { outgoing: &self.outgoing, netns }
+    fn origin(&self, netns: NetnsCookie) -> DialFrom<'_> {
+        DialFrom { outgoing: &self.outgoing, netns }
     }
 
     async fn dial_elsewhere(&self, elsewhere: &Arc<Elsewhere>, to: SocketAddr, timeout: Duration) -> Dialled {
@@ -341,7 +341,7 @@ impl Dialer {
             };
             remote = match dialled {
                 // Of no connect(2): the namespace could not be entered any more.
-                Err(Failure::Errno(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Err(DialFailure::Errno(error)) if error.kind() == io::ErrorKind::NotFound => {
                     elsewhere.lost(&remote);
                     if is_last {
                         break;
@@ -359,17 +359,17 @@ impl Dialer {
             };
         }
         let gone = io::Error::new(io::ErrorKind::NotFound, "it is gone");
-        Err(Failure::Because(NotDelivered::NamespaceGone, gone))
+        Err(DialFailure::Because(NotDelivered::NamespaceGone, gone))
     }
 
     async fn dial_remote(&self, remote: &Arc<Remote>, to: SocketAddr) -> Dialled {
         let family = if to.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
         let socket = || remote.factory.socket(Anchor::Location(&remote.location), family);
-        let place = Place::Remote(Arc::clone(remote));
+        let place = Home::Remote(Arc::clone(remote));
         if let Some(itself) = self.selves.get(remote.location.cookie) {
             match connect_from_itself(socket, to, &itself).await {
                 // Not an address of that namespace: the connection leaves it, and does not meet our program there.
-                Err(Failure::Errno(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                Err(DialFailure::Errno(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
                 connected => {
                     return Ok((Stream::Tcp(connected?), place, None));
                 }
@@ -397,7 +397,7 @@ fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-type Dialled = Result<(Stream, Place, Option<OutgoingGuard>), Failure>;
+type Dialled = Result<(Stream, Home, Option<OutgoingGuard>), DialFailure>;
 
 /// A dial with its time limit, and with its outcome classified.
 async fn within(

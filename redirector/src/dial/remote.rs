@@ -17,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{Failure, is_out_of_sockets};
+use super::connect::{DialFailure, is_out_of_sockets};
 use crate::{
     config::Target,
     locate::{Caller, Died, OpenNetns, Opener, Registration, TargetError, Watch},
@@ -173,7 +173,7 @@ impl From<io::Error> for NoLook {
     }
 }
 
-impl From<NoLook> for Failure {
+impl From<NoLook> for DialFailure {
     fn from(NoLook { reason, text }: NoLook) -> Self {
         Self::Because(reason, io::Error::new(io::ErrorKind::NotFound, text))
     }
@@ -229,7 +229,7 @@ pub(crate) fn leads_through_process(target: &Target, processes: &[ProcessLink]) 
 impl Elsewhere {
     /// Which namespace it is now. Waits for a look only when none is known; where it has been known for a while, a look
     /// begins for those who come later.
-    pub(super) async fn remote(self: &Arc<Self>) -> Result<Arc<Remote>, Failure> {
+    pub(super) async fn remote(self: &Arc<Self>) -> Result<Arc<Remote>, DialFailure> {
         let mut looked = self.looked.subscribe();
         if let Some(remote) = self.known() {
             let interval = self.remotes.interval_of(&self.target);
@@ -423,7 +423,7 @@ mod tests {
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN] {
             for error in [NoLook::from(call(errno)), NoLook::from(of(errno))] {
                 assert!(error.text.contains(&of(errno).to_string()), "{error:?}");
-                let (reason, _) = Failure::from(error).classified();
+                let (reason, _) = DialFailure::from(error).classified();
                 assert_eq!(reason, NotDelivered::OutOfSockets, "{errno}");
             }
         }

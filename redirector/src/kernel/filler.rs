@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use super::{Shared, loaded::Loaded, stock::Next};
+use super::{Shared, loaded::Loaded, stock::Step};
 
 /// A namespace that is steered: while there is one, the stock is filled.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ fn fill(shared: &Shared) {
         stock.wait_for_quiet();
         match stock.next() {
             None => return,
-            Some(Next::Join(loaded)) => {
+            Some(Step::Join(loaded)) => {
                 if let Some(loaded) = loaded.upgrade() {
                     let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Err(error) = loaded.join_twin() {
@@ -47,7 +47,7 @@ fn fill(shared: &Shared) {
                     }
                 }
             }
-            Some(Next::Make(kind)) => match shared.blank(kind) {
+            Some(Step::Make(kind)) => match shared.blank(kind) {
                 Ok(parts) => stock.put(kind, parts),
                 Err(error) => {
                     give_up(shared, &error);

@@ -16,7 +16,7 @@ use super::{
     loaded::{Counting, InForce, Loaded, Maps, Shape, load, put},
     own_listeners::OwnListeners,
     parts::Parts,
-    stock::Kind,
+    stock::InstanceKind,
 };
 use crate::sys::{SyscallError, bpf, named};
 
@@ -89,7 +89,7 @@ impl Instance {
         rules: u32,
         ingress: Ingress,
     ) -> Result<Self, InstanceError> {
-        let kind = Kind { shape: Shape::of(rule_set), counted: counters_for(rules) };
+        let kind = InstanceKind { shape: Shape::of(rule_set), counted: counters_for(rules) };
         let Parts { listeners, bypass, own_listeners, counters, loaded } =
             shared.parts(rule_set, kind, ingress)?;
         Ok(Self {

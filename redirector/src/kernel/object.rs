@@ -14,7 +14,7 @@ use aya_obj::{EbpfSectionKind, Map, Object, generated::bpf_insn};
 use super::InstanceError;
 use crate::sys::{
     SyscallError,
-    bpf::{self, Instruction, Shape},
+    bpf::{self, Instruction, MapShape},
     named,
 };
 
@@ -42,7 +42,7 @@ pub(super) fn make(name: &str, max_entries: Option<u32>) -> Result<OwnedFd, Inst
 }
 
 fn create(map: &Map, name: &str, max_entries: Option<u32>) -> Result<OwnedFd, SyscallError> {
-    let shape = Shape {
+    let shape = MapShape {
         map_type: map.map_type(),
         key_size: map.key_size(),
         value_size: map.value_size(),

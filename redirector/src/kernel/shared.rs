@@ -15,7 +15,7 @@ use super::{
     own_listeners::{OwnListenerMap, OwnListeners},
     parts::{Entries, Parts},
     probe,
-    stock::{Kind, Stock},
+    stock::{InstanceKind, Stock},
 };
 use crate::sys::{bpf, named};
 
@@ -26,7 +26,7 @@ pub struct Shared {
     name: &'static str,
     /// Rule sets that several namespaces may have.
     pub rule_sets: RuleSets,
-    maps: Mutex<Maps>,
+    maps: Mutex<WeakMaps>,
     pub(super) stock: Stock,
     namespaces: AtomicU32,
     reads_ingress: OnceLock<bool>,
@@ -34,7 +34,7 @@ pub struct Shared {
 
 /// They are there while a namespace has any use for them.
 #[derive(Debug, Default)]
-struct Maps {
+struct WeakMaps {
     bypass: Weak<BypassMap>,
     own_listeners: Weak<OwnListenerMap>,
 }
@@ -76,7 +76,7 @@ impl Shared {
     pub(super) fn parts(
         &self,
         rule_set: &RuleSet,
-        kind: Kind,
+        kind: InstanceKind,
         ingress: Ingress,
     ) -> Result<Parts, InstanceError> {
         let in_stock = if ingress == Ingress::Read { self.stock.take(kind) } else { None };
@@ -95,7 +95,10 @@ impl Shared {
     }
 
     /// Makes the parts of an instance for rule sets of a kind. It has none of them in force.
-    pub(super) fn blank(&self, Kind { shape, counted }: Kind) -> Result<Parts, InstanceError> {
+    pub(super) fn blank(
+        &self,
+        InstanceKind { shape, counted }: InstanceKind,
+    ) -> Result<Parts, InstanceError> {
         let in_force = InForce::blank(shape)?;
         Parts::make(self.identity(Ingress::Read), self.entries_of_one_more()?, in_force, counted)
     }
@@ -121,7 +124,7 @@ impl Shared {
             Some(map) => map,
             None => Arc::new(made("OWN_LISTENERS")?),
         };
-        *maps = Maps { bypass: Arc::downgrade(&bypass), own_listeners: Arc::downgrade(&own_listeners) };
+        *maps = WeakMaps { bypass: Arc::downgrade(&bypass), own_listeners: Arc::downgrade(&own_listeners) };
         Ok(Entries {
             bypass: Bypass::new(bypass, netns),
             own_listeners: OwnListeners::new(own_listeners, netns),

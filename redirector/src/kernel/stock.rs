@@ -31,13 +31,13 @@ const QUIET: Duration = Duration::from_millis(10);
 
 /// What an instance is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct InstanceKind {
     pub(super) shape: Shape,
     /// How many rules it has counters for.
     pub(super) counted: u32,
 }
 
-impl Kind {
+impl InstanceKind {
     fn is_small(self) -> bool {
         self.shape.size() <= MOST_BYTES && self.counted <= MOST_COUNTED
     }
@@ -53,9 +53,9 @@ pub(super) struct Stock {
 
 #[derive(Debug, Default)]
 struct State {
-    made: Vec<(Kind, Parts)>,
+    made: Vec<(InstanceKind, Parts)>,
     /// The latest first.
-    lately: VecDeque<Kind>,
+    lately: VecDeque<InstanceKind>,
     /// How often was asked.
     asked: u64,
     /// Namespaces that are steered.
@@ -66,8 +66,8 @@ struct State {
 }
 
 /// What is to be done next.
-pub(super) enum Next {
-    Make(Kind),
+pub(super) enum Step {
+    Make(InstanceKind),
     Join(Weak<Mutex<Loaded>>),
 }
 
@@ -81,7 +81,7 @@ impl Stock {
     }
 
     /// Takes one of a kind, if there is one. In any case that kind will be there.
-    pub(super) fn take(&self, kind: Kind) -> Option<Parts> {
+    pub(super) fn take(&self, kind: InstanceKind) -> Option<Parts> {
         if self.most == 0 || !kind.is_small() {
             return None;
         }
@@ -100,10 +100,10 @@ impl Stock {
     }
 
     /// What to do next. `None`: nothing, and who asks does not ask again.
-    pub(super) fn next(&self) -> Option<Next> {
+    pub(super) fn next(&self) -> Option<Step> {
         let mut state = self.state();
         if let Some(loaded) = state.twins.pop() {
-            return Some(Next::Join(loaded));
+            return Some(Step::Join(loaded));
         }
         let State { made, lately, steered, .. } = &mut *state;
         lately.truncate(self.most);
@@ -118,7 +118,7 @@ impl Stock {
                 count += 1;
             }
             if count < share && missing.is_none() {
-                missing = Some(Next::Make(*kind));
+                missing = Some(Step::Make(*kind));
             }
         }
         let surplus = std::mem::replace(made, kept);
@@ -129,7 +129,7 @@ impl Stock {
     }
 
     /// Puts one into the stock. It goes where nothing is steered any more.
-    pub(super) fn put(&self, kind: Kind, parts: Parts) {
+    pub(super) fn put(&self, kind: InstanceKind, parts: Parts) {
         let mut state = self.state();
         if state.steered > 0 {
             state.made.push((kind, parts));

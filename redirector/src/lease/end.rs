@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    holders::{Found, Order, Seen, shut_down},
+    holders::{Coverage, Order, ShutDown, shut_down},
     leased::Lease,
     task::Process,
 };
@@ -57,7 +57,7 @@ impl Lease {
     }
 
     /// What comes after the first look.
-    async fn end_holders(&self, first: Found, order: Option<Arc<Order>>) {
+    async fn end_holders(&self, first: ShutDown, order: Option<Arc<Order>>) {
         let Some(Span(kill_after)) = self.kill_after else {
             if !first.is_enough(None) {
                 self.look_on(None, GIVE_UP).await;
@@ -110,12 +110,12 @@ impl Lease {
     }
 
     /// Tells other holders of its listeners, each once, and shuts these down.
-    async fn shut_down(&self, order: Option<&Arc<Order>>) -> Found {
+    async fn shut_down(&self, order: Option<&Arc<Order>>) -> ShutDown {
         let (sockets, order) = (self.listeners(), order.cloned());
         let looked = self.looks.look(&[], move |aside, _| shut_down(aside, &sockets, order.as_deref())).await;
         looked.unwrap_or_else(|error| {
             tracing::error!(%error, "look for the holders of listeners");
-            Found { seen: Seen::Part, is_held: false }
+            ShutDown { seen: Coverage::Part, is_held: false }
         })
     }
 }

@@ -20,7 +20,7 @@ use socket2::SockRef;
 use super::{
     budget::Budget,
     leased::LeasedSocket,
-    task::{File, Process, Task},
+    task::{FdKind, Process, Task},
 };
 use crate::sys::{
     aside::{Aside, Taken},
@@ -30,7 +30,7 @@ use crate::sys::{
 
 /// How far a look got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum Coverage {
     /// Who was not found is not there.
     All,
     /// Who was not found may be there.
@@ -39,14 +39,14 @@ pub(crate) enum Seen {
 
 /// Where somebody has a socket. It says nothing about a moment later: what is taken from there must be looked at.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct SocketAt {
     pub(crate) task: Task,
     pub(crate) fd: i32,
     pub(crate) inode: u64,
     pub(crate) cookie: u64,
 }
 
-impl Place {
+impl SocketAt {
     /// A duplicate of the socket.
     pub(crate) fn take<'a>(&self, aside: &'a Aside) -> io::Result<Taken<'a>> {
         let socket = self.task.take(aside, self.fd, self.inode)?;
@@ -58,10 +58,10 @@ impl Place {
 
 /// A process that has one of the listeners.
 #[derive(Debug)]
-pub(crate) struct Holder {
+pub(crate) struct HoldingProcess {
     pid: i32,
     process: OwnedFd,
-    pub(crate) place: Place,
+    pub(crate) place: SocketAt,
 }
 
 /// What is taken in one look at most: sockets come and go under the same inode number.
@@ -71,8 +71,8 @@ const TAKEN: u32 = 256;
 const TABLES: usize = 64;
 
 /// What came of a look.
-pub(crate) struct Outcome<'a> {
-    pub(crate) seen: Seen,
+pub(crate) struct Searched<'a> {
+    pub(crate) seen: Coverage,
     /// A duplicate of each socket that was found, by cookie.
     pub(crate) taken: HashMap<u64, Taken<'a>>,
 }
@@ -82,8 +82,8 @@ pub(crate) struct Outcome<'a> {
 pub(crate) fn search<'a>(
     aside: &'a Aside,
     sockets: &'a [LeasedSocket],
-    found: impl FnMut(&Holder) -> ControlFlow<()>,
-) -> Outcome<'a> {
+    found: impl FnMut(&HoldingProcess) -> ControlFlow<()>,
+) -> Searched<'a> {
     let mut look = Look {
         aside,
         sockets,
@@ -91,7 +91,7 @@ pub(crate) fn search<'a>(
         budget: Budget::new(),
         different: sockets.iter().map(|one| one.cookie).collect::<HashSet<_>>().len(),
         takes: TAKEN,
-        outcome: Outcome { seen: Seen::All, taken: HashMap::new() },
+        outcome: Searched { seen: Coverage::All, taken: HashMap::new() },
     };
     // Whoever wants no more has broken off.
     let _end: ControlFlow<()> = look.all();
@@ -122,10 +122,10 @@ struct Look<'a, F> {
     /// One that is for both families is there twice.
     different: usize,
     takes: u32,
-    outcome: Outcome<'a>,
+    outcome: Searched<'a>,
 }
 
-impl<F: FnMut(&Holder) -> ControlFlow<()>> Look<'_, F> {
+impl<F: FnMut(&HoldingProcess) -> ControlFlow<()>> Look<'_, F> {
     fn all(&mut self) -> ControlFlow<()> {
         let first: HashSet<i32> = self.sockets.iter().filter_map(|one| one.receiver).collect();
         first.iter().try_for_each(|pid| self.process(*pid))?;
@@ -142,14 +142,14 @@ impl<F: FnMut(&Holder) -> ControlFlow<()>> Look<'_, F> {
 
     /// Notes that something is not seen.
     fn is_partial(&mut self) -> ControlFlow<()> {
-        self.outcome.seen = Seen::Part;
+        self.outcome.seen = Coverage::Part;
         ControlFlow::Continue(())
     }
 
     /// Whether a thread has files, as far as that can be seen.
     fn has_files(&mut self, task: Task) -> bool {
         task.has_files().unwrap_or_else(|_| {
-            self.outcome.seen = Seen::Part;
+            self.outcome.seen = Coverage::Part;
             false
         })
     }
@@ -195,17 +195,17 @@ impl<F: FnMut(&Holder) -> ControlFlow<()>> Look<'_, F> {
             if !self.budget.spend() {
                 return self.is_partial();
             }
-            let File::Socket(inode) = file else { continue };
+            let FdKind::Socket(inode) = file else { continue };
             let Some(socket) = self.sockets.iter().find(|one| one.inode == inode) else { continue };
             if here.contains(&socket.cookie) {
                 continue;
             }
-            let place = Place { task, fd, inode, cookie: socket.cookie };
+            let place = SocketAt { task, fd, inode, cookie: socket.cookie };
             // Before it is made sure that it has the socket: then it is the one that has.
             let Ok(process) = pidfd_open(pid) else { continue };
             if self.is_there(&place) {
                 here.insert(place.cookie);
-                let holder = Holder { pid, process, place };
+                let holder = HoldingProcess { pid, process, place };
                 (self.found)(&holder)?;
             }
         }
@@ -213,7 +213,7 @@ impl<F: FnMut(&Holder) -> ControlFlow<()>> Look<'_, F> {
     }
 
     /// Whether it is the socket, and not another one with its inode number.
-    fn is_there(&mut self, place: &Place) -> bool {
+    fn is_there(&mut self, place: &SocketAt) -> bool {
         if let Some(taken) = self.outcome.taken.get(&place.cookie) {
             let own = FileOf { thread: self.aside.thread(), fd: taken.as_fd().as_raw_fd() };
             match is_same_file(own, FileOf { thread: place.task.0, fd: place.fd }) {
@@ -222,7 +222,7 @@ impl<F: FnMut(&Holder) -> ControlFlow<()>> Look<'_, F> {
             }
         }
         let Some(left) = self.takes.checked_sub(1) else {
-            self.outcome.seen = Seen::Part;
+            self.outcome.seen = Coverage::Part;
             return false;
         };
         self.takes = left;
@@ -234,7 +234,7 @@ impl<F: FnMut(&Holder) -> ControlFlow<()>> Look<'_, F> {
             Err(error) => {
                 // Files that come and go are not to be had; that says nothing about those that stay.
                 if !matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EBADF)) {
-                    self.outcome.seen = Seen::Part;
+                    self.outcome.seen = Coverage::Part;
                 }
                 false
             }
@@ -243,9 +243,9 @@ impl<F: FnMut(&Holder) -> ControlFlow<()>> Look<'_, F> {
 }
 
 /// A place where one of these is that still listens.
-pub(crate) fn find(aside: &Aside, sockets: &[LeasedSocket]) -> Option<Place> {
+pub(crate) fn find(aside: &Aside, sockets: &[LeasedSocket]) -> Option<SocketAt> {
     let mut place = None;
-    let Outcome { taken, .. } = search(aside, sockets, |holder| {
+    let Searched { taken, .. } = search(aside, sockets, |holder| {
         place = Some(holder.place);
         ControlFlow::Break(())
     });
@@ -258,9 +258,9 @@ pub(crate) fn listens(socket: &Taken<'_>) -> bool {
 }
 
 /// The cookies of those of these sockets that somebody holds. One look for all of them.
-pub(crate) fn held(aside: &Aside, sockets: &[LeasedSocket]) -> (HashSet<u64>, Seen) {
+pub(crate) fn held(aside: &Aside, sockets: &[LeasedSocket]) -> (HashSet<u64>, Coverage) {
     let mut missing: HashSet<u64> = sockets.iter().map(|one| one.cookie).collect();
-    let Outcome { seen, taken } = search(aside, sockets, |holder| {
+    let Searched { seen, taken } = search(aside, sockets, |holder| {
         missing.remove(&holder.place.cookie);
         if missing.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -269,16 +269,16 @@ pub(crate) fn held(aside: &Aside, sockets: &[LeasedSocket]) -> (HashSet<u64>, Se
 
 /// What came of looking for who holds listeners, and shutting these down.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
-    pub(crate) seen: Seen,
+pub(crate) struct ShutDown {
+    pub(crate) seen: Coverage,
     /// By anybody.
     pub(crate) is_held: bool,
 }
 
-impl Found {
+impl ShutDown {
     /// Whether another look has nothing to do: everybody was seen, and who is to end has ended, and cannot fork.
     pub(crate) fn is_enough(self, order: Option<&Order>) -> bool {
-        self.seen == Seen::All && (order.is_none() || !self.is_held)
+        self.seen == Coverage::All && (order.is_none() || !self.is_held)
     }
 }
 
@@ -313,7 +313,7 @@ impl Order {
     }
 
     /// One that has ended needs no signal.
-    fn give(&self, holder: &Holder) {
+    fn give(&self, holder: &HoldingProcess) {
         let Ok(process) = Process::at(holder.pid) else { return };
         if Task(holder.pid).user().is_ok_and(|theirs| theirs == self.user) && self.is_new_to(process) {
             drop(pidfd_send_signal(holder.process.as_fd(), self.signal as i32));
@@ -322,9 +322,9 @@ impl Order {
 }
 
 /// Tells who holds them, and then shuts them down: who accepts from one is woken.
-pub(crate) fn shut_down(aside: &Aside, sockets: &[LeasedSocket], order: Option<&Order>) -> Found {
+pub(crate) fn shut_down(aside: &Aside, sockets: &[LeasedSocket], order: Option<&Order>) -> ShutDown {
     let mut is_held = false;
-    let Outcome { seen, taken } = search(aside, sockets, |holder| {
+    let Searched { seen, taken } = search(aside, sockets, |holder| {
         is_held = true;
         if let Some(order) = order {
             order.give(holder);
@@ -335,7 +335,7 @@ pub(crate) fn shut_down(aside: &Aside, sockets: &[LeasedSocket], order: Option<&
         // It was shut down before when this fails.
         drop(SockRef::from(socket).shutdown(std::net::Shutdown::Both));
     }
-    Found { seen, is_held }
+    ShutDown { seen, is_held }
 }
 
 #[cfg(test)]
@@ -346,17 +346,21 @@ mod tests {
     fn a_look_is_enough_when_it_saw_everybody_and_whoever_is_to_end_has_ended() {
         let order = Order::new(Signal::SIGKILL, 0);
         for (seen, is_held, tells, is_enough) in [
-            (Seen::All, false, true, true),
+            (Coverage::All, false, true, true),
             // It may have forked since.
-            (Seen::All, true, true, false),
-            (Seen::Part, false, true, false),
-            (Seen::Part, true, true, false),
+            (Coverage::All, true, true, false),
+            (Coverage::Part, false, true, false),
+            (Coverage::Part, true, true, false),
             // Who is not told does not end.
-            (Seen::All, true, false, true),
-            (Seen::Part, false, false, false),
+            (Coverage::All, true, false, true),
+            (Coverage::Part, false, false, false),
         ] {
             let order = tells.then_some(&order);
-            assert_eq!(Found { seen, is_held }.is_enough(order), is_enough, "{seen:?}, {is_held}, {tells}");
+            assert_eq!(
+                ShutDown { seen, is_held }.is_enough(order),
+                is_enough,
+                "{seen:?}, {is_held}, {tells}"
+            );
         }
     }
 

@@ -19,10 +19,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     budget::Budget,
-    holders::{Place, Seen, find, held, listens},
+    holders::{Coverage, SocketAt, find, held, listens},
     leased::{Lease, LeasedSocket, leased_socket},
     looks::Looks,
-    task::{File, Task},
+    task::{FdKind, Task},
 };
 use crate::{
     listener::{self, Reach},
@@ -221,7 +221,7 @@ impl Answers {
 }
 
 /// Where one of these is that listens, as far as it can be found: where it cannot, a new one is as good.
-async fn listening(looks: &Looks, sockets: Vec<LeasedSocket>) -> io::Result<Option<Place>> {
+async fn listening(looks: &Looks, sockets: Vec<LeasedSocket>) -> io::Result<Option<SocketAt>> {
     if sockets.is_empty() {
         return Ok(None);
     }
@@ -238,7 +238,7 @@ struct Put<'a> {
 
 impl Put<'_> {
     /// Puts a listener there that a process has. `false`: it has it no longer.
-    async fn share(&self, place: Place) -> Result<bool, BoxedError> {
+    async fn share(&self, place: SocketAt) -> Result<bool, BoxedError> {
         let Self { call, wish, .. } = *self;
         let shared = move |aside: &Aside, files: &[OwnedFd]| match place.take(aside) {
             Ok(socket) if listens(&socket) => wish.put(call, &files[0], &socket).map(|()| true),
@@ -299,7 +299,7 @@ impl Lease {
         }
         let (held, seen) = looks.look(&[], move |aside, _| held(aside, &remembered)).await?;
         let mut remembered = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.retain(|one| held.contains(&one.cookie) || seen == Seen::Part && !one.left);
+        remembered.retain(|one| held.contains(&one.cookie) || seen == Coverage::Part && !one.left);
         if remembered.len() < REMEMBERED { Ok(()) } else { Err("it has too many listeners already".into()) }
     }
 
@@ -333,7 +333,7 @@ fn make(netns: &Steered, reach: Reach) -> Result<Socket, BoxedError> {
 fn look(aside: &Aside, call: Call, port: NonZeroU16, home: NetnsFile) -> Result<Looked, BoxedError> {
     let task = i32::try_from(call.thread).ok().filter(|thread| *thread > 0);
     let task = Task(task.ok_or("the program is in a PID namespace that the daemon does not see")?);
-    let File::Socket(inode) = task.file(call.fd)? else { return Ok(Looked::Other) };
+    let FdKind::Socket(inode) = task.file(call.fd)? else { return Ok(Looked::Other) };
     let socket = task.take(aside, call.fd, inode)?;
     let Some((reach, address)) = reach(&socket)? else { return Ok(Looked::Other) };
     if address.port() != port.get() {

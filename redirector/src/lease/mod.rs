@@ -19,4 +19,4 @@ pub(crate) use leased::{Holder, Lease, LeasedSocket, describe};
 pub(crate) use listen::Answers;
 pub(crate) use looks::Looks;
 pub(crate) use registry::Registry;
-pub(crate) use sweep::{Left, sweep};
+pub(crate) use sweep::{Remaining, sweep};

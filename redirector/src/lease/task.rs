@@ -54,7 +54,7 @@ impl Process {
 
 /// What an fd of a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum File {
+pub(crate) enum FdKind {
     /// A socket with this inode.
     Socket(u64),
     /// An epoll file.
@@ -90,12 +90,12 @@ impl Task {
     /// # Errors
     ///
     /// When it cannot be seen, which says nothing about the fd.
-    pub(crate) fn file(self, fd: i32) -> io::Result<File> {
+    pub(crate) fn file(self, fd: i32) -> io::Result<FdKind> {
         match fs::read_link(format!("/proc/{}/fd/{fd}", self.0)) {
             Ok(target) => Ok(parse(&target.to_string_lossy())),
             // The task is there and the fd is not.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::read_dir(format!("/proc/{}/fd", self.0)).map(|_| File::None)
+                fs::read_dir(format!("/proc/{}/fd", self.0)).map(|_| FdKind::None)
             }
             Err(error) => Err(error),
         }
@@ -119,7 +119,7 @@ impl Task {
             if !budget.spend() {
                 return Err(io::Error::other("it has more files than are looked at"));
             }
-            if file == File::Epoll && self.is_registered(fd, epoll)? {
+            if file == FdKind::Epoll && self.is_registered(fd, epoll)? {
                 return Ok(true);
             }
         }
@@ -160,7 +160,7 @@ impl Task {
     }
 
     /// Its fds, and what they are. One that is closed meanwhile is left out.
-    pub(crate) fn files(self) -> impl Iterator<Item = (i32, File)> {
+    pub(crate) fn files(self) -> impl Iterator<Item = (i32, FdKind)> {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.0)).into_iter().flatten().flatten();
         entries.filter_map(|entry| {
             let fd = entry.file_name().to_str()?.parse().ok()?;
@@ -198,12 +198,12 @@ impl Task {
 }
 
 /// What the link of an fd in `/proc` says.
-fn parse(link: &str) -> File {
+fn parse(link: &str) -> FdKind {
     let inode = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
     match inode {
-        Some(inode) => File::Socket(inode),
-        None if link == "anon_inode:[eventpoll]" => File::Epoll,
-        None => File::Other,
+        Some(inode) => FdKind::Socket(inode),
+        None if link == "anon_inode:[eventpoll]" => FdKind::Epoll,
+        None => FdKind::Other,
     }
 }
 
@@ -222,16 +222,16 @@ mod tests {
     fn what_is_open_is_told_from_what_is_not() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let fd = listener.as_raw_fd();
-        let File::Socket(inode) = myself().file(fd).unwrap() else { panic!("a socket") };
-        assert!(myself().files().any(|one| one == (fd, File::Socket(inode))));
+        let FdKind::Socket(inode) = myself().file(fd).unwrap() else { panic!("a socket") };
+        assert!(myself().files().any(|one| one == (fd, FdKind::Socket(inode))));
         let taken = aside::run(&[], move |aside, _| {
             let right = fstat(myself().take(aside, fd, inode).unwrap()).unwrap().st_ino;
             (right, myself().take(aside, fd, inode + 1).is_err())
         });
         assert_eq!(taken.unwrap().result.recv().unwrap(), (inode, true));
         assert_ne!(myself().flags(fd).unwrap() & libc::O_CLOEXEC, 0);
-        assert_eq!(myself().file(1_000_000).unwrap(), File::None);
-        assert_eq!(myself().file(fs::File::open("/dev/null").unwrap().as_raw_fd()).unwrap(), File::Other);
+        assert_eq!(myself().file(1_000_000).unwrap(), FdKind::None);
+        assert_eq!(myself().file(fs::File::open("/dev/null").unwrap().as_raw_fd()).unwrap(), FdKind::Other);
         assert!(Task(i32::MAX).file(fd).is_err());
         assert_eq!(myself().user().unwrap(), nix::unistd::getuid().as_raw());
         assert_eq!(myself().process().unwrap(), myself().0);

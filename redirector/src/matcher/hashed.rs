@@ -43,21 +43,21 @@ fn number(size: usize) -> u32 {
     u32::try_from(size).expect("tables are small")
 }
 
-struct Places {
+struct Placement {
     /// Of each bucket.
     displacements: Vec<u32>,
     /// Of each entry.
     slots: Vec<u32>,
 }
 
-fn place(entries: &[(Mixed, Vec<u32>)], bucket_mask: u32, length: u32) -> Option<Places> {
+fn place(entries: &[(Mixed, Vec<u32>)], bucket_mask: u32, length: u32) -> Option<Placement> {
     let mut buckets: Vec<Vec<usize>> = vec![Vec::new(); bucket_mask as usize + 1];
     for (index, (mixed, _)) in entries.iter().enumerate() {
         buckets[mixed.bucket(bucket_mask) as usize].push(index);
     }
     let mut order: Vec<_> = (0..buckets.len()).collect();
     order.sort_by_key(|bucket| std::cmp::Reverse(buckets[*bucket].len()));
-    let mut places = Places { displacements: vec![0; buckets.len()], slots: vec![0; entries.len()] };
+    let mut places = Placement { displacements: vec![0; buckets.len()], slots: vec![0; entries.len()] };
     let mut is_taken = vec![false; length as usize];
     for bucket in order {
         let keys = &buckets[bucket];

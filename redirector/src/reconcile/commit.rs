@@ -5,14 +5,14 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, future::join_all, stream};
 
 use super::{
-    part::{Own, Part, Plan},
+    part::{Consumer, Part, Plan},
     world::World,
 };
 use crate::{
     control::{Code, Error},
     steer::{
-        Ready, RuleTable, Steered, Switch, blocking, failed, make_sockets, prepare, settle, slots, switch,
-        switch_back,
+        Ready, RuleTable, Steered, Switch, blocking, failed, make_sockets, prepare, settle, slots,
+        switch, switch_back,
     },
 };
 
@@ -139,7 +139,7 @@ async fn make(world: &World, verb: &'static str, part: Part) -> Result<One, Erro
         (None, Some(found)) => {
             let foreign = part.foreign.clone().unwrap_or_default();
             let ready = world.maker.make(&part.target, &found, rules, foreign).await?;
-            if let Some(Own { consumer, listeners }) = &part.own
+            if let Some(Consumer { consumer, listeners }) = &part.own
                 && let Err(error) =
                     slots::fill_consumer(&ready.netns.instance, *consumer, listeners, &part.target)
             {
@@ -166,7 +166,7 @@ async fn prepare_part(
     };
     let fd = opened.map_err(|error| failed("open", &part.target, &error))?;
     make_sockets(netns, fd, rules.needs()).await?;
-    if let Some(Own { consumer, listeners }) = &part.own {
+    if let Some(Consumer { consumer, listeners }) = &part.own {
         // Somebody may still hold listeners that had this consumer's number before.
         slots::empty_consumer(&netns.instance, *consumer);
         slots::fill_consumer(&netns.instance, *consumer, listeners, &netns.target)?;
@@ -236,7 +236,7 @@ async fn undo(made: Made) {
     }
     for (part, netns, switch) in made.other {
         drop(switch);
-        if let Some(Own { consumer, .. }) = part.own {
+        if let Some(Consumer { consumer, .. }) = part.own {
             slots::empty_consumer(&netns.instance, consumer);
         }
         settle(&netns);

@@ -42,7 +42,7 @@ pub(crate) struct Part {
     pub(crate) new: Vec<Arc<RuleState>>,
     pub(crate) reset: Reset,
     /// Listeners of a consumer that is new there.
-    pub(crate) own: Option<Own>,
+    pub(crate) own: Option<Consumer>,
 }
 
 /// Counters that begin anew.
@@ -56,7 +56,7 @@ pub(crate) struct Reset {
 
 /// What a consumer gets.
 #[derive(Debug)]
-pub(crate) struct Own {
+pub(crate) struct Consumer {
     pub(crate) consumer: u32,
     /// None where they come later.
     pub(crate) listeners: Bound,

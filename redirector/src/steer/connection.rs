@@ -10,13 +10,13 @@ use std::{
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{
-    lingering::Waits,
-    places::{Carried, Seat},
+    lingering::LingeringSocket,
+    places::{Carried, TakenPlace},
     rules::RuleState,
     steered::{Life, Steered},
 };
 use crate::{
-    dial::{DialError, Endpoint, Onward, Place},
+    dial::{DialError, Endpoint, Home, Onward},
     listener::{Client, OriginalDst},
     observe::{Connections, Ended, NotDelivered},
     relay::{self, End, Left, Linger, Lost, LostBytes, Settled, Stream, Traffic},
@@ -52,11 +52,11 @@ pub(crate) fn take(netns: &Arc<Steered>, listener: Option<SocketAddr>, stream: T
 /// A connection that counts as active, and against the limits.
 struct Active {
     netns: Arc<Steered>,
-    seat: Option<Seat>,
+    seat: Option<TakenPlace>,
 }
 
 impl Active {
-    fn new(netns: Arc<Steered>, seat: Seat) -> Self {
+    fn new(netns: Arc<Steered>, seat: TakenPlace) -> Self {
         netns.connections.active.fetch_add(1, Ordering::Relaxed);
         Self { netns, seat: Some(seat) }
     }
@@ -185,9 +185,9 @@ async fn carry(
             () = carried.evicted() => Ended::IdleAtLimit,
         }
     };
-    let lingering = Lingering::begin(connections);
+    let lingering = LingeringCount::begin(connections);
     drop(active);
-    let client_leg = Leg { netns: &netns, carried: &carried, place: &Place::Inside };
+    let client_leg = Leg { netns: &netns, carried: &carried, place: &Home::Inside };
     let destination_leg = Leg { place: &place, ..client_leg };
     let (of_client, of_destination) = match relayed {
         Ended::Finished => tokio::join!(client_leg.close(first), destination_leg.close(destination)),
@@ -228,7 +228,7 @@ async fn carry(
 struct Leg<'a> {
     netns: &'a Steered,
     carried: &'a Carried,
-    place: &'a Place,
+    place: &'a Home,
 }
 
 /// How a stream ended.
@@ -263,7 +263,7 @@ impl Leg<'_> {
         let left = match (how, self.place) {
             (How::Settled(Settled::Acknowledged), _) => Left::default(),
             // The kernel may finish it alone: it is in the daemon's own namespace.
-            (How::Because(Ended::Aborted), Place::Outside) => Left::default(),
+            (How::Because(Ended::Aborted), Home::Outside) => Left::default(),
             _ => return LegEnd { how, left: reset(stream) },
         };
         LegEnd { how, left }
@@ -279,7 +279,7 @@ impl Leg<'_> {
     async fn settle(self, stream: &Stream) -> How {
         let Self { netns, carried, place } = self;
         let mut linger = Linger::new(stream, netns.limits.patience);
-        let mut waits: Option<Waits<'_>> = None;
+        let mut waits: Option<LingeringSocket<'_>> = None;
         let mut given_up = pin!(given_up(netns, place, carried));
         loop {
             let outstanding = match linger.look() {
@@ -335,7 +335,7 @@ async fn aborted(netns: &Steered) {
 }
 
 /// Ready when a stream must not be waited for any longer: why.
-async fn given_up(netns: &Steered, place: &Place, carried: &Carried) -> Ended {
+async fn given_up(netns: &Steered, place: &Home, carried: &Carried) -> Ended {
     tokio::select! {
         () = aborted(netns) => Ended::Aborted,
         () = place.gone() => Ended::DestinationGone,
@@ -344,16 +344,16 @@ async fn given_up(netns: &Steered, place: &Place, carried: &Carried) -> Ended {
 }
 
 /// A connection that waits for a last acknowledgement.
-struct Lingering<'a>(&'a Connections);
+struct LingeringCount<'a>(&'a Connections);
 
-impl<'a> Lingering<'a> {
+impl<'a> LingeringCount<'a> {
     fn begin(connections: &'a Connections) -> Self {
         connections.lingering.fetch_add(1, Ordering::Relaxed);
         Self(connections)
     }
 }
 
-impl Drop for Lingering<'_> {
+impl Drop for LingeringCount<'_> {
     fn drop(&mut self) {
         self.0.lingering.fetch_sub(1, Ordering::Relaxed);
     }

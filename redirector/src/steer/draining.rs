@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering};
 
 use super::steered::Steered;
-use crate::control::Draining as View;
+use crate::control::DrainingView;
 
 /// Held until the last connection has ended, and the last program that has listeners there: it keeps the
 /// namespace too.
@@ -33,10 +33,10 @@ impl Draining {
         self.lock().extract_if(.., |one| std::ptr::eq(&**one, netns)).count() > 0
     }
 
-    pub(crate) fn view(&self) -> Vec<View> {
+    pub(crate) fn view(&self) -> Vec<DrainingView> {
         let all = self.all();
         let left = all.iter().filter(|netns| !netns.tasks.is_empty());
-        left.map(|netns| View {
+        left.map(|netns| DrainingView {
             target: netns.target.clone(),
             cookie: netns.cookie.0,
             connections: netns.connections.active.load(Ordering::Relaxed),

@@ -57,7 +57,7 @@ type Key = (Instant, u64);
 
 /// One of those that wait, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Waits<'a> {
+pub(crate) struct LingeringSocket<'a> {
     all: &'a Lingering,
     netns: NetnsCookie,
     key: Key,
@@ -72,7 +72,7 @@ impl Default for Lingering {
 
 impl Lingering {
     /// One more, whose peer has not acknowledged so many bytes and made progress last at `since`.
-    pub(crate) fn enter(&self, netns: NetnsCookie, bytes: u64, since: Instant) -> Waits<'_> {
+    pub(crate) fn enter(&self, netns: NetnsCookie, bytes: u64, since: Instant) -> LingeringSocket<'_> {
         let key = (since, self.next.fetch_add(1, Ordering::Relaxed));
         let crowded_out = Arc::new(Notify::new());
         let one = One { bytes: bytes.max(self.least), crowded_out: Arc::clone(&crowded_out) };
@@ -80,7 +80,7 @@ impl Lingering {
         table.insert(netns, key, one);
         table.shed(self.most);
         drop(table);
-        Waits { all: self, netns, key, crowded_out }
+        LingeringSocket { all: self, netns, key, crowded_out }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -88,7 +88,7 @@ impl Lingering {
     }
 }
 
-impl Waits<'_> {
+impl LingeringSocket<'_> {
     /// Its peer has acknowledged some just now: so many bytes are left.
     pub(crate) fn progressed(&mut self, bytes: u64) {
         let mut table = self.all.lock();
@@ -104,7 +104,7 @@ impl Waits<'_> {
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for LingeringSocket<'_> {
     fn drop(&mut self) {
         self.all.lock().remove(self.netns, self.key);
     }
@@ -161,7 +161,7 @@ mod tests {
         Lingering { most, least: 0, ..Lingering::default() }
     }
 
-    fn is_out(one: &Waits<'_>) -> bool {
+    fn is_out(one: &LingeringSocket<'_>) -> bool {
         one.crowded_out().now_or_never().is_some()
     }
 

@@ -13,7 +13,7 @@ use super::{
     rules::RuleTable,
     settle::{make_sockets, settle},
     slots,
-    steered::{Parts, Steered, WentDown},
+    steered::{Steered, SteeredParts, WentDown},
 };
 use crate::{
     config::Target,
@@ -100,7 +100,7 @@ impl Maker {
         };
         // `self` would be another namespace for everyone who reads it.
         let known_as = if *target == Target::Caller { Target::Cookie(cookie.0) } else { target.clone() };
-        let parts = |watched| Parts {
+        let parts = |watched| SteeredParts {
             target: known_as,
             cookie,
             file,

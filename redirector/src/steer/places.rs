@@ -59,7 +59,7 @@ pub(crate) struct Share {
     holds: AtomicU64,
     is_guaranteed: AtomicBool,
     /// Its connections that can make room.
-    pub(crate) roster: Roster<Seat>,
+    pub(crate) roster: Roster<TakenPlace>,
     clients: Clients,
 }
 
@@ -72,11 +72,11 @@ struct Holds {
 }
 
 /// A relayed connection with its place.
-pub(crate) type Carried = roster::Carried<Seat>;
+pub(crate) type Carried = roster::Carried<TakenPlace>;
 
 /// A place that a connection has taken. Dropping it frees it.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct TakenPlace {
     share: Arc<Share>,
     client: Option<IpAddr>,
 }
@@ -256,7 +256,7 @@ impl Share {
     }
 
     /// A place for a connection of this client.
-    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Result<Seat, NotDelivered> {
+    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Result<TakenPlace, NotDelivered> {
         let limited = self.places.per_client;
         if limited.is_some_and(|most| !self.clients.enter(client, most)) {
             return Err(NotDelivered::ClientLimit);
@@ -270,7 +270,7 @@ impl Share {
     }
 
     /// A place that is free. It takes no lock.
-    fn take_one_more(self: &Arc<Self>, client: Option<IpAddr>) -> Option<Seat> {
+    fn take_one_more(self: &Arc<Self>, client: Option<IpAddr>) -> Option<TakenPlace> {
         let places = &self.places;
         let (mut is_bound, mut is_used) = (false, false);
         let taken = self.change(|holds| {
@@ -289,11 +289,11 @@ impl Share {
         if is_used && taken.is_none() {
             places.used.fetch_sub(1, Ordering::Relaxed);
         }
-        taken.map(|_| Seat { share: Arc::clone(self), client })
+        taken.map(|_| TakenPlace { share: Arc::clone(self), client })
     }
 
     /// The place of a connection that is idle: of the one that has been idle longest.
-    fn take_of_idle(self: &Arc<Self>, client: Option<IpAddr>) -> Option<Seat> {
+    fn take_of_idle(self: &Arc<Self>, client: Option<IpAddr>) -> Option<TakenPlace> {
         let shares: Vec<_> = self.places.lock().iter().filter_map(Weak::upgrade).collect();
         loop {
             // Its own can always make room. So it can with its place, which nobody else can take meanwhile.
@@ -339,7 +339,7 @@ impl Drop for Share {
     }
 }
 
-impl Drop for Seat {
+impl Drop for TakenPlace {
     fn drop(&mut self) {
         if let Some(client) = self.client {
             self.share.clients.leave(client);
@@ -397,7 +397,7 @@ mod tests {
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     /// As many places as a namespace gets.
-    fn all_of(share: &Arc<Share>) -> Vec<Seat> {
+    fn all_of(share: &Arc<Share>) -> Vec<TakenPlace> {
         std::iter::from_fn(|| share.take(CLIENT).ok()).collect()
     }
 
@@ -532,7 +532,7 @@ mod tests {
     const AGE: Duration = Duration::from_secs(60);
 
     /// Connections of a namespace, as many as it gets, of which so many are idle: those, and the seats of the others.
-    fn all_with_idle(share: &Arc<Share>, idle: usize) -> (Vec<Arc<Carried>>, Vec<Seat>) {
+    fn all_with_idle(share: &Arc<Share>, idle: usize) -> (Vec<Arc<Carried>>, Vec<TakenPlace>) {
         let mut seats: Vec<_> = std::iter::from_fn(|| share.take_one_more(None)).collect();
         let busy = seats.split_off(idle.min(seats.len()));
         let idle = seats.into_iter().map(|seat| share.roster.enter_idle(Some(seat), AGE)).collect();

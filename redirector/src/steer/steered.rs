@@ -93,7 +93,7 @@ pub(crate) struct Steered {
 }
 
 /// What a namespace is made of.
-pub(crate) struct Parts {
+pub(crate) struct SteeredParts {
     pub(crate) target: Target,
     pub(crate) cookie: NetnsCookie,
     pub(crate) file: NetnsFile,
@@ -111,8 +111,8 @@ pub(crate) struct Parts {
 }
 
 impl Steered {
-    pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts {
+    pub(crate) fn new(parts: SteeredParts) -> Arc<Self> {
+        let SteeredParts {
             target,
             cookie,
             file,

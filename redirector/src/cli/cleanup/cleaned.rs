@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::holders::Holder;
+use super::holders::ProgramHolder;
 use crate::kernel::AttachedProgram;
 
 /// The document of `redirector cleanup --json`.
@@ -34,5 +34,5 @@ pub(super) struct Kept {
 pub(super) struct Program {
     #[serde(flatten)]
     pub(super) program: AttachedProgram,
-    pub(super) held_by: Vec<Holder>,
+    pub(super) held_by: Vec<ProgramHolder>,
 }

@@ -6,27 +6,27 @@ use serde::Serialize;
 
 /// A process that has a program or a link to it open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Holder {
+pub(super) struct ProgramHolder {
     /// In this PID namespace.
     pub(super) pid: i32,
     /// As in `/proc/PID/comm`.
     pub(super) command: String,
 }
 
-impl Holder {
+impl ProgramHolder {
     pub(super) fn is_redirector(&self) -> bool {
         self.command == "redirector"
     }
 }
 
 /// The holders of each program, by its id. Processes that may not be looked at are left out.
-pub(super) fn of_programs() -> io::Result<HashMap<u32, Vec<Holder>>> {
-    let mut found: HashMap<u32, Vec<Holder>> = HashMap::new();
+pub(super) fn of_programs() -> io::Result<HashMap<u32, Vec<ProgramHolder>>> {
+    let mut found: HashMap<u32, Vec<ProgramHolder>> = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         for program in programs_of(pid) {
             let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let holder = Holder { pid, command: command.trim_end().to_owned() };
+            let holder = ProgramHolder { pid, command: command.trim_end().to_owned() };
             let holders = found.entry(program).or_default();
             if !holders.contains(&holder) {
                 holders.push(holder);

@@ -14,7 +14,7 @@ use socket2::Type;
 
 use self::{
     cleaned::{Cleaned, Kept, Program, Removed},
-    holders::Holder,
+    holders::ProgramHolder,
 };
 use super::{args, exit::Failure, output};
 use crate::{
@@ -63,7 +63,7 @@ fn programs(target: &Target, opener: &Opener) -> Result<Vec<Program>, Failure> {
         let held_by = holders.remove(&program.id).unwrap_or_default();
         Program { program, held_by }
     });
-    Ok(programs.filter(|program| !program.held_by.iter().any(Holder::is_redirector)).collect())
+    Ok(programs.filter(|program| !program.held_by.iter().any(ProgramHolder::is_redirector)).collect())
 }
 
 fn print(out: &mut impl io::Write, cleaned: &Cleaned) -> io::Result<()> {

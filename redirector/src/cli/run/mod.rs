@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use self::notify::{notify, notify_ready};
-use super::{args, exit::Failure, file::Source};
+use super::{args, exit::Failure, file::SourceFile};
 use crate::{
     config::file::ConfigFile,
     control::{DEFAULT_SOCKET, SocketFile, handoff_path},
@@ -58,7 +58,7 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
         log_format,
         engines,
     } = command;
-    let config = config.map(|path| Ok::<_, Failure>((Source::read_again(&path)?.parse_or_tell()?, path)));
+    let config = config.map(|path| Ok::<_, Failure>((SourceFile::read_again(&path)?.parse_or_tell()?, path)));
     let config = config.transpose()?.map(|(file, path)| (path, file));
     let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
     let _log = observe::init(log_format.or(daemon.log_format).unwrap_or_default())?;

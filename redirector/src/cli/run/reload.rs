@@ -12,7 +12,7 @@ use super::notify::{notify, notify_ready, notify_status};
 use crate::{
     cli::{
         exit::Failure,
-        file::{Source, counted},
+        file::{SourceFile, counted},
     },
     config::file::{ConfigFile, DaemonOptions, Problem},
     control::{Applied, ApplyRequest, Caller, Code, Error},
@@ -38,7 +38,7 @@ pub(super) async fn first(daemon: &Arc<Daemon>, path: &Path, file: &ConfigFile) 
             Ok(())
         }
         Err(error) => {
-            log(path, &Source::problems(file, &error));
+            log(path, &SourceFile::problems(file, &error));
             Err(error.into())
         }
     }
@@ -81,7 +81,7 @@ async fn again(daemon: &Arc<Daemon>, path: &Path, before: &DaemonOptions) {
         Err(error) => tracing::warn!(%error, "sd_notify"),
     }
     let own = path.to_owned();
-    let read = move || Source::read_again(&own).map(|source| source.parse());
+    let read = move || SourceFile::read_again(&own).map(|source| source.parse());
     let read = blocking(read).await;
     let mut is_applied = false;
     match read.unwrap_or_else(|error| Err(Failure::failed(&error))) {
@@ -107,7 +107,7 @@ async fn again(daemon: &Arc<Daemon>, path: &Path, before: &DaemonOptions) {
                     );
                 }
                 Err(error) => {
-                    log(path, &Source::problems(&file, &error));
+                    log(path, &SourceFile::problems(&file, &error));
                     tracing::error!(%error, "SIGHUP: nothing is changed");
                 }
             }
@@ -126,7 +126,7 @@ fn tell(path: &Path, file: &ConfigFile, applied: &Applied) {
         tracing::warn!(warning, "apply");
     }
     for refusal in &applied.set_aside {
-        let Problem { place, message, hint } = Source::problem(file, refusal);
+        let Problem { place, message, hint } = SourceFile::problem(file, refusal);
         let target = file.namespaces.get(refusal.namespace).map(|spec| spec.target.to_string());
         tracing::error!(
             file = %path.display(), line = place.line, column = place.column, target, hint,

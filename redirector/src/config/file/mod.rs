@@ -19,11 +19,11 @@ pub use self::{
     export::to_toml,
     names::{name_found_rules, name_rules},
     namespace::NamespaceSpec,
-    place::{Place, Problem},
+    place::{Position, Problem},
     schema::schema,
 };
 use self::{
-    place::{Lines, Places},
+    place::{Lines, Positions},
     read::{Reader, Section},
 };
 
@@ -40,9 +40,9 @@ pub struct ConfigFile {
     /// Each `[[discover]]`, every rule with a name.
     pub discover: Vec<DiscoverSpec>,
     /// Where each namespace stands.
-    places: Vec<Places>,
+    places: Vec<Positions>,
     /// Where each discover stands.
-    discover_places: Vec<Places>,
+    discover_places: Vec<Positions>,
 }
 
 impl ConfigFile {
@@ -83,7 +83,7 @@ impl ConfigFile {
             reader.report(place, why, None);
         }
         let discover = discover.into_iter().filter_map(|table| reader.discover(table));
-        let (mut discover, discover_places): (Vec<_>, Vec<Places>) = discover.unzip();
+        let (mut discover, discover_places): (Vec<_>, Vec<Positions>) = discover.unzip();
         for (index, rule, why) in name_found_rules(&mut discover) {
             reader.report(discover_places[index].rules[rule], why, None);
         }
@@ -92,18 +92,18 @@ impl ConfigFile {
 
     /// Where a namespace, or a rule of it, stands.
     #[must_use]
-    pub fn place(&self, namespace: usize, rule: Option<usize>) -> Option<Place> {
+    pub fn place(&self, namespace: usize, rule: Option<usize>) -> Option<Position> {
         place(self.places.get(namespace)?, rule)
     }
 
     /// Where a discover, or a rule of it, stands.
     #[must_use]
-    pub fn discover_place(&self, discover: usize, rule: Option<usize>) -> Option<Place> {
+    pub fn discover_place(&self, discover: usize, rule: Option<usize>) -> Option<Position> {
         place(self.discover_places.get(discover)?, rule)
     }
 }
 
-fn place(places: &Places, rule: Option<usize>) -> Option<Place> {
+fn place(places: &Positions, rule: Option<usize>) -> Option<Position> {
     match rule {
         None => Some(places.own),
         Some(rule) => places.rules.get(rule).copied(),

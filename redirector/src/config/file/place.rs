@@ -8,14 +8,14 @@ use crate::text::escaped;
 
 /// A place, as editors count: both from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
+pub struct Position {
     /// From 1.
     pub line: usize,
     /// From 1.
     pub column: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)
     }
@@ -23,10 +23,10 @@ impl fmt::Display for Place {
 
 /// Where a namespace, or a discover, and its rules stand in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct Positions {
     /// The target, or where the table begins.
-    pub(super) own: Place,
-    pub(super) rules: Vec<Place>,
+    pub(super) own: Position,
+    pub(super) rules: Vec<Position>,
 }
 
 /// What is wrong, and where.
@@ -34,7 +34,7 @@ pub(super) struct Places {
 pub struct Problem {
     /// Where.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: Position,
     /// For people: one line.
     pub message: String,
     /// A known mend.
@@ -43,7 +43,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(place: Place, message: String) -> Self {
+    pub(super) fn new(place: Position, message: String) -> Self {
         Self { place, message, hint: None }
     }
 
@@ -73,13 +73,13 @@ impl<'a> Lines<'a> {
     }
 
     /// The place of a byte; of the end of the text where there are fewer.
-    pub(super) fn place(&self, offset: usize) -> Place {
+    pub(super) fn place(&self, offset: usize) -> Position {
         let offset = self.text.floor_char_boundary(offset);
         let line = self.begins.partition_point(|begin| *begin <= offset);
         let begin = self.begins[line - 1];
         // A byte order mark is no column.
         let before = self.text[begin..offset].trim_start_matches('\u{feff}');
-        Place { line, column: before.chars().count() + 1 }
+        Position { line, column: before.chars().count() + 1 }
     }
 }
 
@@ -93,9 +93,9 @@ mod tests {
         for (offset, line, column) in
             [(0, 1, 1), (1, 1, 2), (2, 2, 1), (4, 2, 2), (5, 2, 3), (6, 3, 1), (7, 4, 1), (99, 4, 1)]
         {
-            assert_eq!(lines.place(offset), Place { line, column }, "{offset}");
+            assert_eq!(lines.place(offset), Position { line, column }, "{offset}");
         }
-        assert_eq!(Lines::new("").place(0), Place { line: 1, column: 1 });
-        assert_eq!(Lines::new("\u{feff}a").place(3), Place { line: 1, column: 1 });
+        assert_eq!(Lines::new("").place(0), Position { line: 1, column: 1 });
+        assert_eq!(Lines::new("\u{feff}a").place(3), Position { line: 1, column: 1 });
     }
 }

@@ -12,8 +12,8 @@ use toml::{
 };
 
 use super::{
-    DaemonOptions, DiscoverSpec, NamespaceSpec, Place, Problem,
-    place::{Lines, Places},
+    DaemonOptions, DiscoverSpec, NamespaceSpec, Position, Problem,
+    place::{Lines, Positions},
     table::{Table, Value},
 };
 use crate::config::RuleSpec;
@@ -30,7 +30,7 @@ pub(super) struct Section<'a> {
 pub(super) struct Reader<'a> {
     lines: Lines<'a>,
     root: DeTable<'a>,
-    problems: BTreeMap<Place, Vec<Problem>>,
+    problems: BTreeMap<Position, Vec<Problem>>,
     /// Where the text is no TOML. What stands around may not be what was meant.
     broken: Vec<usize>,
     /// Where tables begin.
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         self.problems.into_values().flatten().collect()
     }
 
-    pub(super) fn report(&mut self, place: Place, message: String, hint: Option<String>) {
+    pub(super) fn report(&mut self, place: Position, message: String, hint: Option<String>) {
         let problem = Problem { place, message, hint }.in_one_line();
         let there = self.problems.entry(place).or_default();
         if there.iter().all(|known| known.message != problem.message) {
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One namespace and its rules. `None` where its target is not known.
-    pub(super) fn namespace(&mut self, mut value: Value<'a>) -> Option<(NamespaceSpec, Places)> {
+    pub(super) fn namespace(&mut self, mut value: Value<'a>) -> Option<(NamespaceSpec, Positions)> {
         let begin = value.span().start;
         let (rules, has_rules) = self.rules_of("namespace", &mut value);
         let mut table = Table::new(value);
@@ -181,11 +181,11 @@ impl<'a> Reader<'a> {
         let cannot_be = |rule: &RuleSpec| spec.as_ref().and_then(|spec| spec.cannot_follow(rule));
         let (read, rules) = self.rules(rules, cannot_be);
         let own = self.lines.place(table.at("target", None));
-        spec.map(|spec| (NamespaceSpec { rules: read, ..spec }, Places { own, rules }))
+        spec.map(|spec| (NamespaceSpec { rules: read, ..spec }, Positions { own, rules }))
     }
 
     /// One discover and its rules.
-    pub(super) fn discover(&mut self, mut value: Value<'a>) -> Option<(DiscoverSpec, Places)> {
+    pub(super) fn discover(&mut self, mut value: Value<'a>) -> Option<(DiscoverSpec, Positions)> {
         let begin = value.span().start;
         let (rules, _) = self.rules_of("discover", &mut value);
         let mut table = Table::new(value);
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
         if let Some((key, why)) = spec.flaw().filter(|_| is_sound) {
             self.report_at(table.at(key, None), why, None);
         }
-        Some((spec, Places { own: self.lines.place(begin), rules }))
+        Some((spec, Positions { own: self.lines.place(begin), rules }))
     }
 
     /// Takes the rules out of a table, and whether there is such a key.
@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
         &mut self,
         rules: Vec<Value<'a>>,
         cannot_be: impl Fn(&RuleSpec) -> Option<String>,
-    ) -> (Vec<RuleSpec>, Vec<Place>) {
+    ) -> (Vec<RuleSpec>, Vec<Position>) {
         let (mut read, mut places) = (Vec::new(), Vec::new());
         for rule in rules {
             let place = self.lines.place(rule.span().start);

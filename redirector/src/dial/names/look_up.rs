@@ -45,7 +45,7 @@ pub(super) struct LookUps {
 
 /// A place in a lane.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct LanePermit<'a> {
     held: SemaphorePermit<'a>,
     lane: Lane,
 }
@@ -57,13 +57,13 @@ impl LookUps {
     }
 
     /// Waits for a place in a lane.
-    pub(super) async fn place(&self, lane: Lane) -> Place<'_> {
+    pub(super) async fn place(&self, lane: Lane) -> LanePermit<'_> {
         let places = match lane {
             Lane::Urgent => &self.urgent,
             Lane::Regular => &self.regular,
             Lane::Slow => &self.slow,
         };
-        Place { held: places.acquire().await.expect("it is never closed"), lane }
+        LanePermit { held: places.acquire().await.expect("it is never closed"), lane }
     }
 
     /// Looks a name up. Must not be dropped before it is ready: the thread would go on, and its place would be free.
@@ -71,7 +71,7 @@ impl LookUps {
     /// others for those that wait.
     pub(super) async fn look_up<'a>(
         &'a self,
-        Place { mut held, lane }: Place<'a>,
+        LanePermit { mut held, lane }: LanePermit<'a>,
         name: &str,
         overdue: impl FnOnce(),
     ) -> io::Result<Vec<IpAddr>> {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 pub use self::registration::{Died, Registration};
 use self::{
     look::{Look, Proc},
-    registration::{Change, Number},
+    registration::{Number, WatchChange},
     watcher::Watcher,
 };
 use super::mounts;
@@ -23,7 +23,7 @@ use crate::netns::NetnsFile;
 /// Namespaces whose death somebody wants to know of.
 #[derive(Debug)]
 pub struct Watch {
-    changes: mpsc::UnboundedSender<Change>,
+    changes: mpsc::UnboundedSender<WatchChange>,
     registered: AtomicU64,
 }
 
@@ -54,7 +54,7 @@ impl Watch {
     pub fn add(&self, file: NetnsFile) -> Registration {
         let number = Number(self.registered.fetch_add(1, Ordering::Relaxed));
         // The watch ends only with this handle.
-        let _told: Result<_, _> = self.changes.send(Change::Add(number, file));
+        let _told: Result<_, _> = self.changes.send(WatchChange::Add(number, file));
         Registration { number, file, changes: self.changes.downgrade() }
     }
 }

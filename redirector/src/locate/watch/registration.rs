@@ -11,7 +11,7 @@ use crate::netns::NetnsFile;
 pub(super) struct Number(pub(super) u64);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Change {
+pub(super) enum WatchChange {
     Add(Number, NetnsFile),
     Remove(Number, NetnsFile),
 }
@@ -21,7 +21,7 @@ pub(super) enum Change {
 pub struct Registration {
     pub(super) number: Number,
     pub(super) file: NetnsFile,
-    pub(super) changes: mpsc::WeakUnboundedSender<Change>,
+    pub(super) changes: mpsc::WeakUnboundedSender<WatchChange>,
 }
 
 /// Registrations whose namespaces have died, found in one look.
@@ -40,7 +40,7 @@ impl Died {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(changes) = self.changes.upgrade() {
-            let _told: Result<_, _> = changes.send(Change::Remove(self.number, self.file));
+            let _told: Result<_, _> = changes.send(WatchChange::Remove(self.number, self.file));
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     look::Look,
-    registration::{Change, Died, Number},
+    registration::{Died, Number, WatchChange},
 };
 use crate::{
     locate::witness::{Tables, Witness},
@@ -61,7 +61,7 @@ enum State {
 pub(super) struct Watcher<L> {
     watched: HashMap<NetnsFile, Watched>,
     look: L,
-    received: mpsc::UnboundedReceiver<Change>,
+    received: mpsc::UnboundedReceiver<WatchChange>,
     deaths: mpsc::UnboundedSender<Died>,
     /// Holds one wake-up: what happens meanwhile is seen by the same look.
     wake: mpsc::Sender<()>,
@@ -72,7 +72,7 @@ pub(super) struct Watcher<L> {
 impl<L: Look> Watcher<L> {
     pub(super) fn new(
         look: L,
-        received: mpsc::UnboundedReceiver<Change>,
+        received: mpsc::UnboundedReceiver<WatchChange>,
         deaths: mpsc::UnboundedSender<Died>,
     ) -> Self {
         let (wake, woken) = mpsc::channel(1);
@@ -100,9 +100,9 @@ impl<L: Look> Watcher<L> {
         }
     }
 
-    fn apply(&mut self, change: Change) {
+    fn apply(&mut self, change: WatchChange) {
         match change {
-            Change::Add(number, file) => {
+            WatchChange::Add(number, file) => {
                 let watched = self.watched.entry(file).or_default();
                 watched.by.insert(number);
                 // It may be another namespace with the inode of one before.
@@ -110,7 +110,7 @@ impl<L: Look> Watcher<L> {
                     watched.state = State::Unknown;
                 }
             }
-            Change::Remove(number, file) => {
+            WatchChange::Remove(number, file) => {
                 if let hash_map::Entry::Occupied(mut watched) = self.watched.entry(file) {
                     watched.get_mut().by.remove(&number);
                     if watched.get().by.is_empty() {

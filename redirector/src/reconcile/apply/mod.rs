@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use futures_util::{StreamExt as _, stream};
 
 use self::{
-    places::{AT_ONCE, Led, Places, look_at_all},
-    plan::{Now, Outcome, plan, unknown},
+    places::{AT_ONCE, Led, Located, look_at_all},
+    plan::{ApplyPlan, Now, plan, unknown},
     request::Request,
     wanted::{At, Unplanned, Wanted, refusal, refuse_if_any},
 };
@@ -106,7 +106,7 @@ impl<'a> Attempt<'a> {
     async fn try_to(&mut self, request: &Request, discover: &[DiscoverSpec]) -> Result<Applied, Unplanned> {
         let world = self.world;
         // What is wrong is collected, so that all of it is told.
-        let mut places = Places::of(&self.looked, request);
+        let mut places = Located::of(&self.looked, request);
         let left_out = places.left_out(request);
         let known = self.look_up(&mut places, request).await;
         let turn = turn_of(world, |store| about(store, &places, request)).await;
@@ -115,7 +115,7 @@ impl<'a> Attempt<'a> {
             return Err(Unplanned::Outdated(Refused::OtherFile.into()));
         }
         let outcome = planned(world, &turn, request, places, known)?;
-        let Outcome { plan, changes, unchanged, warnings } = outcome;
+        let ApplyPlan { plan, changes, unchanged, warnings } = outcome;
         let compiled = plan.compile(&world.maker.kernel, refuse_part).await;
         let plan = compiled.map_err(uncompiled)?;
         let applied = Applied {
@@ -144,7 +144,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Looks up where destinations are that are not known yet. What cannot be found is refused.
-    async fn look_up(&mut self, places: &mut Places, request: &Request) -> HashMap<At, Whereabouts> {
+    async fn look_up(&mut self, places: &mut Located, request: &Request) -> HashMap<At, Whereabouts> {
         let (world, caller) = (self.world, self.caller);
         let standing =
             |there: &places::There| world.steered.get(there.found.cookie).as_ref().map(Standing::from);
@@ -180,9 +180,9 @@ fn planned(
     world: &World,
     turn: &Turn,
     request: &Request,
-    places: Places,
+    places: Located,
     known: HashMap<At, Whereabouts>,
-) -> Result<Outcome, Unplanned> {
+) -> Result<ApplyPlan, Unplanned> {
     let steered = world.steered.all();
     let standing: BTreeMap<NetnsCookie, Standing> =
         steered.iter().map(|netns| (netns.cookie, Standing::from(netns))).collect();
@@ -198,7 +198,7 @@ fn planned(
 }
 
 /// What a request is about: the namespaces that it names, and what is there for a file, or, where that goes, for anybody.
-fn about(store: &Store, places: &Places, request: &Request) -> BTreeSet<Subject> {
+fn about(store: &Store, places: &Located, request: &Request) -> BTreeSet<Subject> {
     let goes = |origin| request.goes(origin);
     let mut about: BTreeSet<_> = store.places(goes).map(Subject::Netns).collect();
     let looked_at = places.there.iter().chain(&places.aside).map(|there| there.found.cookie);

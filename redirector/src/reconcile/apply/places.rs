@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::{
     request::Request,
-    set_aside::Aside,
+    set_aside::EntryAside,
     wanted::{Waits, Wanted, flaw, refusal},
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) struct There {
 
 /// Where the entries of a file lead, as far as they are not left out.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct Located {
     pub(super) there: Vec<There>,
     pub(super) waits: Vec<Waits>,
     /// Namespaces that stay as they are, because an entry that means them is set aside.
@@ -101,7 +101,7 @@ async fn look_at(world: &World, caller: Caller, entry: usize, request: &Request)
     Ok(Led::There(Arc::new(found)))
 }
 
-impl Places {
+impl Located {
     /// What a look has found, for what of the request is not left out.
     pub(super) fn of(looked: &[Led], request: &Request) -> Self {
         let mut places = Self::default();
@@ -132,9 +132,10 @@ impl Places {
     }
 
     /// What is left out of the file, entry by entry: those that could not be made, and others that mean the same namespace.
-    pub(super) fn left_out(&self, request: &Request) -> BTreeMap<usize, Aside> {
-        let aside =
-            |entry: usize, why: &str, at| Aside::new(request.namespaces[entry].clone(), why.to_owned(), at);
+    pub(super) fn left_out(&self, request: &Request) -> BTreeMap<usize, EntryAside> {
+        let aside = |entry: usize, why: &str, at| {
+            EntryAside::new(request.namespaces[entry].clone(), why.to_owned(), at)
+        };
         let unopened = request.aside().iter();
         let unopened =
             unopened.map(|(entry, why)| (*entry, aside(*entry, &why.message, request.was_at(*entry))));

@@ -10,7 +10,7 @@ use std::{
 use redirector_ebpf::CONSUMER_RELAY;
 
 use super::{
-    places::{Places, There},
+    places::{Located, There},
     request::Request,
     twins::without_twins,
     waiting::Waiting,
@@ -35,7 +35,7 @@ use crate::{
 
 /// All that becomes other.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct ApplyPlan {
     pub(super) plan: Plan,
     pub(super) changes: Vec<Change>,
     pub(super) unchanged: u64,
@@ -61,7 +61,7 @@ struct Planner<'a> {
     refused: Vec<Refusal>,
     /// A rule whose destination was not looked up, because it was there then.
     outdated: Option<RuleName>,
-    outcome: Outcome,
+    outcome: ApplyPlan,
     /// Rules that stay where they are although they wait.
     left: HashSet<(NetnsCookie, RuleName)>,
     /// Where the file has rules that follow a container; those that wait are nowhere.
@@ -87,23 +87,23 @@ pub(super) fn unknown(standing: Option<&Standing>, there: &There, request: &Requ
 pub(super) fn plan(
     now: Now<'_>,
     request: &Request,
-    places: Places,
+    places: Located,
     mut whereabouts: HashMap<At, Whereabouts>,
-) -> Result<Outcome, Unplanned> {
+) -> Result<ApplyPlan, Unplanned> {
     let of_entries = places
         .waits
         .iter()
         .flat_map(|waits| request.wanted_by(waits.entry, None).map(move |rule| (waits.clone(), rule)));
     let waiting = Waiting::new(of_entries.chain(request.waiting_rules()).collect());
     let stay = places.staying(request);
-    let Places { there, aside, refused, .. } = places;
+    let Located { there, aside, refused, .. } = places;
     let mut planner = Planner {
         now,
         request,
         waiting,
         refused,
         outdated: None,
-        outcome: Outcome::default(),
+        outcome: ApplyPlan::default(),
         left: HashSet::new(),
         placed: HashMap::new(),
     };
@@ -339,8 +339,8 @@ impl<'a> Planner<'a> {
         &mut self,
         target: &Target,
         cookie: NetnsCookie,
-        before: Option<control::RuleState>,
-        after: Option<control::RuleState>,
+        before: Option<control::ChangeSide>,
+        after: Option<control::ChangeSide>,
     ) {
         let name = after.as_ref().or(before.as_ref()).and_then(|state| state.rule.name.clone());
         let rule = name.expect("a rule that is there has a name, and so has one of a file");
@@ -497,8 +497,8 @@ fn is_in_force(standing: &BTreeMap<NetnsCookie, Standing>, one: &Intended) -> bo
     there.is_some_and(|there| there.get(&one.rule.name).is_some())
 }
 
-fn state(rule: RuleSpec, follows: Option<&Container>) -> control::RuleState {
-    control::RuleState { rule, follows: follows.cloned().map(Target::Container) }
+fn state(rule: RuleSpec, follows: Option<&Container>) -> control::ChangeSide {
+    control::ChangeSide { rule, follows: follows.cloned().map(Target::Container) }
 }
 
 #[cfg(test)]

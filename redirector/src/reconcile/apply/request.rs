@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    set_aside::{Again, Aside, SetAside},
+    set_aside::{Again, EntryAside, SetAside},
     wanted::{Follower, Waits, Wanted, refusal, refuse_if_any},
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     intent::{HostNetns, Prune},
     locate::{ContainerId, EngineError},
     netns::NetnsCookie,
-    reconcile::discover::{AllFound, Own},
+    reconcile::discover::{AllFound, OwnRules},
 };
 
 /// All that is wanted.
@@ -27,7 +27,7 @@ pub(crate) struct Request {
     /// The containers that were found.
     pub(crate) found: AllFound,
     /// What the file says of containers itself.
-    pub(crate) own: Own,
+    pub(crate) own: OwnRules,
     /// How many are of the file.
     of_file: usize,
     /// Of each of the others: the container.
@@ -59,7 +59,7 @@ impl Request {
         (prune, dry_run): (Prune, bool),
         (found, deaf): (AllFound, &BTreeMap<Engine, EngineError>),
     ) -> Self {
-        let (of_file, own) = (namespaces.len(), Own::of(&namespaces));
+        let (of_file, own) = (namespaces.len(), OwnRules::of(&namespaces));
         let (mut ids, mut set_aside) = (Vec::new(), HashMap::new());
         let all =
             found.iter().flat_map(|(engine, found)| found.iter().map(move |(id, one)| (*engine, id, one)));
@@ -111,7 +111,7 @@ impl Request {
     }
 
     /// It has been made, and this is left out of it. Whether it was only another try at what was set aside.
-    pub(super) fn settles(&self, set_aside: &SetAside, left_out: Vec<Aside>) -> bool {
+    pub(super) fn settles(&self, set_aside: &SetAside, left_out: Vec<EntryAside>) -> bool {
         match &self.mode {
             Mode::Again(again) => set_aside.settle(again, left_out),
             Mode::Strict | Mode::Lenient => set_aside.replace(left_out),
@@ -138,7 +138,7 @@ impl Request {
     }
 
     /// Why an entry is left out; of one that means the same namespace as another, why that one is.
-    pub(crate) fn why_aside(&self, entry: usize, aside: &Aside) -> Refusal {
+    pub(crate) fn why_aside(&self, entry: usize, aside: &EntryAside) -> Refusal {
         let of_other = || refusal(entry, None, Error::new(Code::Failed, aside.why()));
         self.aside.get(&entry).cloned().unwrap_or_else(of_other)
     }

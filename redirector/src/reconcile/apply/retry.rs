@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Attempt, request::Request, set_aside::Aside, wanted::Unplanned};
+use super::{Attempt, request::Request, set_aside::EntryAside, wanted::Unplanned};
 use crate::{
     control::{Applied, Caller, Refusal},
     intent::Prune,
@@ -52,7 +52,7 @@ async fn complete_black_holes(world: &World) {
 }
 
 /// Tells what has become of another try.
-fn tell(before: &[Aside], applied: &Applied) {
+fn tell(before: &[EntryAside], applied: &Applied) {
     let left: BTreeMap<usize, &Refusal> =
         applied.set_aside.iter().map(|refusal| (refusal.namespace, refusal)).collect();
     for (index, one) in before.iter().enumerate() {

@@ -13,7 +13,7 @@ use crate::{
 
 /// One of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Aside {
+pub(crate) struct EntryAside {
     pub(crate) spec: NamespaceSpec,
     why: String,
     /// Where its target led, if it led anywhere.
@@ -30,7 +30,7 @@ pub(crate) struct SetAside {
 
 #[derive(Debug, Default)]
 struct State {
-    list: Vec<Aside>,
+    list: Vec<EntryAside>,
     /// How often the list was replaced: what was begun with another list is outdated.
     version: u64,
 }
@@ -38,12 +38,12 @@ struct State {
 /// Another try.
 pub(crate) struct Again {
     version: u64,
-    tried: Vec<Aside>,
+    tried: Vec<EntryAside>,
     /// Where the target of each entry led before: elsewhere the rules that are there are not to be replaced.
     at: Vec<Option<NetnsCookie>>,
 }
 
-impl Aside {
+impl EntryAside {
     pub(super) fn new(spec: NamespaceSpec, why: String, at: Option<NetnsCookie>) -> Self {
         Self { spec, why, at }
     }
@@ -75,7 +75,7 @@ impl SetAside {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn list(&self) -> Vec<Aside> {
+    pub(crate) fn list(&self) -> Vec<EntryAside> {
         self.state().list.clone()
     }
 
@@ -85,7 +85,7 @@ impl SetAside {
     }
 
     /// From now on it is these.
-    pub(super) fn replace(&self, list: Vec<Aside>) {
+    pub(super) fn replace(&self, list: Vec<EntryAside>) {
         let mut state = self.state();
         state.list = list;
         state.version += 1;
@@ -93,13 +93,14 @@ impl SetAside {
     }
 
     /// All of it has been tried again, and these are left. What somebody has done to the list meanwhile is not undone.
-    pub(super) fn settle(&self, again: &Again, left: Vec<Aside>) {
+    pub(super) fn settle(&self, again: &Again, left: Vec<EntryAside>) {
         let mut state = self.state();
         if state.version == again.version {
             state.list = left;
         } else {
-            let is_among =
-                |list: &[Aside], one: &Aside| list.iter().any(|other| other.spec.target == one.spec.target);
+            let is_among = |list: &[EntryAside], one: &EntryAside| {
+                list.iter().any(|other| other.spec.target == one.spec.target)
+            };
             state.list.retain(|one| !is_among(&again.tried, one) || is_among(&left, one));
         }
         state.version += 1;
@@ -107,7 +108,7 @@ impl SetAside {
     }
 
     /// All of it, for another try.
-    pub(super) fn again(&self) -> (Vec<Aside>, Again) {
+    pub(super) fn again(&self) -> (Vec<EntryAside>, Again) {
         let State { list, version } = &*self.state();
         (
             list.clone(),
@@ -150,7 +151,7 @@ impl SetAside {
     pub(crate) fn view(&self, only: Option<(&Target, Option<NetnsCookie>)>) -> Vec<WaitingView> {
         let state = self.state();
         let meant = state.list.iter().filter(|one| only.is_none_or(|(target, at)| one.is_of(target, at)));
-        let view = |Aside { spec, why, .. }: &Aside| WaitingView {
+        let view = |EntryAside { spec, why, .. }: &EntryAside| WaitingView {
             target: spec.target.clone(),
             container: String::new(),
             why: why.clone(),

@@ -7,10 +7,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    places::{Led, Places},
+    places::{Led, Located},
     plan::{Now, plan, unknown},
     request::Request,
-    set_aside::{Aside, SetAside},
+    set_aside::{EntryAside, SetAside},
     wanted::{Unplanned, Waits},
 };
 use crate::{
@@ -61,10 +61,10 @@ impl File {
                 _ => {}
             }
         }
-        let asides = |places: &str| -> Vec<Aside> {
+        let asides = |places: &str| -> Vec<EntryAside> {
             let places = places.split(',').map(|place| place.parse().ok().map(NetnsCookie));
             let specs = namespaces.iter().zip(places);
-            specs.map(|(spec, at)| Aside::new(spec.clone(), "before".into(), at)).collect()
+            specs.map(|(spec, at)| EntryAside::new(spec.clone(), "before".into(), at)).collect()
         };
         let again = again.map(asides).map(|list| {
             let set_aside = SetAside::default();
@@ -166,7 +166,7 @@ pub(super) fn apply(scene: &mut Scene, text: &str, options: &str) -> String {
         Subject::Container(container) => !options.contains(&format!("not-held={container}")),
     };
     loop {
-        let places = Places::of(&looked, &request);
+        let places = Located::of(&looked, &request);
         let left_out: Vec<_> = places.left_out(&request).keys().map(ToString::to_string).collect();
         let of_place = |there| unknown(scene.standing.get(&place_of(there)), there, &request);
         let new = places.there.iter().flat_map(of_place).filter(|_| !options.contains("unknown"));

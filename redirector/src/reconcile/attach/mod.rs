@@ -6,14 +6,14 @@ mod wanted;
 
 use std::sync::Arc;
 
-use self::plan::{Asked, Outcome, plan};
-pub(super) use self::wanted::{Delivery, For, Run, Wanted};
+use self::plan::{Asked, AttachPlan, plan};
+pub(super) use self::wanted::{For, Mode, NewRule, When};
 use super::{
     commit::commit,
     destinations::{Missing, whereabouts},
     judge::{Tells, can_tell_interfaces, foreign_programs, judge},
     leave::{leaving, refuse_rest},
-    part::{Own, Part, Plan, first},
+    part::{Consumer, Part, Plan, first},
     places::{may_be_meant, open_again, open_unless_steered},
     refused::Refused,
     standing::Standing,
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// A rule that was put into force.
-pub(crate) struct Put {
+pub(crate) struct PutRule {
     pub(crate) answer: Attached,
     /// Where; `None` after a dry run.
     pub(crate) netns: Option<Arc<Steered>>,
@@ -64,7 +64,7 @@ pub(crate) async fn attach(world: &World, caller: Caller, request: AttachRequest
     {
         return Err(Refused::CannotFollow(to.cannot_be_followed()).into());
     }
-    let run = if dry_run { Run::Dry } else { Run::Real };
+    let mode = if dry_run { Mode::Dry } else { Mode::Real };
     let opened = match open_unless_steered(world, &target, caller).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -76,11 +76,11 @@ pub(crate) async fn attach(world: &World, caller: Caller, request: AttachRequest
                 return Err(Error::from(error).with_hint(hint));
             }
             let why = (id.clone(), error.to_string());
-            return wait::wait_for(world, container, why, (spec, host_netns), run).await;
+            return wait::wait_for(world, container, why, (spec, host_netns), mode).await;
         }
     };
     let whom = if follow { For::Container } else { For::Namespace };
-    let wanted = Wanted { target, spec, host_netns, whom, run };
+    let wanted = NewRule { target, spec, host_netns, whom, mode };
     Ok(put(world, wanted, opened, whereabouts).await?.answer)
 }
 
@@ -95,11 +95,11 @@ fn means_process(whereabouts: &Whereabouts) -> bool {
 /// Nothing has been changed.
 pub(crate) async fn put(
     world: &World,
-    wanted: Wanted,
+    wanted: NewRule,
     opened: Option<OpenNetns>,
     whereabouts: Whereabouts,
-) -> Result<Put, Error> {
-    let Wanted { target, spec, host_netns, whom, run } = wanted;
+) -> Result<PutRule, Error> {
+    let NewRule { target, spec, host_netns, whom, mode } = wanted;
     let opened = match opened {
         Some(opened) => opened,
         None => open_again(world, &target)?,
@@ -132,8 +132,8 @@ pub(crate) async fn put(
         means_process: means_process(&whereabouts),
     };
     let outcome = plan(standing.as_ref(), &world.intent(), asked)?;
-    let Outcome { mut result, is_other, rule, index, consumer, edit, left } = outcome;
-    if run == Run::Real && steered.as_ref().is_some_and(|netns| mend_link(netns)) && !is_other {
+    let AttachPlan { mut result, is_other, rule, index, consumer, edit, left } = outcome;
+    if mode == Mode::Real && steered.as_ref().is_some_and(|netns| mend_link(netns)) && !is_other {
         // What is there was not in force.
         result = AttachResult::Changed;
     }
@@ -148,7 +148,7 @@ pub(crate) async fn put(
     let answer = Attached {
         schema: SCHEMA,
         result,
-        dry_run: run == Run::Dry,
+        dry_run: mode == Mode::Dry,
         target: target.clone(),
         cookie: found.cookie.0,
         rule: rule.name.clone(),
@@ -181,13 +181,13 @@ pub(crate) async fn put(
     };
     let compiled = Plan { parts, edit }.compile(&world.maker.kernel, refuse).await;
     let mut plan = compiled.map_err(first)?;
-    if run == Run::Dry {
-        return Ok(Put { answer, netns: None, listeners: Vec::new(), state });
+    if mode == Mode::Dry {
+        return Ok(PutRule { answer, netns: None, listeners: Vec::new(), state });
     }
     let listeners = own_listeners(&found, &target, whom).await?;
     if let (For::Program(_), Some(part)) = (whom, plan.parts.first_mut()) {
         let copies = copies(&listeners).map_err(|error| failed("attach", &target, &error))?;
-        part.own = Some(Own { consumer, listeners: copies });
+        part.own = Some(Consumer { consumer, listeners: copies });
     }
     commit(world, "attach", plan).await.map_err(|undone| undone.error)?;
     if let Some(netns) = steered.filter(|_| !is_other) {
@@ -199,12 +199,12 @@ pub(crate) async fn put(
         netns.set_foreign_programs(foreign);
     }
     tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
-    Ok(Put { answer, netns: world.steered.get(cookie), listeners, state })
+    Ok(PutRule { answer, netns: world.steered.get(cookie), listeners, state })
 }
 
 /// The listeners that a program gets with the answer.
 async fn own_listeners(found: &Arc<Found>, target: &Target, whom: For) -> Result<Bound, Error> {
-    if whom != For::Program(Delivery::AtOnce) {
+    if whom != For::Program(When::AtOnce) {
         return Ok(Vec::new());
     }
     let (found, target) = (Arc::clone(found), target.clone());

@@ -33,7 +33,7 @@ pub(super) struct Asked<'a> {
 
 /// What it comes to.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct AttachPlan {
     pub(super) result: AttachResult,
     /// Whether something is other for the kernel; else it is only other for whom the rule is.
     pub(super) is_other: bool,
@@ -54,7 +54,7 @@ pub(super) fn plan(
     standing: Option<&Standing>,
     intent: &Store,
     asked: Asked<'_>,
-) -> Result<Outcome, Refused> {
+) -> Result<AttachPlan, Refused> {
     let Asked { target, at, id, spec, whom, host_netns, means_process } = asked;
     let is_lease = matches!(whom, For::Program(_));
     let consumer = match (standing, is_lease) {
@@ -93,7 +93,7 @@ pub(super) fn plan(
             let result = if is_other { AttachResult::Changed } else { AttachResult::Unchanged };
             let rule = if is_like { Arc::clone(&state.rule) } else { Arc::new(rule) };
             let (edit, left) = (Edit::default(), None);
-            let outcome = Outcome { result, is_other, rule, index: state.index, consumer, edit, left };
+            let outcome = AttachPlan { result, is_other, rule, index: state.index, consumer, edit, left };
             if is_files {
                 // Whether it follows is for the file to say.
                 return Ok(outcome);
@@ -105,7 +105,7 @@ pub(super) fn plan(
             let index = free_indices(rules, Vec::new()).next();
             let (index, _) = index.ok_or_else(|| Refused::TooManyRules(rule.name.clone()))?;
             let (result, edit, left) = (AttachResult::Attached, Edit::default(), None);
-            Outcome { result, is_other: true, rule: Arc::new(rule), index, consumer, edit, left }
+            AttachPlan { result, is_other: true, rule: Arc::new(rule), index, consumer, edit, left }
         }
     };
     if let Some(container) = container.filter(|_| !is_lease)
@@ -143,7 +143,7 @@ fn means_a_process(state: &RuleState) -> bool {
     state.whereabouts.elsewhere.as_ref().is_some_and(|one| one.is_found_by_process())
 }
 
-impl Outcome {
+impl AttachPlan {
     /// Notes for whom the rule is wanted from now on: the last word counts, by whatever name a container was called. Gives
     /// whether that is other than before.
     fn want(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redirector_ebpf::MAX_RULES;
 
-use super::wanted::Run;
+use super::wanted::Mode;
 use crate::{
     config::{Container, Origin, RuleSpec, Target},
     control::{AttachResult, Attached, Error, SCHEMA},
@@ -27,7 +27,7 @@ pub(super) async fn wait_for(
     container: &Container,
     (id, why): (ContainerId, String),
     (spec, host_netns): (RuleSpec, HostNetns),
-    run: Run,
+    mode: Mode,
 ) -> Result<Attached, Error> {
     let _turn = turn_of(world, |store| with_places(store, [container])).await;
     world.goes_on()?;
@@ -58,7 +58,7 @@ pub(super) async fn wait_for(
         }
         (name, edit)
     };
-    if run == Run::Real && !edit.put.is_empty() {
+    if mode == Mode::Real && !edit.put.is_empty() {
         world.intend(edit);
         // It may run by now.
         world.news.look_at([container.clone()]);
@@ -67,7 +67,7 @@ pub(super) async fn wait_for(
     Ok(Attached {
         schema: SCHEMA,
         result: AttachResult::Waiting,
-        dry_run: run == Run::Dry,
+        dry_run: mode == Mode::Dry,
         target,
         cookie: 0,
         rule: name,
@@ -91,7 +91,7 @@ mod tests {
         let wait = || {
             let id = ContainerId::new("0".repeat(64)).unwrap();
             let spec = serde_json::from_str(r#"{"match": ["tcp:80"], "to": ["pass"]}"#).unwrap();
-            wait_for(&world, &container, (id, "not running".into()), (spec, HostNetns::Refused), Run::Real)
+            wait_for(&world, &container, (id, "not running".into()), (spec, HostNetns::Refused), Mode::Real)
         };
         wait().await.unwrap();
         assert_eq!(world.intent().following().count(), 1);

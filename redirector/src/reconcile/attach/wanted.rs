@@ -6,12 +6,12 @@ use crate::{
 };
 
 /// A rule to be put into force.
-pub(crate) struct Wanted {
+pub(crate) struct NewRule {
     pub(crate) target: Target,
     pub(crate) spec: RuleSpec,
     pub(crate) host_netns: HostNetns,
     pub(crate) whom: For,
-    pub(crate) run: Run,
+    pub(crate) mode: Mode,
 }
 
 /// For whom a rule is.
@@ -22,12 +22,12 @@ pub(crate) enum For {
     /// The container that its target names, wherever that is.
     Container,
     /// A program, which gets listeners of its own.
-    Program(Delivery),
+    Program(When),
 }
 
 /// When a program gets its listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub(crate) enum When {
     /// With the answer.
     AtOnce,
     /// When it listens.
@@ -36,7 +36,7 @@ pub(crate) enum Delivery {
 
 /// Whether it is done, or only said what would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Run {
+pub(crate) enum Mode {
     Real,
     Dry,
 }

@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::{Mutex as Turn, MutexGuard as TurnGuard, Notify};
 
-pub(crate) use self::{gather::gather_all, looker::discover, own::Own};
+pub(crate) use self::{gather::gather_all, looker::discover, own::OwnRules};
 use crate::{
     config::{Container, Engine, RuleName, RuleSpec, Target, file::DiscoverSpec},
     control::{DiscoverView, RefusedView},
@@ -49,7 +49,7 @@ pub(crate) struct Discovery {
 struct State {
     specs: Vec<DiscoverSpec>,
     /// What the file says of containers itself.
-    own: Own,
+    own: OwnRules,
     found: AllFound,
     /// Rules that somebody has detached since the file was applied.
     detached: HashSet<(ContainerId, RuleName)>,
@@ -111,7 +111,7 @@ impl Discovery {
     }
 
     /// From now on this is looked for, and this was found.
-    pub(crate) fn replace(&self, specs: Vec<DiscoverSpec>, own: Own, found: AllFound) {
+    pub(crate) fn replace(&self, specs: Vec<DiscoverSpec>, own: OwnRules, found: AllFound) {
         let mut state = self.state();
         let mut why = std::mem::take(&mut state.why);
         why.retain(|engine, _| specs.iter().any(|spec| spec.of(*engine).is_some()));

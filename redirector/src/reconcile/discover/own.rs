@@ -9,7 +9,7 @@ use crate::{
 
 /// The rules that a file names with their container.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Own {
+pub(crate) struct OwnRules {
     rules: HashSet<(Container, RuleName)>,
     /// Those of them whose container is named by what may be an id, or its begin.
     by_id: Vec<(Container, RuleName)>,
@@ -18,7 +18,7 @@ pub(crate) struct Own {
 /// Digits of an id that engines show, and users name containers by.
 const SHORT_ID: usize = 12;
 
-impl Own {
+impl OwnRules {
     pub(crate) fn of(namespaces: &[NamespaceSpec]) -> Self {
         let mut own = Self::default();
         for NamespaceSpec { target, rules, .. } in namespaces {

@@ -90,7 +90,11 @@ fn of_a_silent_engine_is_known_what_it_has_told_before() {
             one.labels.insert(label.0.into(), label.1.into());
         }
         let discovery = Discovery::default();
-        discovery.replace(looked_for(case[0]), Own::default(), AllFound::from([(Engine::Docker, known)]));
+        discovery.replace(
+            looked_for(case[0]),
+            OwnRules::default(),
+            AllFound::from([(Engine::Docker, known)]),
+        );
         let recalled = discovery.recall(Engine::Docker, &looked_for(case[1]));
         let told = recalled.iter().map(|(id, one)| {
             let rules: Vec<_> =
@@ -105,21 +109,21 @@ fn of_a_silent_engine_is_known_what_it_has_told_before() {
 fn the_engines_that_are_looked_at_are_those_of_the_file_and_a_failure_is_news_once() {
     let discovery = Discovery::default();
     assert!(!discovery.is_looking_at(Engine::Docker));
-    discovery.replace(looked_for("x a 80"), Own::default(), AllFound::new());
+    discovery.replace(looked_for("x a 80"), OwnRules::default(), AllFound::new());
     assert!(discovery.is_looking_at(Engine::Docker) && !discovery.is_looking_at(Engine::Podman));
     let news = [Some("late"), Some("late"), Some("gone"), None, None];
     assert_eq!(news.map(|why| discovery.is_deaf(Engine::Docker, why)), [true, false, true, true, false]);
     discovery.is_deaf(Engine::Docker, Some("late"));
     assert_eq!(discovery.view()[0].why.as_deref(), Some("late"));
     // It is kept by a file that looks there, and by no other.
-    discovery.replace(looked_for("y a 80"), Own::default(), AllFound::new());
+    discovery.replace(looked_for("y a 80"), OwnRules::default(), AllFound::new());
     assert_eq!(discovery.view()[0].why.as_deref(), Some("late"));
-    discovery.replace(Vec::new(), Own::default(), AllFound::new());
-    discovery.replace(looked_for("x a 80"), Own::default(), AllFound::new());
+    discovery.replace(Vec::new(), OwnRules::default(), AllFound::new());
+    discovery.replace(looked_for("x a 80"), OwnRules::default(), AllFound::new());
     assert_eq!(discovery.view()[0].why, None);
     discovery.detached([(container_and_id("docker:x=1").1, name("a"))]);
     assert_eq!(discovery.state().detached.len(), 1);
-    discovery.replace(looked_for("x a 80"), Own::default(), AllFound::new());
+    discovery.replace(looked_for("x a 80"), OwnRules::default(), AllFound::new());
     assert!(discovery.state().detached.is_empty(), "the next file has all of it again");
 }
 
@@ -127,7 +131,7 @@ fn the_engines_that_are_looked_at_are_those_of_the_file_and_a_failure_is_news_on
 #[test]
 fn what_has_happened_to_a_container_is_noted_for_an_engine_that_is_looked_at() {
     let discovery = Discovery::default();
-    discovery.replace(looked_for("x a 80"), Own::default(), AllFound::new());
+    discovery.replace(looked_for("x a 80"), OwnRules::default(), AllFound::new());
     let (_, id) = container_and_id("docker:x=1");
     for engine in Engine::ALL {
         discovery.look_after(engine, Some(&id));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, os::fd::AsFd as _, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
 
-use super::plan::{Due, Place, plan};
+use super::plan::{Due, FoundContainer, plan};
 use crate::{
     config::{Container, RuleName, Target},
     control::{Caller, Error},
@@ -123,7 +123,7 @@ impl Looked<'_> {
             Ok(found) => found,
             Err(error) => return self.all_wait(&names, &error.message),
         };
-        let place = Place { container: self.container, target, found: Arc::new(found) };
+        let place = FoundContainer { container: self.container, target, found: Arc::new(found) };
         self.put_all(place, due).await;
     }
 
@@ -146,7 +146,7 @@ impl Looked<'_> {
     }
 
     /// Puts all of them, or those that can be where not all can.
-    async fn put_all(&mut self, place: Place<'_>, due: Vec<Due>) {
+    async fn put_all(&mut self, place: FoundContainer<'_>, due: Vec<Due>) {
         let names: Vec<_> = due.iter().map(|one| one.rule.rule.name.clone()).collect();
         let single = if due.len() > 1 { due.iter().map(Due::again).collect() } else { Vec::new() };
         let Err(error) = self.put_at_once(&place, due).await else { return };
@@ -161,7 +161,7 @@ impl Looked<'_> {
         }
     }
 
-    async fn put_at_once(&mut self, place: &Place<'_>, due: Vec<Due>) -> Result<(), Error> {
+    async fn put_at_once(&mut self, place: &FoundContainer<'_>, due: Vec<Due>) -> Result<(), Error> {
         let (world, container) = (self.world, self.container);
         let at = place.found.cookie;
         let _turn = turn_there(world, at, Some(container)).await;

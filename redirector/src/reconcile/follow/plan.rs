@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Where a container was found.
-pub(super) struct Place<'a> {
+pub(super) struct FoundContainer<'a> {
     pub(super) container: &'a Container,
     /// The same.
     pub(super) target: Target,
@@ -69,11 +69,11 @@ pub(super) struct Put {
 pub(super) fn plan(
     standing: Option<&Standing>,
     intent: &Store,
-    place: &Place<'_>,
+    place: &FoundContainer<'_>,
     (programs, tells): (&[AttachedProgram], Tells),
     due: Vec<Due>,
 ) -> Planned {
-    let Place { container, target, found } = place;
+    let FoundContainer { container, target, found } = place;
     let at = found.cookie;
     let foreign = foreign_programs(standing.and_then(|there| there.program), programs);
     let rules = standing.map(|there| &there.rules[..]).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// How a receiver asks for its listeners one by one.
-pub(super) struct Asked {
+pub(super) struct OnDemand {
     pub(super) fd: OwnedFd,
     pub(super) port: NonZeroU16,
     /// The namespace that it is in.
@@ -22,7 +22,7 @@ pub(super) fn asked(
     enclosed: Enclosed,
     caller: Caller,
     receiver: &OwnedFd,
-) -> Result<Option<Asked>, Error> {
+) -> Result<Option<OnDemand>, Error> {
     let (port, fd) = match (port, enclosed) {
         (None, Enclosed::Nothing) => return Ok(None),
         (Some(port), Enclosed::Asked(fd)) => (port, fd),
@@ -43,6 +43,6 @@ pub(super) fn asked(
             let error = failed(&format!("pidfd_getfd of process {pid}: {error}"));
             Err(error.with_hint("the daemon needs CAP_SYS_PTRACE to look at what the program listens with"))
         }
-        _ => Ok(Some(Asked { fd, port, home })),
+        _ => Ok(Some(OnDemand { fd, port, home })),
     }
 }

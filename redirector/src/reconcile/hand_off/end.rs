@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     intent::Edit,
-    lease::{Lease, Left, Looks, sweep},
+    lease::{Lease, Looks, Remaining, sweep},
     reconcile::{
         leave::take_out,
         part::{Part, Plan},
@@ -95,9 +95,9 @@ pub(crate) async fn end_leases(world: Arc<World>) {
         let left = sweep(&world.leases, &looks).await;
         let ended = world.leases_ended.notified();
         let look_again = match left {
-            Left::Nothing => None,
-            Left::Held => Some(SWEEP),
-            Left::Unseen => Some(SWEEP_AGAIN),
+            Remaining::Nothing => None,
+            Remaining::Held => Some(SWEEP),
+            Remaining::Unseen => Some(SWEEP_AGAIN),
         };
         let try_again = next_try.as_ref().map(|next| next.at.saturating_duration_since(Instant::now()));
         match look_again.into_iter().chain(try_again).min() {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use self::asked::{Asked, asked};
+use self::asked::{OnDemand, asked};
 pub(crate) use self::end::end_leases;
 use super::{
-    attach::{Delivery, For, Put, Run, Wanted, put},
+    attach::{For, Mode, NewRule, PutRule, When, put},
     places::open_unless_steered,
     world::World,
 };
@@ -69,14 +69,15 @@ pub(crate) async fn lease(
     };
     spec.validate_lease().map_err(|ParseError(why)| Error::new(Code::Usage, why))?;
     let opened = open_unless_steered(world, &target, caller).await?;
-    let wanted = Wanted {
+    let wanted = NewRule {
         target: target.clone(),
         spec,
         host_netns: if host_netns { HostNetns::Allowed } else { HostNetns::Refused },
-        whom: For::Program(if asked.is_some() { Delivery::OnDemand } else { Delivery::AtOnce }),
-        run: Run::Real,
+        whom: For::Program(if asked.is_some() { When::OnDemand } else { When::AtOnce }),
+        mode: Mode::Real,
     };
-    let Put { answer, netns, state, listeners } = put(world, wanted, opened, Whereabouts::default()).await?;
+    let PutRule { answer, netns, state, listeners } =
+        put(world, wanted, opened, Whereabouts::default()).await?;
     let netns = netns.ok_or_else(|| Error::new(Code::Failed, "no namespace was attached"))?;
     // From here on the rule is in force: whatever fails, the watcher takes it back.
     let (delivered, told) = oneshot::channel();
@@ -103,7 +104,7 @@ pub(crate) async fn lease(
         end::end_lease(world, &netns, &lease).await;
         return Err(error);
     }
-    if let Some(Asked { fd, port, home }) = asked {
+    if let Some(OnDemand { fd, port, home }) = asked {
         let (turns, netns, lease) =
             (Arc::clone(&world.turns), Arc::downgrade(&netns), Arc::downgrade(&lease));
         tokio::spawn(Answers { turns, netns, lease, port, home }.give(fd));

@@ -33,7 +33,7 @@ struct MapCreate {
 
 /// What a map is: the fields of `BPF_MAP_CREATE`.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape<'a> {
+pub struct MapShape<'a> {
     /// `enum bpf_map_type`.
     pub map_type: u32,
     /// Bytes.
@@ -63,7 +63,7 @@ fn object_name(name: &str) -> [u8; 16] {
 /// # Errors
 ///
 /// As bpf(2) `BPF_MAP_CREATE`.
-pub fn map(shape: &Shape<'_>) -> io::Result<OwnedFd> {
+pub fn map(shape: &MapShape<'_>) -> io::Result<OwnedFd> {
     let mut attr = MapCreate {
         map_type: shape.map_type,
         key_size: shape.key_size,
@@ -99,7 +99,7 @@ fn counted(mut call: impl FnMut() -> io::Result<i64>) -> io::Result<i64> {
 /// As bpf(2) `BPF_MAP_CREATE`; `E2BIG` above 4 MiB less a page, by kernel.
 pub fn array_of_bytes(value_size: usize, name: &str) -> io::Result<OwnedFd> {
     let value_size = u32::try_from(value_size).map_err(io::Error::other)?;
-    map(&Shape {
+    map(&MapShape {
         map_type: MAP_TYPE_ARRAY,
         key_size: size::<u32>(),
         value_size,
@@ -151,7 +151,7 @@ pub fn array_of_maps(inner: BorrowedFd<'_>, name: &str) -> io::Result<Map<u32, u
 }
 
 fn of_one<K: Pod, V: Pod>(map_type: u32, inner: Option<BorrowedFd<'_>>, name: &str) -> io::Result<Map<K, V>> {
-    let shape = Shape {
+    let shape = MapShape {
         map_type,
         key_size: size::<K>(),
         value_size: size::<V>(),

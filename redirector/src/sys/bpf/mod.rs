@@ -21,7 +21,8 @@ mod test_run;
 
 pub use link::{LinkInfo, link_by_id, link_create, link_detach, link_info, link_update};
 pub use make::{
-    Instruction, Shape, array_of_bytes, array_of_maps, freeze, map, sk_lookup_program, sockmap, verifier_log,
+    Instruction, MapShape, array_of_bytes, array_of_maps, freeze, map, sk_lookup_program, sockmap,
+    verifier_log,
 };
 pub use test_run::{SkLookup, TestRunResult, test_run};
 

@@ -36,7 +36,7 @@ fn entries_lead_to_namespaces_and_what_is_set_aside_takes_along_all_that_mean_th
         if !case[2].is_empty() {
             request.set_aside(problems(case[2])).unwrap();
         }
-        let places = Places::of(&looked, &request);
+        let places = Located::of(&looked, &request);
         let entries = |there: &There| {
             let entries: Vec<_> = there.entries.iter().map(|(entry, _)| entry.to_string()).collect();
             format!("{}:{}", there.found.cookie, entries.join("+"))
@@ -58,7 +58,7 @@ fn of_what_is_left_out_it_is_known_where_it_led() {
     let File { mut request, looked } = File::of("netns:n@7 a 80; netns:m@! b 81", "again=7,8");
     request.set_aside(problems("0.0 1.*")).unwrap();
     let set_aside = super::super::set_aside::SetAside::default();
-    let left_out: Vec<_> = Places::of(&looked, &request).left_out(&request).into_values().collect();
+    let left_out: Vec<_> = Located::of(&looked, &request).left_out(&request).into_values().collect();
     set_aside.replace(left_out);
     let (_, again) = set_aside.again();
     assert_eq!([again.at(0), again.at(1)], [Some(NetnsCookie(7)), Some(NetnsCookie(8))]);

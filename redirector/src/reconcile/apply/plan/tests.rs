@@ -251,7 +251,7 @@ fn a_part_says_which_counters_begin_anew_and_who_is_to_blame() {
     let file =
         crate::reconcile::apply::testing::File::of("netns:n@7 a 80, b 81; found docker:web=1@7 c 82", "");
     let scene = Scene::of("7 a 1 file; 7 x 2 file");
-    let places = Places::of(&file.looked, &file.request);
+    let places = Located::of(&file.looked, &file.request);
     let new = unknown(scene.standing(7), &places.there[0], &file.request);
     let known = new.iter().map(|one| (one.at, Whereabouts::default())).collect();
     let now =

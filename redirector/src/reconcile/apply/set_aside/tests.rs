@@ -4,19 +4,19 @@ use super::*;
 use crate::intent::testing::{check, lines, name, spec, target};
 
 /// `TARGET@PLACE NAME NAME …`, the place `-` where it led nowhere.
-fn asides(text: &str) -> Vec<Aside> {
+fn asides(text: &str) -> Vec<EntryAside> {
     let read = |line: &str| {
         let (head, names) = line.split_once(' ').unwrap_or((line, ""));
         let (to, place) = head.split_once('@').unwrap();
         let rules = names.split_whitespace().map(|named| spec(Some(named), "80")).collect();
         let spec = NamespaceSpec { target: target(to), follow: None, host_netns: false, rules };
-        Aside::new(spec, "why".into(), place.parse().ok().map(NetnsCookie))
+        EntryAside::new(spec, "why".into(), place.parse().ok().map(NetnsCookie))
     };
     lines(text).map(read).collect()
 }
 
 fn told(set_aside: &SetAside) -> String {
-    let told = |one: &Aside| {
+    let told = |one: &EntryAside| {
         let rules = one.spec.rules.iter().map(|rule| format!(" {}", rule.name.as_ref().unwrap()));
         format!("{}{}", one.spec.target, rules.collect::<String>())
     };

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     intent::testing::{check, container_and_id, name, spec, target, told},
     reconcile::{
-        attach::Delivery,
+        attach::When,
         testing::{Scene, elsewhere, variant},
     },
 };
@@ -18,7 +18,7 @@ fn attach(scene: &mut Scene, line: &str) -> String {
     let whom = match whom.trim_end_matches('!') {
         "namespace" => For::Namespace,
         "container" => For::Container,
-        "program" => For::Program(Delivery::AtOnce),
+        "program" => For::Program(When::AtOnce),
         other => panic!("{other}"),
     };
     let (target, id) = match to.contains('=') {
@@ -40,7 +40,7 @@ fn attach(scene: &mut Scene, line: &str) -> String {
     };
     match plan(scene.standing(place), &scene.store, asked) {
         Err(refused) => format!("refused {}", variant(&refused)),
-        Ok(Outcome { result, is_other, rule, index, consumer, edit, left }) => {
+        Ok(AttachPlan { result, is_other, rule, index, consumer, edit, left }) => {
             let mut told_of = format!("{} {} #{index}", variant(&result).to_lowercase(), rule.name);
             if consumer != CONSUMER_RELAY {
                 told_of.extend([" consumer ", &consumer.to_string()]);

@@ -5,7 +5,7 @@ use crate::{
     config::{RuleName, Target, file::NamespaceSpec},
     intent::testing::{check, container_and_id, id, name, store, told},
     reconcile::discover::{
-        Own,
+        OwnRules,
         tests::{found, specs},
     },
 };
@@ -105,7 +105,7 @@ fn a_found_container_gets_what_it_has_not_and_nobody_keeps_from_it() {
         });
         let detached = Some(case[3]).filter(|named| !named.is_empty()).map(|named| (id("1"), name(named)));
         let state = State {
-            own: Own::of(own.as_slice()),
+            own: OwnRules::of(own.as_slice()),
             detached: detached.into_iter().collect(),
             ..State::default()
         };
@@ -142,6 +142,6 @@ fn a_file_names_a_container_by_its_name_or_its_id_or_the_begin_of_that() {
         let spec = NamespaceSpec { target, follow: None, host_netns: false, rules: specs("a 80") };
         let (container, id) = container_and_id(case[1]);
         let named: RuleName = name(case[2]);
-        Own::of(&[spec]).has(&container, &id, &named).to_string()
+        OwnRules::of(&[spec]).has(&container, &id, &named).to_string()
     });
 }

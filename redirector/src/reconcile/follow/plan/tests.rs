@@ -46,7 +46,8 @@ fn put(
     due: Vec<Due>,
 ) -> String {
     let at = found.cookie;
-    let place = Place { container, target: Target::Container(container.clone()), found: Arc::new(found) };
+    let place =
+        FoundContainer { container, target: Target::Container(container.clone()), found: Arc::new(found) };
     let planned = plan(scene.standing(at.0), &scene.store, &place, kernel, due);
     let put = |one: &Put| {
         let mark = match one.result {
@@ -268,7 +269,7 @@ fn where_nothing_is_other_for_the_kernel_there_is_no_part() {
     let container = container_and_id("docker:web=1").0;
     for (named, is_part) in [("a", false), ("b", true)] {
         let due = due(&scene, named);
-        let place = Place {
+        let place = FoundContainer {
             container: &container,
             target: Target::Container(container.clone()),
             found: Arc::new(found(7, None)),
