@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     reconcile::World,
-    steer::{Life, Scope, Steered},
+    steer::{How, Scope, Steered},
 };
 
 /// Stops steering everything at once, waits for the relayed connections, and resets those that are left
@@ -24,15 +24,16 @@ pub(super) async fn drain(world: &World, deadline: impl Future<Output = ()>) {
         tracing::warn!("a change has not ended at the drain deadline");
         return reset(world.maker.all.living()).await;
     };
+    let mut ends = Vec::new();
     for netns in world.steered.drain() {
-        netns.stop_steering(Life::Detached);
+        ends.push(netns.end(How::Detach));
         world.draining.push(&netns);
     }
     drop(turn);
     let left = world.draining.all();
     let ended = async {
-        for netns in &left {
-            netns.stopped().await;
+        for end in ends {
+            end.await;
         }
         let waiting: usize = left.iter().map(|netns| netns.tasks.len()).sum();
         if waiting > 0 {
@@ -52,9 +53,9 @@ pub(super) async fn drain(world: &World, deadline: impl Future<Output = ()>) {
 /// Lets go of all of them at once.
 async fn reset(left: Vec<Arc<Steered>>) {
     let counts: Vec<_> = left.iter().map(|netns| netns.tasks.len()).collect();
-    left.iter().for_each(|netns| netns.stop_steering(Life::Aborted));
-    for (netns, connections) in left.iter().zip(counts) {
-        netns.abort().await;
+    let ends: Vec<_> = left.iter().map(|netns| netns.end(How::Abort)).collect();
+    for ((netns, end), connections) in left.iter().zip(ends).zip(counts) {
+        end.await;
         if connections > 0 {
             tracing::warn!(netns = %netns.target, connections, "reset at the drain deadline");
         }

@@ -11,7 +11,7 @@ use super::world::World;
 use crate::{
     locate::Died,
     netns::{NetnsCookie, NetnsFile},
-    steer::{Life, Steered},
+    steer::{How, Steered},
 };
 
 /// Lets go of all namespaces that have died.
@@ -38,7 +38,7 @@ async fn let_go(world: &World, cookie: NetnsCookie, mut dead: Vec<Arc<Steered>>)
     // What was let go of meanwhile is nowhere any more.
     dead.retain(|netns| world.steered.has(netns) || world.draining.take(netns));
     // In its turn: what is made for a lease from here on sees it, and is undone by whoever makes it.
-    dead.iter().for_each(|netns| netns.stop_steering(Life::Aborted));
+    let ends: Vec<_> = dead.iter().map(|netns| netns.end(How::Abort)).collect();
     let leases: Vec<_> = dead.iter().flat_map(|netns| world.leases.bury(netns)).collect();
     for netns in &dead {
         if world.steered.has(netns) {
@@ -62,9 +62,9 @@ async fn let_go(world: &World, cookie: NetnsCookie, mut dead: Vec<Arc<Steered>>)
             lease.revoke().await;
         }
     });
-    for netns in dead {
+    for (netns, end) in dead.into_iter().zip(ends) {
         let connections = netns.connections.active.load(Ordering::Relaxed);
-        netns.abort().await;
+        end.await;
         tracing::info!(
             netns = %netns.target, cookie = %netns.cookie, connections,
             "the namespace has lost its last process and mount; let go of it"

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     control::{Code, Error},
     steer::{
-        Ready, RuleTable, Steered, Switch, blocking, failed, make_sockets, prepare, settle, slots,
+        How, Ready, RuleTable, Steered, Switch, blocking, failed, make_sockets, prepare, settle, slots,
         switch, switch_back,
     },
 };
@@ -90,7 +90,7 @@ pub(crate) async fn commit(world: &World, verb: &'static str, plan: Plan) -> Res
 
 /// Stops steering a namespace. What is relayed goes on, and is waited for elsewhere.
 async fn let_go(world: &World, netns: &Arc<Steered>) {
-    netns.detach().await;
+    netns.end(How::Detach).await;
     world.maker.selves.remove(netns.cookie);
     world.draining.push(netns);
 }
@@ -143,7 +143,7 @@ async fn make(world: &World, verb: &'static str, part: Part) -> Result<One, Erro
                 && let Err(error) =
                     slots::fill_consumer(&ready.netns.instance, *consumer, listeners, &part.target)
             {
-                ready.netns.abort().await;
+                ready.netns.end(How::Abort).await;
                 return Err(error);
             }
             Ok(One::New(part, ready))
@@ -232,7 +232,7 @@ fn worse(before: Option<Undone>, failure: Undone) -> Undone {
 /// Takes back what was made.
 async fn undo(made: Made) {
     for (_, ready) in made.new {
-        ready.netns.abort().await;
+        ready.netns.end(How::Abort).await;
     }
     for (part, netns, switch) in made.other {
         drop(switch);

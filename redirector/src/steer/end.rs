@@ -7,9 +7,35 @@ use super::{
     steered::{Life, Steered},
 };
 
+/// What becomes of the connections that are relayed when steering ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// They go on.
+    Detach,
+    /// They are reset.
+    Abort,
+}
+
 impl Steered {
-    /// Stops steering at once. [`Self::stopped`] waits for what that entails.
-    pub(crate) fn stop_steering(self: &Arc<Self>, life: Life) {
+    /// Stops steering at once. What it returns lets go of our sockets, when what is in the listeners' queues has been accepted,
+    /// and waits for the end of connections that are reset. It may be called again, with less patience.
+    pub(crate) fn end(self: &Arc<Self>, how: How) -> impl Future<Output = ()> + Send + use<> {
+        self.stop(match how {
+            How::Detach => Life::Detached,
+            How::Abort => Life::Aborted,
+        });
+        let netns = Arc::clone(self);
+        async move {
+            netns.acceptors.wait().await;
+            netns.close_sockets();
+            if how == How::Abort {
+                netns.tasks.close();
+                netns.tasks.wait().await;
+            }
+        }
+    }
+
+    fn stop(self: &Arc<Self>, life: Life) {
         self.instance.detach();
         let is_news = self.life.send_if_modified(|now| {
             let forward = *now < life;
@@ -28,25 +54,5 @@ impl Steered {
         self.dialer.factory.clear();
         self.share.release();
         self.acceptors.close();
-    }
-
-    /// Lets go of the listeners when what is in their queues has been accepted.
-    pub(crate) async fn stopped(&self) {
-        self.acceptors.wait().await;
-        self.close_sockets();
-    }
-
-    /// Stops steering. Connections go on.
-    pub(crate) async fn detach(self: &Arc<Self>) {
-        self.stop_steering(Life::Detached);
-        self.stopped().await;
-    }
-
-    /// Lets go of everything at once: connections are reset.
-    pub(crate) async fn abort(self: &Arc<Self>) {
-        self.stop_steering(Life::Aborted);
-        self.stopped().await;
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 }

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     all::All,
+    end::How,
     error::{blocking, failed},
     limits::Limits,
     look::Found,
@@ -134,7 +135,7 @@ impl Maker {
         self.selves.insert(netns.cookie, inside);
         if let Err(source) = netns.instance.attach(found.fd.as_fd()) {
             self.selves.remove(netns.cookie);
-            netns.abort().await;
+            netns.end(How::Abort).await;
             return Err(failed("attach", target, &source));
         }
         Ok(())
