@@ -15,7 +15,8 @@ use crate::tool;
 const BINARY: &str = "bin/redirector";
 const UNIT: &str = "lib/systemd/system/redirector.service";
 const DOCUMENTATION: &str = "share/doc/redirector";
-const MANUAL: &str = "share/man/man1";
+/// With the section of each page behind it.
+const MANUAL: &str = "share/man/man";
 
 /// Where each shell looks for completions.
 const COMPLETIONS: [(&str, &str); 3] = [
@@ -46,9 +47,7 @@ pub(super) fn lay_out(binary: &Path) -> Result<()> {
 
 /// Every file of a folder whose name ends so.
 fn copy_all(folder: &str, extension: &str) -> Result<()> {
-    let from = tool::root().join(folder);
-    for entry in fs::read_dir(&from).with_context(|| format!("list `{}`", from.display()))? {
-        let path = entry?.path();
+    for path in files(&tool::root().join(folder))? {
         if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|one| one == extension)) {
             copy(&path, &format!("{DOCUMENTATION}/{folder}/{}", name.display()))?;
         }
@@ -56,11 +55,22 @@ fn copy_all(folder: &str, extension: &str) -> Result<()> {
     Ok(())
 }
 
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let listed = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    listed.with_context(|| format!("list `{}`", folder.display()))
+}
+
 /// What the binary writes: manual pages and completions.
 fn write_by_itself(binary: &Path) -> Result<()> {
-    let manual = root().join(MANUAL);
-    create_directory(&manual)?;
-    tool::call_quietly(Command::new(binary).arg("man").arg(&manual))?;
+    let written = tempfile::tempdir().context("make a temporary directory")?;
+    tool::call_quietly(Command::new(binary).arg("man").arg(written.path()))?;
+    for entry in
+        fs::read_dir(written.path()).with_context(|| format!("list `{}`", written.path().display()))?
+    {
+        let path = entry?.path();
+        let (Some(name), Some(section)) = (path.file_name(), path.extension()) else { continue };
+        copy(&path, &format!("{MANUAL}{}/{}", section.display(), name.display()))?;
+    }
     for (shell, place) in COMPLETIONS {
         let script = tool::call_quietly(Command::new(binary).args(["completions", shell]))?;
         let place = root().join(place);

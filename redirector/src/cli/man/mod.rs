@@ -1,9 +1,10 @@
-//! `redirector man`: the manual, one page for each command.
+//! `redirector man`: the manual, one page for each command, and one for the configuration file.
 //!
 //! Options are those of the command line itself. What it does not know (exit codes, environment, files, examples) is
 //! in `sections` and `examples`; a command without them does not build a page, and tests ask for all of them.
 
 mod examples;
+mod file;
 mod page;
 mod sections;
 
@@ -36,7 +37,9 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut command = args::Args::command().disable_help_subcommand(true);
     command.build();
     let all = [&command].into_iter().chain(command.get_subcommands());
-    all.map(|command| Ok((format!("{}.1", page::title(command)), page::render(command)?))).collect()
+    all.map(|command| Ok((format!("{}.1", page::title(command)), page::render(command)?)))
+        .chain([file::render().map(|page| (file::NAME.to_owned(), page))])
+        .collect()
 }
 
 #[cfg(test)]
@@ -46,9 +49,9 @@ mod tests {
     #[test]
     fn each_command_has_a_page_with_every_section() {
         let pages = pages().unwrap();
-        let count = args::Args::command().get_subcommands().count() + 1;
+        let count = args::Args::command().get_subcommands().count() + 2;
         assert_eq!(pages.len(), count);
-        for (name, page) in pages {
+        for (name, page) in pages.into_iter().filter(|(name, _)| name != file::NAME) {
             let page = String::from_utf8(page).unwrap();
             for section in ["NAME", "SYNOPSIS", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES"]
             {

@@ -55,14 +55,14 @@ pub(super) fn render(command: &Command) -> io::Result<Vec<u8>> {
     }
     if name != "redirector" {
         rest.control("SH", ["SEE ALSO"]);
-        rest.text([bold("redirector"), roman("(1)")]);
+        rest.text([bold("redirector"), roman("(1), "), bold("redirector.toml"), roman("(5)")]);
     }
     rest.to_writer(&mut page)?;
     Ok(page)
 }
 
 /// Paragraphs; lines that are indented stay as they are.
-fn prose(roff: &mut Roff, text: &str) {
+pub(super) fn prose(roff: &mut Roff, text: &str) {
     for line in text.lines() {
         if line.starts_with(' ') {
             preformatted(roff, line);
@@ -75,7 +75,7 @@ fn prose(roff: &mut Roff, text: &str) {
 }
 
 /// Lines as they are.
-fn preformatted(roff: &mut Roff, text: &str) {
+pub(super) fn preformatted(roff: &mut Roff, text: &str) {
     roff.control("nf", []);
     for line in text.lines() {
         roff.text([roman(line)]);
