@@ -17,7 +17,7 @@ use crate::{
         Destination, RuleName, RuleSpec,
         file::{ConfigFile, Position, Problem, schema},
     },
-    control::{DEFAULT_SOCKET, SCHEMA, handoff_path},
+    control::{DEFAULT_SOCKET, SCHEMA, ShadowedBy, handoff_path},
 };
 
 /// What `--json` prints.
@@ -149,7 +149,7 @@ fn look_at_rules(rules: &FileRules, place: impl Fn(Option<&RuleName>) -> Positio
             return checked.problems.push(Problem { place: place(None), message, hint: None });
         }
     };
-    for shadow in shadowed.iter().filter(|shadow| shadow.why == "rules") {
+    for shadow in shadowed.iter().filter(|shadow| shadow.why == ShadowedBy::Rules) {
         let message = format!("rule `{}`: {}", shadow.rule, never(shadow));
         checked.warnings.push(Problem { place: place(Some(&shadow.rule)), message, hint: None });
     }

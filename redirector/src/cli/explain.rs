@@ -6,8 +6,8 @@ use super::{args, exit::Failure, file_rules::FileRules, list::percent_encode, ou
 use crate::{
     config::Target,
     control::{
-        self, ExplainRequest, ExplainedRule, Explanation, ForeignView, OnUnavailableView, ReasonView,
-        ShadowView, Shadows, SocketView, Verdict,
+        self, ExplainRequest, ExplainedRule, Explanation, ForeignView, IngressBy, NamespaceState,
+        OnUnavailableView, ReasonView, ShadowView, ShadowedBy, Shadows, SocketKind, SocketView, Verdict,
     },
     text::escaped,
 };
@@ -52,10 +52,12 @@ fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
     writeln!(out, "{}", verdict(answer))?;
     let mut line = |name: &str, what: fmt::Arguments<'_>| writeln!(out, "  {name:<12} {what}");
     let ingress = &answer.ingress;
-    let by = match &*ingress.by {
-        "assumed" => ", which is assumed: an answer would go there",
-        "inside" => ": it is sent inside, and comes by the interface that has the destination's address",
-        _ => "",
+    let by = match ingress.by {
+        IngressBy::Assumed => ", which is assumed: an answer would go there",
+        IngressBy::Inside => {
+            ": it is sent inside, and comes by the interface that has the destination's address"
+        }
+        IngressBy::Named | IngressBy::Unknown => "",
     };
     let flow = answer.flow.to_string();
     let flow = shown(&flow);
@@ -101,7 +103,7 @@ fn verdict(answer: &Explanation) -> String {
         };
     };
     let name = &rule.name;
-    if answer.state == "detached" {
+    if answer.state == NamespaceState::Detached {
         return format!("not steered: the program is not attached any more; rule {name} would take it");
     }
     if answer.own_listener {
@@ -151,14 +153,14 @@ fn on_unavailable(OnUnavailableView { action, decided, reason }: &OnUnavailableV
 fn owner(socket: &SocketView) -> String {
     let SocketView { cookie, what, family, address, pid, healthy } = socket;
     let address = address.as_deref().map(|address| format!(" at {address}")).unwrap_or_default();
-    let what = match &**what {
-        "listener" => "the relay's listener".to_owned(),
-        "hand_off" => match pid {
+    let what = match what {
+        SocketKind::Listener => "the relay's listener".to_owned(),
+        SocketKind::HandOff => match pid {
             Some(pid) => format!("a listener that process {pid} got"),
             None => "a listener that was handed off".to_owned(),
         },
-        "black_hole" => "one that takes nothing".to_owned(),
-        _ => "one that is not redirector's".to_owned(),
+        SocketKind::BlackHole => "one that takes nothing".to_owned(),
+        SocketKind::Other => "one that is not redirector's".to_owned(),
     };
     let health = if *healthy { "" } else { "; it does not do what it is for" };
     format!("{what}{address} ({family}, cookie {cookie}){health}")
@@ -174,16 +176,16 @@ fn print_shadows(out: &mut impl io::Write, answer: &Shadows) -> io::Result<()> {
 
 /// Why a rule can never decide.
 pub(super) fn never(ShadowView { rule: _, why, by }: &ShadowView) -> String {
-    match &**why {
-        "rules" => {
+    match why {
+        ShadowedBy::Rules => {
             let names: Vec<_> = by.iter().map(ToString::to_string).collect();
             let more = names.len().saturating_sub(MOST_NAMES);
             let named = names[..names.len() - more].join(", ");
             let more = if more > 0 { format!(", and {more} more") } else { String::new() };
             format!("never, because of {named}{more}")
         }
-        "interfaces" => "never, while none of its interfaces is there".into(),
-        _ => "could not be told in reasonable time".into(),
+        ShadowedBy::Interfaces => "never, while none of its interfaces is there".into(),
+        ShadowedBy::Unknown => "could not be told in reasonable time".into(),
     }
 }
 

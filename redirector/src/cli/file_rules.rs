@@ -11,8 +11,9 @@ use crate::{
         file::{ConfigFile, DiscoverSpec},
     },
     control::{
-        CellView, Code, DecidedBy, Error, ExplainedRule, Explanation, FibView, IngressView, MOST_REASONS,
-        OnUnavailableView, SCHEMA, ShadowView, Shadows, Verdict,
+        Availability, CellView, Code, DecidedBy, Decider, Error, ExplainedRule, Explanation, FibView,
+        IngressBy, IngressView, MOST_REASONS, NamespaceState, OnUnavailableView, SCHEMA, ShadowView, Shadows,
+        Verdict,
     },
     kernel::flow_of,
     matcher::{self, Image, Placed, account, compile},
@@ -119,11 +120,11 @@ impl FileRules {
             schema: SCHEMA,
             target: target.clone(),
             cookie: 0,
-            state: "file".into(),
+            state: NamespaceState::File,
             ingress: IngressView {
                 interface: device.as_ref().map(ToString::to_string).unwrap_or_default(),
                 index: 0,
-                by: if device.is_some() { "named" } else { "unknown" }.into(),
+                by: if device.is_some() { IngressBy::Named } else { IngressBy::Unknown },
             },
             fib: FibView {
                 local: true,
@@ -133,14 +134,14 @@ impl FileRules {
             verdict,
             peer_sees: verdict.peer_sees(&flow, account.decides.map(|cell| &cell.rule.to)).into(),
             decided_by: Some(DecidedBy {
-                who: "rule_set".into(),
+                who: Decider::RuleSet,
                 why: Some("only the file was looked at, and no namespace".into()),
             }),
             rule: account.decides.map(|cell| ExplainedRule {
                 name: cell.rule.name.clone(),
                 origin: Origin::File,
                 to: vec![cell.rule.to.clone()],
-                state: "up".into(),
+                state: Availability::Up,
                 cell: CellView {
                     matching: cell.matching.clone(),
                     from: cell.source,

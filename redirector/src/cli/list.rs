@@ -165,7 +165,8 @@ fn state(rule: &RuleView) -> String {
     let word = if rule.discovered { "found by label" } else { "follows" };
     let follows = rule.follows.as_ref().map(|_| word);
     let took_nothing = rule.took_nothing.then_some("took nothing yet");
-    std::iter::once(&*rule.state).chain(follows).chain(took_nothing).collect::<Vec<_>>().join(", ")
+    let state = rule.state.to_string();
+    std::iter::once(&*state).chain(follows).chain(took_nothing).collect::<Vec<_>>().join(", ")
 }
 
 /// An id as engines show it.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Availability, Decider, IngressBy, NamespaceState, ReasonKind, Runs, ShadowedBy, SocketKind};
 use crate::{
     config::{
         Destination, FlowSpec, Interface, Match, OnUnavailable, Origin, Rule, RuleName, Source, Target,
@@ -36,9 +37,8 @@ pub struct Explanation {
     pub target: Target,
     /// The netns cookie.
     pub cookie: u64,
-    /// `steered`; `detached` when the kernel says that our link is gone: then nothing is steered, and the rule is the one that
-    /// would take the packet; `file` when only a file was asked.
-    pub state: String,
+    /// Is the namespace steered? Where it is detached, the rule is the one that would take the packet.
+    pub state: NamespaceState,
     /// What was asked about.
     pub flow: FlowSpec,
     /// By which interface the packet comes.
@@ -133,9 +133,8 @@ pub struct IngressView {
     pub interface: String,
     /// Its index.
     pub index: u32,
-    /// How that is known: `named` in the flow; `unknown`, of a file; `inside`, because the source is an address of the namespace; `assumed`, because
-    /// an answer would go by it.
-    pub by: String,
+    /// How that is known.
+    pub by: IngressBy,
 }
 
 /// What the namespace's routing says of a packet.
@@ -152,8 +151,8 @@ pub struct FibView {
 /// Who has decided.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DecidedBy {
-    /// `kernel`: by a test run; `rule_set`: by the same rule in user space.
-    pub who: String,
+    /// By a test run, or by the same rule in user space.
+    pub who: Decider,
     /// Why it was not the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -168,8 +167,8 @@ pub struct ExplainedRule {
     pub origin: Origin,
     /// Where it leads.
     pub to: Vec<Destination>,
-    /// `up`, or `down` while its destination does not answer.
-    pub state: String,
+    /// Does its destination answer?
+    pub state: Availability,
     /// What of it takes the packet.
     pub cell: CellView,
     /// Of a rule that needs a socket.
@@ -208,8 +207,8 @@ pub struct OnUnavailableView {
 pub struct SocketView {
     /// The socket's cookie, as `ss -e` shows it.
     pub cookie: u64,
-    /// `listener`: the relay's; `hand_off`: a program's; `black_hole`: takes nothing; `other`: somebody has put it there.
-    pub what: String,
+    /// Whose it is.
+    pub what: SocketKind,
     /// `ipv4` or `ipv6`.
     pub family: Family,
     /// Where it is bound inside the namespace.
@@ -230,7 +229,7 @@ impl From<&Missed<'_>> for ReasonView {
             matching: cell.matching.clone(),
             from: cell.source,
             interfaces: cell.rule.interfaces.clone(),
-            kind: missed.why.name().into(),
+            kind: missed.why.into(),
             text: missed.to_string(),
         }
     }
@@ -239,11 +238,11 @@ impl From<&Missed<'_>> for ReasonView {
 impl From<(&Rule, Shadow<'_>)> for ShadowView {
     fn from((rule, shadow): (&Rule, Shadow<'_>)) -> Self {
         let (why, by) = match shadow {
-            Shadow::By(rules) => ("rules", rules.into_iter().map(|one| one.name.clone()).collect()),
-            Shadow::Absent => ("interfaces", Vec::new()),
-            Shadow::Unknown => ("unknown", Vec::new()),
+            Shadow::By(rules) => (ShadowedBy::Rules, rules.into_iter().map(|one| one.name.clone()).collect()),
+            Shadow::Absent => (ShadowedBy::Interfaces, Vec::new()),
+            Shadow::Unknown => (ShadowedBy::Unknown, Vec::new()),
         };
-        Self { rule: rule.name.clone(), why: why.into(), by }
+        Self { rule: rule.name.clone(), why, by }
     }
 }
 
@@ -261,8 +260,8 @@ pub struct ReasonView {
     /// The interfaces that the rule names.
     #[serde(default, rename = "interface", skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
-    /// `protocol`, `address`, `port`, `client`, `exception`, `interface`; `order`: it takes it too, and comes later.
-    pub kind: String,
+    /// For programs.
+    pub kind: ReasonKind,
     /// A phrase.
     pub text: String,
 }
@@ -274,8 +273,8 @@ pub struct ForeignView {
     pub id: u32,
     /// Name that its loader gave it, empty when it could not be asked.
     pub name: String,
-    /// `before` ours, or `after` it.
-    pub runs: String,
+    /// Before or after ours.
+    pub runs: Runs,
     /// What it could do about this packet, a phrase.
     pub could: String,
 }
@@ -300,9 +299,8 @@ pub struct Shadows {
 pub struct ShadowView {
     /// The rule.
     pub rule: RuleName,
-    /// `rules`: others take all that it would; `interfaces`: none of those that it names is there; `unknown`: it could not be
-    /// told in reasonable time.
-    pub why: String,
-    /// Those others, by name.
+    /// For programs.
+    pub why: ShadowedBy,
+    /// The rules that take all that it would, by name.
     pub by: Vec<RuleName>,
 }

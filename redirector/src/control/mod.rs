@@ -14,6 +14,7 @@ mod server;
 mod socket;
 mod stale;
 mod types;
+mod words;
 
 pub use crate::locate::Caller;
 pub use apply::{Applied, ApplyRequest, Change, ChangeSide, DiscoverChange, Exported, Refusal};
@@ -33,4 +34,8 @@ pub use types::{
     AttachRequest, AttachResult, Attached, ConnectionCounts, DaemonCounts, DetachRequest, Detached,
     DiscoverView, DrainingView, Drift, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts,
     ProgramView, RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
+};
+pub use words::{
+    Availability, Decider, DetachResult, IngressBy, NamespaceState, ReasonKind, RulesIn, Runs, ShadowedBy,
+    SocketKind,
 };

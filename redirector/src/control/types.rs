@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Availability, DetachResult, NamespaceState, RulesIn};
 use crate::{
     config::{
-        Destination, Interface, Label, Match, OnUnavailable, Origin, RuleName, RuleSpec, Source, Span, Target,
+        Destination, Engine, Interface, Label, Match, OnUnavailable, Origin, RuleName, RuleSpec, Source,
+        Span, Target,
     },
     kernel::AttachedProgram,
     netns::Family,
@@ -87,8 +89,8 @@ pub struct DetachRequest {
 pub struct Detached {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Always `detached`.
-    pub result: String,
+    /// What was done.
+    pub result: DetachResult,
     /// As it was named when it was attached.
     pub target: Target,
     /// The netns cookie; 0 where rules waited for a container.
@@ -142,8 +144,8 @@ pub struct NamespaceView {
     /// The id of the container that it was found by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// `steered`, or `detached` when the kernel says that our link is gone.
-    pub state: String,
+    /// Is it steered? Never `file`.
+    pub state: NamespaceState,
     /// The relay's listeners inside.
     pub listeners: Vec<ListenerView>,
     /// Our program there.
@@ -177,11 +179,11 @@ pub struct WaitingView {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DiscoverView {
     /// `docker` or `podman`.
-    pub engine: String,
+    pub engine: Engine,
     /// The label that is looked for.
     pub label: Label,
-    /// `file`, or `labels`.
-    pub rules: String,
+    /// Where their rules stand.
+    pub rules: RulesIn,
     /// Running containers that have the label, as far as the engine has told.
     pub containers: u64,
     /// Those of them that have no rules for it, or not all.
@@ -258,8 +260,8 @@ pub struct RuleView {
     /// It may be in force beside another redirector.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub coexist: bool,
-    /// `up`, or `down` while its destination does not answer.
-    pub state: String,
+    /// Does its destination answer?
+    pub state: Availability,
     /// Nothing was decided by it since it was attached.
     #[serde(default)]
     pub took_nothing: bool,

@@ -48,22 +48,6 @@ pub enum Miss {
     Order,
 }
 
-impl Miss {
-    /// For programs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Protocol => "protocol",
-            Self::Address => "address",
-            Self::Port => "port",
-            Self::Client => "client",
-            Self::Exception(_) => "exception",
-            Self::Interface => "interface",
-            Self::Order => "order",
-        }
-    }
-}
-
 /// A rule that comes before the one that decides, or any rule where none does, and why it does not.
 #[derive(Clone, Copy, Debug)]
 pub struct Missed<'a> {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{RuleName, Target},
-    control::{Caller, DetachRequest, Detached, Error, SCHEMA},
+    control::{Caller, DetachRequest, DetachResult, Detached, Error, SCHEMA},
     intent::{Edit, Store, Subject},
     locate::ContainerId,
     netns::NetnsCookie,
@@ -179,7 +179,15 @@ fn answer(
     steered: bool,
 ) -> Detached {
     let connections = netns.map_or(0, |netns| netns.connections.active.load(Ordering::Relaxed));
-    Detached { schema: SCHEMA, result: "detached".into(), target, cookie: at.0, rules, steered, connections }
+    Detached {
+        schema: SCHEMA,
+        result: DetachResult::Detached,
+        target,
+        cookie: at.0,
+        rules,
+        steered,
+        connections,
+    }
 }
 
 #[cfg(test)]

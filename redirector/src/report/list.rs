@@ -10,6 +10,7 @@ use std::{
 
 use redirector_ebpf::{Counters, PROTOCOL_TCP, Unavailable, slot};
 
+use super::state;
 use crate::{
     config::{Origin, Target},
     control::{
@@ -91,7 +92,6 @@ fn is_in_force(netns: &Steered, one: &Intended) -> bool {
 
 fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<NamespaceView, SyscallError> {
     let link = netns.instance.link_info().transpose()?;
-    let attached = link.is_some_and(|link| link.netns_inode != 0);
     let of_no_rule = netns.instance.counters.netns()?;
     let published = netns.published.load();
     // One that nobody wants is coming or going at this moment, and is told of when that is done.
@@ -103,7 +103,7 @@ fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<Namesp
         cookie: netns.cookie.0,
         inode: netns.file.inode,
         container: netns.container.as_ref().map(ToString::to_string),
-        state: if attached { "steered" } else { "detached" }.into(),
+        state: state::of_namespace(link.as_ref()),
         listeners: netns.listeners().iter().map(|one| listener(netns, one)).collect(),
         program: ProgramView { id: netns.instance.program_id()?, link: link.map_or(0, |link| link.id) },
         foreign_programs: netns.foreign_programs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -181,7 +181,7 @@ fn rule(
         connect_timeout: state.rule.connect_timeout,
         idle_timeout: state.rule.idle_timeout,
         coexist: state.rule.coexist,
-        state: if state.is_down() { "down" } else { "up" }.into(),
+        state: state::of_rule(state),
         took_nothing: steered + passed + rejected + dropped + bypassed + unavailable_in_all == 0,
         counters: RuleCounts {
             steered,

@@ -3,6 +3,7 @@
 mod explain;
 mod export;
 mod list;
+mod state;
 
 pub(crate) use explain::{explanation, shadows};
 pub(crate) use export::exported;

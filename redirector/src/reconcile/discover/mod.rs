@@ -18,7 +18,7 @@ use tokio::sync::{Mutex as Turn, MutexGuard as TurnGuard, Notify};
 pub(crate) use self::{gather::gather_all, looker::discover, own::OwnRules};
 use crate::{
     config::{Container, Engine, RuleName, RuleSpec, Target, file::DiscoverSpec},
-    control::{DiscoverView, RefusedView},
+    control::{DiscoverView, RefusedView, RulesIn},
     locate::{ContainerId, Labels},
 };
 
@@ -189,9 +189,9 @@ impl Discovery {
                     why: why.clone(),
                 });
             DiscoverView {
-                engine: engine.to_string(),
+                engine,
                 label: label.clone(),
-                rules: if spec.reads_labels() { "labels" } else { "file" }.into(),
+                rules: if spec.reads_labels() { RulesIn::Labels } else { RulesIn::File },
                 containers: by_it.clone().count() as u64,
                 refused: refused.collect(),
                 why: state.why.get(&engine).cloned(),

@@ -6,7 +6,7 @@ use redirector_ebpf::{Action, CONSUMER_BLACK_HOLE, Decision, FLAG_DOWN, Flow, Un
 
 use crate::{
     config::{FlowSpec, Transport},
-    control::{Code, DecidedBy, Error},
+    control::{Code, DecidedBy, Decider, Error},
     kernel::{AskError, Fate, Heard, Outcome, flow_of},
     listener,
     steer::{RuleTable, Steered},
@@ -34,10 +34,10 @@ pub(crate) fn decide(
         // The rules were not asked.
         Ok(heard) if heard.own_listener => Ok(Decided {
             heard: Heard { rule: expected, ..heard },
-            by: DecidedBy { who: "kernel".into(), why: None },
+            by: DecidedBy { who: Decider::Kernel, why: None },
         }),
         Ok(heard) if heard.rule == expected => {
-            Ok(Decided { heard, by: DecidedBy { who: "kernel".into(), why: None } })
+            Ok(Decided { heard, by: DecidedBy { who: Decider::Kernel, why: None } })
         }
         Ok(heard) => {
             let name = |index: Option<u32>| {
@@ -53,7 +53,7 @@ pub(crate) fn decide(
             let why = why(&error);
             let heard = by_rule_set(netns, decision, (asked, &flow))
                 .map_err(|error| Error::chain(Code::Failed, &error))?;
-            Ok(Decided { heard, by: DecidedBy { who: "rule_set".into(), why: Some(why) } })
+            Ok(Decided { heard, by: DecidedBy { who: Decider::RuleSet, why: Some(why) } })
         }
     }
 }

@@ -10,28 +10,16 @@ use redirector_ebpf::Unavailable;
 
 use crate::{
     config::FlowSpec,
-    control::{FibView, IngressView, SocketView, Verdict},
+    control::{FibView, IngressView, Runs, SocketKind, SocketView, Verdict},
     kernel::{Fate, Heard, Outcome},
     lease::Lease,
     listener,
-    netns::{Arrival, By, Delivery, Family},
+    netns::{Arrival, Delivery, Family},
     steer::{Steered, is_healthy},
-    sys::SyscallError,
 };
 
-pub(crate) fn state_of(netns: &Steered) -> Result<String, SyscallError> {
-    let link = netns.instance.link_info().transpose()?;
-    let attached = link.is_some_and(|link| link.netns_inode != 0);
-    Ok(if attached { "steered" } else { "detached" }.into())
-}
-
 pub(crate) fn ingress(arrival: &Arrival) -> IngressView {
-    let by = match arrival.by {
-        By::Named => "named",
-        By::Inside => "inside",
-        By::Assumed => "assumed",
-    };
-    IngressView { interface: arrival.interface.clone(), index: arrival.index.0, by: by.into() }
+    IngressView { interface: arrival.interface.clone(), index: arrival.index.0, by: arrival.by.into() }
 }
 
 pub(crate) fn delivery(flow: &FlowSpec, arrival: &Arrival) -> FibView {
@@ -92,9 +80,9 @@ pub(crate) fn verdict(heard: &Heard) -> Verdict {
 
 /// What another program could do about it (`BPF_PROG_SK_LOOKUP_RUN_ARRAY`, include/linux/filter.h, v6.12: the last socket that a
 /// program selects gets the packet; a refusal counts when none is selected).
-pub(crate) fn could(runs: &str, verdict: Verdict) -> &'static str {
+pub(crate) fn could(runs: Runs, verdict: Verdict) -> &'static str {
     match (verdict, runs) {
-        (Verdict::Steer | Verdict::Drop, "before") => {
+        (Verdict::Steer | Verdict::Drop, Runs::Before) => {
             "a socket that it selects keeps the packet, and ours is not put in its place"
         }
         (Verdict::Steer | Verdict::Drop, _) => {
@@ -121,30 +109,26 @@ pub(crate) fn socket(
 ) -> Option<SocketView> {
     let Fate::Socket(cookie) = heard.fate else { return None };
     let family = if flow.destination.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
-    let view = |what: &str, healthy| SocketView {
-        cookie,
-        what: what.to_owned(),
-        family,
-        address: None,
-        pid: None,
-        healthy,
-    };
+    let view = |what, healthy| SocketView { cookie, what, family, address: None, pid: None, healthy };
     for one in netns.listeners() {
         if listener::cookies((*one.get()).as_fd()).is_ok_and(|(own, _)| own == cookie) {
             let address = one.address().ok().map(|address| address.to_string());
-            return Some(SocketView { address, ..view("listener", is_healthy(&netns.instance, &one)) });
+            return Some(SocketView {
+                address,
+                ..view(SocketKind::Listener, is_healthy(&netns.instance, &one))
+            });
         }
     }
     for lease in leases {
         if let Some(socket) = lease.in_slots().into_iter().find(|one| one.cookie == cookie) {
             let address = Some(socket.address.to_string());
             // The kernel gives only what listens; where it could not be asked, that is not known.
-            return Some(SocketView { address, pid: lease.pid, ..view("hand_off", true) });
+            return Some(SocketView { address, pid: lease.pid, ..view(SocketKind::HandOff, true) });
         }
     }
     let black_hole = netns.black_hole.lock().unwrap_or_else(PoisonError::into_inner);
     Some(match black_hole.health_of(cookie) {
-        Some(healthy) => view("black_hole", healthy),
-        None => view("other", false),
+        Some(healthy) => view(SocketKind::BlackHole, healthy),
+        None => view(SocketKind::Other, false),
     })
 }

@@ -12,13 +12,14 @@ use std::{
 pub(crate) use self::shadowed::shadows;
 use self::{
     decide::{Decided, decide},
-    describe::{could, delivery, ingress, socket, state_of, verdict},
+    describe::{could, delivery, ingress, socket, verdict},
 };
+use super::state;
 use crate::{
     config::{Destination, FlowSpec, Origin, RuleName, Target, Transport},
     control::{
         Caller, CellView, Code, Error, ExplainRequest, ExplainedRule, Explanation, ForeignView, MOST_REASONS,
-        OnUnavailableView, SCHEMA, Verdict,
+        NamespaceState, OnUnavailableView, Runs, SCHEMA, Verdict,
     },
     kernel::{self, Outcome},
     lease::Lease,
@@ -62,11 +63,12 @@ fn explain(
     let error = |source: &(dyn std::error::Error + 'static)| failed("explain", target, source);
     let fd = netns.open().map_err(|source| error(&source))?;
     let arrival = arrive(&fd, target, &flow)?;
+    let link = netns.instance.link_info().transpose().map_err(|source| error(&source))?;
     let mut explanation = Explanation {
         schema: SCHEMA,
         target: netns.target.clone(),
         cookie: netns.cookie.0,
-        state: state_of(netns).map_err(|source| error(&source))?,
+        state: state::of_namespace(link.as_ref()),
         ingress: ingress(&arrival),
         fib: delivery(&flow, &arrival),
         verdict: Verdict::Unreached,
@@ -113,7 +115,7 @@ fn explain(
     if explanation.own_listener {
         explanation.peer_sees = "RST: nobody is meant by redirector's own listener".into();
     }
-    if explanation.state == "detached" {
+    if explanation.state == NamespaceState::Detached {
         explanation.verdict = Verdict::Unmatched;
         explanation.peer_sees = Verdict::Unmatched.peer_sees(flow, None).into();
     }
@@ -157,7 +159,7 @@ fn rule(
         name: state.rule.name.clone(),
         origin: if state.is_lease() { Origin::Lease } else { origin(&state.rule.name) },
         to: vec![state.rule.to.clone()],
-        state: if state.is_down() { "down" } else { "up" }.into(),
+        state: state::of_rule(state),
         cell: CellView {
             matching: cell.matching.clone(),
             from: cell.source,
@@ -175,8 +177,8 @@ fn foreign(netns: &Steered, fd: &OwnedFd, verdict: Verdict) -> std::io::Result<V
     let others = programs.into_iter().enumerate().filter(|(_, one)| one.id != own);
     Ok(others
         .map(|(number, one)| {
-            let runs = if number < place { "before" } else { "after" };
-            ForeignView { id: one.id, name: one.name, runs: runs.into(), could: could(runs, verdict).into() }
+            let runs = if number < place { Runs::Before } else { Runs::After };
+            ForeignView { id: one.id, name: one.name, runs, could: could(runs, verdict).into() }
         })
         .collect())
 }
