@@ -34,22 +34,17 @@ pub(crate) fn refuse_rest(part: &Part, error: &CompileError) -> Refused {
     Refused::CompileRest { target: part.target.clone(), why: error.to_string() }
 }
 
-/// What becomes of namespaces where rules were that are wanted elsewhere now, or nowhere, if nobody else wants them there. Who calls
-/// has the turn of those.
-pub(crate) fn leaving(
-    world: &World,
-    intent: &Store,
-    edit: &Edit,
-    rules: impl IntoIterator<Item = (NetnsCookie, RuleName)>,
-) -> Vec<Part> {
+/// What becomes of namespaces that lose these rules. Who calls has the turn of those. It asks the kernel: nobody may hold what is
+/// wanted meanwhile.
+pub(crate) fn leaving(world: &World, rules: BTreeMap<NetnsCookie, Vec<RuleName>>) -> Vec<Part> {
     let without = |(at, names): (NetnsCookie, Vec<RuleName>)| {
         world.steered.get(at).map(|netns| Part::without(&Standing::from(&netns), &names))
     };
-    unwanted(intent, edit, rules).into_iter().filter_map(without).collect()
+    rules.into_iter().filter_map(without).collect()
 }
 
-/// Those that nobody wants there once this is changed.
-fn unwanted(
+/// Those of the rules, wanted elsewhere now or nowhere, that nobody wants where they are once this is changed.
+pub(crate) fn unwanted(
     store: &Store,
     edit: &Edit,
     rules: impl IntoIterator<Item = (NetnsCookie, RuleName)>,

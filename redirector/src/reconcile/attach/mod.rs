@@ -12,7 +12,7 @@ use super::{
     commit::commit,
     destinations::{Missing, whereabouts},
     judge::{Tells, can_tell_interfaces, foreign_programs, judge},
-    leave::{leaving, refuse_rest},
+    leave::{leaving, refuse_rest, unwanted},
     part::{Consumer, Part, Plan, first},
     places::{may_be_meant, open_again, open_unless_steered},
     refused::Refused,
@@ -173,7 +173,8 @@ pub(crate) async fn put(
     }
     // Where it was may live on, by another container that shares it.
     let left = left.map(|left| (left, answer.rule.clone()));
-    parts.extend(leaving(world, &world.intent(), &edit, left));
+    let left = unwanted(&world.intent(), &edit, left);
+    parts.extend(leaving(world, left));
     let name = answer.rule.clone();
     let refuse = move |part: &Part, error: &CompileError| match part.new[..] {
         [] => refuse_rest(part, error),

@@ -9,7 +9,7 @@ use crate::{
     locate::ContainerId,
     netns::NetnsCookie,
     reconcile::{
-        leave::{leaving, take_out},
+        leave::{leaving, take_out, unwanted},
         part::Plan,
         turn::{turn_of, with_places},
         world::World,
@@ -38,7 +38,7 @@ pub(super) async fn settle(
     if world.discovery.specs() != specs {
         return false;
     }
-    let (plan, due) = {
+    let (unwanted, edit, due) = {
         let (intent, mut state) = (world.intent(), world.discovery.state());
         let (mut edit, left) = moved(&intent, engine, &found);
         for (id, one) in &mut found {
@@ -47,8 +47,9 @@ pub(super) async fn settle(
         // Before rules go: whoever sees that they are gone sees that their containers are.
         state.found.insert(engine, found);
         let due: Vec<_> = edit.containers().cloned().collect();
-        (Plan { parts: leaving(world, &intent, &edit, left), edit }, due)
+        (unwanted(&intent, &edit, left), edit, due)
     };
+    let plan = Plan { parts: leaving(world, unwanted), edit };
     if let Err(error) = take_out(world, plan).await {
         // The next look finds them as they are.
         tracing::error!(%engine, %error, "let rules of containers go that are gone");

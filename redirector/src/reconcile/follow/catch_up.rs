@@ -16,7 +16,7 @@ use crate::{
         commit::commit,
         destinations::{Missing, whereabouts},
         judge::Tells,
-        leave::{leaving, refuse_rest},
+        leave::{leaving, refuse_rest, unwanted},
         part::{Plan, first},
         places::{cookie_of, may_be_meant, open},
         refused::Refused,
@@ -173,7 +173,8 @@ impl Looked<'_> {
         let planned = plan(standing.as_ref(), &world.intent(), place, (&programs, tells), due);
         let mut parts: Vec<_> = planned.part.into_iter().collect();
         // Where it was may live on, by another container that shares it.
-        parts.extend(leaving(world, &world.intent(), &planned.edit, planned.left));
+        let left = unwanted(&world.intent(), &planned.edit, planned.left);
+        parts.extend(leaving(world, left));
         let plan = Plan { parts, edit: planned.edit };
         let compiled = plan.compile(&world.maker.kernel, |part, error| match &part.new[..] {
             [] => refuse_rest(part, error),
