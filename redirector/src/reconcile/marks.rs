@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use super::world::World;
 use crate::{
     control::{Code, Error},
-    steer::{RuleState, RuleTable, Steered, WentDown, blocking, publish_marks},
+    netns::NetnsCookie,
+    steer::{RuleState, RuleTable, Steered, Turns, WentDown, blocking, publish_marks},
 };
 
 /// Between two tries to reach a destination that did not answer.
@@ -24,7 +25,7 @@ pub(crate) async fn until_up(world: Arc<World>, WentDown { netns, rule }: WentDo
             }
         }
         tokio::time::sleep(RETRY).await;
-        if world.is_ending() || !in_force(&netns, &rule) && !stays_in_force(&world, &netns, &rule).await {
+        if world.is_ending() || is_gone(&world.turns, netns.cookie, || in_force(&netns, &rule)).await {
             return;
         }
         if netns.dialer.reaches(rule.route()).await {
@@ -39,10 +40,13 @@ pub(crate) async fn until_up(world: Arc<World>, WentDown { netns, rule }: WentDo
     }
 }
 
-/// Whether a rule is in force when no change is under way: an `apply` may take it away, and go back.
-async fn stays_in_force(world: &World, netns: &Steered, rule: &Arc<RuleState>) -> bool {
-    let _turn = world.turns.of(netns.cookie).await;
-    in_force(netns, rule)
+/// Is a rule in force no longer, when no change of its namespace is under way? An `apply` may take it away, and go back.
+async fn is_gone(turns: &Arc<Turns>, netns: NetnsCookie, in_force: impl Fn() -> bool) -> bool {
+    if in_force() {
+        return false;
+    }
+    let _turn = turns.of(netns).await;
+    !in_force()
 }
 
 /// Publishes the same rules, for a mark that has changed.
@@ -64,4 +68,31 @@ async fn publish_again(world: &World, netns: &Arc<Steered>, rule: &Arc<RuleState
 fn in_force(netns: &Steered, rule: &Arc<RuleState>) -> bool {
     let published = netns.published.load();
     netns.instance.link_info().is_some() && published.current.rules().iter().any(|one| Arc::ptr_eq(one, rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Each: in force when somebody looks, and when the change has ended that is under way; whether it is gone.
+    #[tokio::test]
+    async fn a_rule_is_gone_only_when_the_change_that_has_taken_it_away_has_not_gone_back() {
+        const NETNS: NetnsCookie = NetnsCookie(7);
+        for (now, then, is_gone_then) in
+            [(true, true, false), (true, false, false), (false, true, false), (false, false, true)]
+        {
+            let (turns, is_in_force) = (Arc::<Turns>::default(), AtomicBool::new(now));
+            let change = turns.of(NETNS).await;
+            let looks = is_gone(&turns, NETNS, || is_in_force.load(Ordering::Relaxed));
+            let change = async {
+                is_in_force.store(then, Ordering::Relaxed);
+                drop(change);
+            };
+            // What is polled first looks first.
+            let (is_gone, ()) = tokio::join!(biased; looks, change);
+            assert_eq!(is_gone, is_gone_then, "{now}, then {then}");
+        }
+    }
 }
