@@ -17,7 +17,7 @@ use crate::{
     kernel::Shared,
     locate::{Opener, Watch},
     netns::NetnsCookie,
-    reconcile::{World, discover, end_leases, follow, retry},
+    reconcile::{Ways, World, discover, end_leases, follow, retry},
     steer::{All, Limits, Maker, instances_in_stock},
 };
 
@@ -70,7 +70,8 @@ impl Daemon {
             went_down,
             all: All::default(),
         };
-        let world = Arc::new(World::new(maker, (remotes, names, Arc::new(own_sockets)), opener));
+        let world =
+            Arc::new(World::new(maker, Ways { remotes, names, own_sockets: Arc::new(own_sockets) }, opener));
         let mut core = Core::default();
         core.start("notices that namespaces die", watching);
         let events = Events { deaths, went_down: went_down_events };

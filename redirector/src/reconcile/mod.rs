@@ -43,4 +43,4 @@ pub(crate) use follow::follow;
 pub(crate) use hand_off::{end_leases, lease};
 pub(crate) use marks::until_up;
 pub(crate) use places::{Sought, seek};
-pub(crate) use world::World;
+pub(crate) use world::{Ways, World};

@@ -49,13 +49,17 @@ pub(crate) struct World {
     pub(crate) ending: AtomicBool,
 }
 
+/// How destinations are reached that are not in the steered namespace.
+#[derive(Debug)]
+pub(crate) struct Ways {
+    pub(crate) remotes: Arc<Remotes>,
+    pub(crate) names: Arc<Names>,
+    pub(crate) own_sockets: Arc<OwnSockets>,
+}
+
 impl World {
     /// Where nothing is wanted, and nothing is steered.
-    pub(crate) fn new(
-        maker: Maker,
-        (remotes, names, own_sockets): (Arc<Remotes>, Arc<Names>, Arc<OwnSockets>),
-        opener: Opener,
-    ) -> Self {
+    pub(crate) fn new(maker: Maker, Ways { remotes, names, own_sockets }: Ways, opener: Opener) -> Self {
         Self {
             intent: Mutex::default(),
             steered: Table::default(),
@@ -126,6 +130,7 @@ impl World {
             (Arc::default(), Arc::default(), Arc::default(), All::default());
         let own = NetnsCookie(0);
         let maker = Maker { limits, watch, kernel, selves, outgoing, own, went_down, all };
-        Self::new(maker, (remotes, names, Arc::new(OwnSockets::at(&[]).unwrap())), Opener::default())
+        let own_sockets = Arc::new(OwnSockets::at(&[]).unwrap());
+        Self::new(maker, Ways { remotes, names, own_sockets }, Opener::default())
     }
 }

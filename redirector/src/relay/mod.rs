@@ -14,6 +14,6 @@ mod tcp;
 pub use clock::Clock;
 pub use linger::{Linger, Outstanding, Settled, reset, reset_when_closed};
 pub use patience::{Lost, Patience};
-pub use session::{End, LostBytes, Traffic, relay};
+pub use session::{End, LostBytes, Totals, Traffic, relay};
 pub use stream::{Left, Stream};
 pub use tcp::{Hold, Tcp};

@@ -35,8 +35,17 @@ pub struct Traffic<'a> {
     to_client: Written,
     /// Whether the last words of a side that failed were not all copied, because the other side was lost too.
     cut: AtomicBool,
-    /// Where the same bytes are counted too: from clients, from destinations.
-    pub totals: Option<(&'a AtomicU64, &'a AtomicU64)>,
+    /// Where the same bytes are counted too.
+    pub totals: Option<Totals<'a>>,
+}
+
+/// Bytes of many connections, by direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Totals<'a> {
+    /// From clients.
+    pub from_clients: &'a AtomicU64,
+    /// From destinations.
+    pub from_destinations: &'a AtomicU64,
 }
 
 /// What was written to one side.
@@ -66,9 +75,9 @@ pub struct LostBytes {
 }
 
 impl<'a> Traffic<'a> {
-    /// Where the same bytes are counted too: from clients, from destinations.
+    /// Bytes of a connection that are counted in `totals` too.
     #[must_use]
-    pub fn of(totals: (&'a AtomicU64, &'a AtomicU64)) -> Self {
+    pub fn of(totals: Totals<'a>) -> Self {
         Self { totals: Some(totals), ..Self::default() }
     }
 
@@ -90,15 +99,15 @@ impl<'a> Traffic<'a> {
 
     fn add_from_client(&self, bytes: u64) {
         self.from_client.fetch_add(bytes, Ordering::Relaxed);
-        if let Some((total, _)) = self.totals {
-            total.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(totals) = &self.totals {
+            totals.from_clients.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
     fn add_from_destination(&self, bytes: u64) {
         self.from_destination.fetch_add(bytes, Ordering::Relaxed);
-        if let Some((_, total)) = self.totals {
-            total.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(totals) = &self.totals {
+            totals.from_destinations.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 }

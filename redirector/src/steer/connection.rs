@@ -19,7 +19,7 @@ use crate::{
     dial::{DialError, Endpoint, Home, Onward},
     listener::{Client, OriginalDst},
     observe::{Connections, Ended, NotDelivered},
-    relay::{self, End, Left, Linger, Lost, LostBytes, Settled, Stream, Traffic},
+    relay::{self, End, Left, Linger, Lost, LostBytes, Settled, Stream, Totals, Traffic},
     sys,
 };
 
@@ -168,7 +168,10 @@ async fn carry(
     connections.relayed.fetch_add(1, Ordering::Relaxed);
     let Onward { stream: destination, endpoint, place, guards } = onward;
     let (first, destination) = (Arc::new(Stream::from(stream)), Arc::new(destination));
-    let traffic = Traffic::of((&connections.bytes_in, &connections.bytes_out));
+    let traffic = Traffic::of(Totals {
+        from_clients: &connections.bytes_in,
+        from_destinations: &connections.bytes_out,
+    });
     let carried = netns.share.roster.enter(active.seat.take(), &first, &destination);
     let limits = (state.rule.idle_timeout.0, netns.limits.patience);
     let relayed = {
