@@ -138,8 +138,25 @@ impl<'a> Planner<'a> {
         &mut self.outcome.plan.edit
     }
 
+    /// Whether `attach` wants a rule of files as well, and keeps it.
+    fn is_shared(&self, at: NetnsCookie, name: &RuleName) -> bool {
+        let is_made_by = |origin| self.now.intent.at(at, name).any(|(_, one)| one.origin == origin);
+        self.request.prune == Prune::No
+            && is_made_by(Origin::File)
+            && is_made_by(Origin::Api)
+            && !self.moves(at, name)
+    }
+
+    /// Those for whom a rule is there, without those who have shared it by `attach`.
+    fn subjects(&self, at: NetnsCookie, name: &RuleName) -> Vec<Subject> {
+        let is_shared = self.is_shared(at, name);
+        let here = self.now.intent.at(at, name);
+        let own = here.filter(|(_, one)| !is_shared || one.origin == Origin::File);
+        own.map(|(subject, _)| subject.clone()).collect()
+    }
+
     fn owners(&self, at: NetnsCookie, name: &RuleName) -> Vec<Container> {
-        self.now.intent.owners(at, name)
+        self.subjects(at, name).iter().filter_map(|subject| subject.container().cloned()).collect()
     }
 
     fn origin(&self, at: NetnsCookie, there: &RuleState) -> Origin {
@@ -188,6 +205,11 @@ impl<'a> Planner<'a> {
         if !self.request.replaces(cookie) {
             let stay = diff.remove.extract_if(.., |have| !self.moves(cookie, &current[*have].rule.name));
             diff.leave.extend(stay.collect::<Vec<_>>());
+        }
+        let shared = diff.remove.extract_if(.., |have| self.is_shared(cookie, &current[*have].rule.name));
+        for have in shared.collect::<Vec<_>>() {
+            self.leave_to_attach(&target, cookie, &current[have]);
+            diff.leave.push(have);
         }
         self.note_left(cookie, diff.leave.iter().map(|have| &current[*have]));
         for (have, want) in &diff.clash {
@@ -251,10 +273,14 @@ impl<'a> Planner<'a> {
 
     fn diff(&self, at: NetnsCookie, current: &[Arc<RuleState>], wanted: &[Wanted]) -> Diff {
         let owners: Vec<_> = current.iter().map(|state| self.owners(at, &state.rule.name)).collect();
-        let have = current.iter().zip(&owners).map(|(state, follows)| Have {
-            rule: &state.rule,
-            origin: self.origin(at, state),
-            follows,
+        let is_otherwise = |there: &RuleState| {
+            let mut same_name = wanted.iter().filter(|one| one.rule.name == there.rule.name);
+            same_name.any(|one| !one.rule.is_like(&there.rule))
+        };
+        let have = current.iter().zip(&owners).map(|(state, follows)| {
+            let is_in_the_way = is_otherwise(state) && self.is_shared(at, &state.rule.name);
+            let origin = if is_in_the_way { Origin::Api } else { self.origin(at, state) };
+            Have { rule: &state.rule, origin, follows }
         });
         let follows: Vec<Vec<_>> = wanted.iter().map(|one| one.containers().cloned().collect()).collect();
         let want = wanted.iter().zip(&follows).map(|(one, follows)| Want { rule: &one.rule, follows });
@@ -328,11 +354,22 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Nobody wants a rule in a namespace any more.
+    /// Nobody wants a rule in a namespace any more, but those who have shared it by `attach`.
     fn drop_all(&mut self, at: NetnsCookie, name: &RuleName) {
-        for (subject, _) in self.now.intent.at(at, name) {
-            self.outcome.plan.edit.drop(subject.clone(), name);
+        for subject in self.subjects(at, name) {
+            self.edit().drop(subject, name);
         }
+    }
+
+    /// Files do not want a rule any more that `attach` wants too.
+    fn leave_to_attach(&mut self, target: &Target, at: NetnsCookie, there: &RuleState) {
+        let (spec, name) = (there.rule.to_spec(), &there.rule.name);
+        let mut here = self.now.intent.at(at, name);
+        let by_attach = here.find(|(_, one)| one.origin == Origin::Api);
+        let after = state(spec.clone(), by_attach.and_then(|(subject, _)| subject.container()));
+        let before = state(spec, self.owners(at, name).first());
+        self.change(target, at, Some(before), Some(after));
+        self.drop_all(at, name);
     }
 
     fn change(
@@ -405,8 +442,13 @@ impl<'a> Planner<'a> {
             Origin::Api => !self.request.is_again() && self.request.prune == Prune::Api,
             Origin::Lease => false,
         };
-        let (gone, rest): (Vec<_>, Vec<_>) =
+        let (mut gone, mut rest): (Vec<_>, Vec<_>) =
             standing.rules.iter().cloned().partition(|state| goes(state) && !self.stays(cookie, state));
+        let shared = gone.extract_if(.., |state| self.is_shared(cookie, &state.rule.name));
+        for state in shared.collect::<Vec<_>>() {
+            self.leave_to_attach(&standing.target, cookie, &state);
+            rest.push(state);
+        }
         self.note_left(cookie, rest.iter());
         if gone.is_empty() {
             return;

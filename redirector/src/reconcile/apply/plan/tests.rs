@@ -84,6 +84,28 @@ fn a_namespace_that_the_file_does_not_name_loses_what_is_the_files() {
 }
 
 #[test]
+fn what_attach_has_for_somebody_else_stays_when_a_file_has_the_same_rule_there() {
+    const SHARED: &str = "7 a 80 api docker:web=1; 7 a 80 file docker:side=1";
+    const OF_ATTACH: &str = "7 a 80 api docker:web=1";
+    let left = format!("~7/a |  | {OF_ATTACH}");
+    check_all(&[
+        [SHARED, "docker:side=1@7 a 80", "", &format!("=1 |  | 7 a 80 file docker:side=1; {OF_ATTACH}")],
+        [SHARED, "docker:side=1@7 a 80", "prune", "~7/a |  | 7 a 80 file docker:side=1"],
+        // The file wants it no more: in a namespace that it names, and in one that it does not.
+        [SHARED, "docker:side=1@7", "", &left],
+        [SHARED, "", "", &left],
+        [SHARED, "docker:side=1@7", "prune", "-7/a | 7: nothing | "],
+        [SHARED, "", "prune", "-7/a | 7: nothing | "],
+        ["7 a 80 file; 7 a 80 api docker:web=1", "", "", &left],
+        // Not for all who are there any more.
+        [SHARED, "stays docker:side=1@7 a 80", "", &format!("~7/a |  | 7 a 80 file; {OF_ATTACH}")],
+        // It cannot be two things.
+        [SHARED, "docker:side=1@7 a 81", "", "refused 0.0 OfAttach!"],
+        [SHARED, "docker:side=1@7 a 81", "prune", "~7/a | 7: a 81 #0+ | 7 a 81 file docker:side=1"],
+    ]);
+}
+
+#[test]
 fn a_file_has_rules_follow_their_containers() {
     check_all(&[
         ["", "docker:web=1@7 a 80", "", "+7/a | 7: a 80 #0+ | 7 a 80 file docker:web=1"],
