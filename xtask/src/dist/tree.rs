@@ -48,7 +48,8 @@ pub(super) fn lay_out(binary: &Path) -> Result<()> {
 /// Every file of a folder whose name ends so.
 fn copy_all(folder: &str, extension: &str) -> Result<()> {
     for path in files(&tool::root().join(folder))? {
-        if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|one| one == extension)) {
+        if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|one| one == extension))
+        {
             copy(&path, &format!("{DOCUMENTATION}/{folder}/{}", name.display()))?;
         }
     }

@@ -1,6 +1,6 @@
 //! `redirector.toml(5)`, from the JSON schema of the file: its keys, what they mean, what they are without a word.
 
-use std::{fmt::Write as _, io};
+use std::io;
 
 use clap_mangen::roff::{Roff, bold, roman};
 use serde_json::{Map, Value};
@@ -80,16 +80,14 @@ fn keys(page: &mut Roff, table: &Value, types: &Map<String, Value>) {
         let mut what = text(value).to_owned();
         if let Some(choices) = reference(value).and_then(|name| types[name]["oneOf"].as_array()) {
             for choice in choices {
-                let _ =
-                    write!(what, " \"{}\": {}", choice["const"].as_str().unwrap_or_default(), text(choice));
+                let name = choice["const"].as_str().unwrap_or_default();
+                what += &format!(" \"{name}\": {}", text(choice));
             }
         }
         match &value["default"] {
             _ if required.contains(&Value::from(key.as_str())) => what += " Has to be there.",
             Value::Null | Value::Array(_) => {}
-            default => {
-                let _ = write!(what, " Without it {default}.");
-            }
+            default => what += &format!(" Without it {default}."),
         }
         entry(page, &format!("{key} = {}", kind(value)), &what);
     }
@@ -116,10 +114,10 @@ fn kind(value: &Value) -> String {
         kind => kind.as_str().into_iter().collect(),
     };
     match kinds.as_slice() {
-        ["array"] => format!("[{}, …]", kind(&value["items"])),
+        ["array"] => format!("[{}, ...]", kind(&value["items"])),
         ["boolean"] => "true|false".to_owned(),
         ["integer"] => "NUMBER".to_owned(),
-        _ => "\"…\"".to_owned(),
+        _ => "\"...\"".to_owned(),
     }
 }
 
