@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::Deref,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -149,19 +150,19 @@ impl fmt::Display for Origin {
 
 /// 1 to 64 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleName(String);
+pub struct RuleName(Arc<str>);
 
 impl RuleName {
     /// `rule-N`.
     #[must_use]
     pub fn numbered(number: usize) -> Self {
-        Self(format!("rule-{number}"))
+        Self(format!("rule-{number}").into())
     }
 
     /// `found-N`.
     #[must_use]
     pub fn found(number: usize) -> Self {
-        Self(format!("found-{number}"))
+        Self(format!("found-{number}").into())
     }
 
     /// The name.

@@ -12,5 +12,5 @@ pub(crate) mod testing;
 
 pub(crate) use diff::{Diff, Have, Prune, Want, diff};
 pub(crate) use rule::{Follows, HostNetns, Intended};
-pub(crate) use store::{Edit, Store};
+pub(crate) use store::{Edit, Here, Store};
 pub(crate) use subject::Subject;

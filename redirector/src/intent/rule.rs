@@ -23,8 +23,8 @@ pub(crate) struct Intended {
     pub(crate) host_netns: HostNetns,
     /// Where it is, or was last. One that is for a namespace is there.
     pub(crate) at: Option<NetnsCookie>,
-    /// Of one that is for a container.
-    pub(crate) follows: Option<Follows>,
+    /// Of one that is for a container, which most are not.
+    pub(crate) follows: Option<Box<Follows>>,
 }
 
 /// What is known of the container that a rule follows.

@@ -1,6 +1,10 @@
 //! Every rule that is wanted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 use super::{Intended, Subject};
 use crate::{
@@ -9,12 +13,82 @@ use crate::{
     netns::NetnsCookie,
 };
 
-/// By subject and name.
+/// By subject and name. A copy of it shares all that does not become other.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
-    rules: BTreeMap<Subject, BTreeMap<RuleName, Intended>>,
-    /// For whom there is a rule of a name in a namespace.
-    places: BTreeMap<NetnsCookie, BTreeMap<RuleName, BTreeSet<Subject>>>,
+    rules: BTreeMap<Subject, Rules>,
+    /// For which containers there is a rule of a name in a namespace. What is for the namespace itself is there.
+    followed: BTreeMap<NetnsCookie, Arc<Followed>>,
+}
+
+type Rules = Arc<BTreeMap<RuleName, Intended>>;
+
+type Followed = BTreeMap<RuleName, BTreeSet<Container>>;
+
+/// What is wanted in one namespace. Who asks for each of its rules looks for the namespace once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Here<'a> {
+    store: &'a Store,
+    /// What is for the namespace itself.
+    bound: Option<(&'a Subject, &'a Rules)>,
+    followed: Option<&'a Followed>,
+}
+
+impl<'a> Here<'a> {
+    /// For whom a rule of a name is there: one that several names of a container have led to is for several.
+    pub(crate) fn at(self, name: &RuleName) -> impl Iterator<Item = (&'a Subject, &'a Intended)> {
+        let bound = self.bound.and_then(|(subject, rules)| Some((subject, look_up(rules, name)?)));
+        let containers = self.followed.and_then(|names| names.get(name)).into_iter().flatten();
+        let name = name.clone();
+        bound.into_iter().chain(containers.filter_map(move |container| {
+            let (subject, rules) = self.store.rules.get_key_value(&Subject::from(container))?;
+            Some((subject, look_up(rules, &name)?))
+        }))
+    }
+
+    /// The containers that it follows.
+    pub(crate) fn owners(self, name: &RuleName) -> Vec<Container> {
+        self.at(name).filter_map(|(subject, _)| subject.container().cloned()).collect()
+    }
+
+    /// Who has made a rule that is there; `None` where nobody wants it.
+    pub(crate) fn origin(self, name: &RuleName) -> Option<Origin> {
+        let rank = |origin: &Origin| match origin {
+            Origin::Lease => 0,
+            Origin::File => 1,
+            Origin::Api => 2,
+        };
+        self.at(name).map(|(_, one)| one.origin).min_by_key(rank)
+    }
+
+    /// Whether a rule is there only because containers were found by a label.
+    pub(crate) fn is_found(self, name: &RuleName) -> bool {
+        let mut here = self.at(name).peekable();
+        here.peek().is_some() && here.all(|(_, one)| one.is_found())
+    }
+}
+
+fn look_up<'a>(rules: &'a Rules, name: &RuleName) -> Option<&'a Intended> {
+    #[cfg(test)]
+    looks::count();
+    rules.get(name)
+}
+
+/// How often a rule was looked for: what a question costs, whatever the machine.
+#[cfg(test)]
+pub(crate) mod looks {
+    use std::cell::Cell;
+
+    thread_local!(static LOOKS: Cell<usize> = const { Cell::new(0) });
+
+    pub(super) fn count() {
+        LOOKS.set(LOOKS.get() + 1);
+    }
+
+    /// Since the last time, in this thread.
+    pub(crate) fn taken() -> usize {
+        LOOKS.take()
+    }
 }
 
 /// A change of what is wanted: what goes, then what comes.
@@ -48,7 +122,13 @@ impl Edit {
 
 impl Store {
     pub(crate) fn get(&self, subject: &Subject, name: &RuleName) -> Option<&Intended> {
-        self.rules.get(subject)?.get(name)
+        look_up(self.rules.get(subject)?, name)
+    }
+
+    /// What is wanted in a namespace.
+    pub(crate) fn here(&self, place: NetnsCookie) -> Here<'_> {
+        let bound = self.rules.get_key_value(&Subject::Netns(place));
+        Here { store: self, bound, followed: self.followed.get(&place).map(Arc::as_ref) }
     }
 
     /// The rule of this name that follows a container.
@@ -58,12 +138,15 @@ impl Store {
 
     /// The rules for one subject.
     pub(crate) fn of(&self, subject: &Subject) -> impl Iterator<Item = (&RuleName, &Intended)> {
-        self.rules.get(subject).into_iter().flatten()
+        self.rules.get(subject).into_iter().flat_map(|rules| rules.iter())
     }
 
     /// Every rule that follows a container.
     pub(crate) fn following(&self) -> impl Iterator<Item = (&Container, &Intended)> {
-        let all = self.rules.iter().filter_map(|(subject, rules)| Some((subject.container()?, rules)));
+        // Namespaces come before them.
+        let others = (Bound::Excluded(Subject::Netns(NetnsCookie(u64::MAX))), Bound::Unbounded);
+        let others = self.rules.range(others);
+        let all = others.filter_map(|(subject, rules)| Some((subject.container()?, rules)));
         all.flat_map(|(container, rules)| rules.values().map(move |one| (container, one)))
     }
 
@@ -78,19 +161,18 @@ impl Store {
         concerned.map(|(container, _)| container.clone()).collect()
     }
 
-    /// For whom a rule of a name is in a namespace: one that several names of a container have led to is for several.
+    /// As [`Here::at`].
     pub(crate) fn at(
         &self,
         place: NetnsCookie,
         name: &RuleName,
     ) -> impl Iterator<Item = (&Subject, &Intended)> {
-        let subjects = self.places.get(&place).and_then(|names| names.get(name)).into_iter().flatten();
-        subjects.filter_map(|subject| Some((subject, self.get(subject, name)?)))
+        self.here(place).at(name)
     }
 
-    /// The containers that it follows.
+    /// As [`Here::owners`].
     pub(crate) fn owners(&self, place: NetnsCookie, name: &RuleName) -> Vec<Container> {
-        self.at(place, name).filter_map(|(subject, _)| subject.container().cloned()).collect()
+        self.here(place).owners(name)
     }
 
     /// Whether somebody wants it there, and nobody because of a container.
@@ -99,28 +181,16 @@ impl Store {
         here.peek().is_some() && here.all(|(subject, _)| subject.container().is_none())
     }
 
-    /// Who has made a rule that is in a namespace; `None` where nobody wants it.
+    /// As [`Here::origin`].
     pub(crate) fn origin(&self, place: NetnsCookie, name: &RuleName) -> Option<Origin> {
-        let origins = || self.at(place, name).map(|(_, one)| one.origin);
-        let is = |origin| origins().any(|one| one == origin);
-        [Origin::Lease, Origin::File, Origin::Api].into_iter().find(|origin| is(*origin))
+        self.here(place).origin(name)
     }
 
     /// The namespaces where rules are that somebody `goes` has made.
-    pub(crate) fn places(&self, goes: impl Fn(Origin) -> bool) -> impl Iterator<Item = NetnsCookie> {
-        let all = self.places.iter();
-        let meant = all.filter(move |(_, names)| {
-            let rules = names.iter().flat_map(|(name, subjects)| subjects.iter().map(move |one| (one, name)));
-            let mut made = rules.filter_map(|(subject, name)| self.get(subject, name));
-            made.any(|one| goes(one.origin))
-        });
-        meant.map(|(place, _)| *place)
-    }
-
-    /// Whether a rule is in a namespace only because containers there were found by a label.
-    pub(crate) fn is_found(&self, place: NetnsCookie, name: &RuleName) -> bool {
-        let mut here = self.at(place, name).peekable();
-        here.peek().is_some() && here.all(|(_, one)| one.is_found())
+    pub(crate) fn places(&self, goes: impl Fn(Origin) -> bool) -> BTreeSet<NetnsCookie> {
+        let at = |one: &Intended| one.at.filter(|_| goes(one.origin));
+        // What is for a namespace is there.
+        self.rules.values().flat_map(|rules| rules.values().filter_map(at)).collect()
     }
 
     /// The containers that a rule of one of these names follows.
@@ -132,7 +202,7 @@ impl Store {
     /// A name for a rule that has none and is to follow a container: that of one that says the same, else `rule-N`, the lowest
     /// N that is free.
     pub(crate) fn name_for(&self, container: &Container, spec: &RuleSpec) -> RuleName {
-        let rules = self.rules.get(&container.into());
+        let rules = self.rules.get(&container.into()).map(Arc::as_ref);
         let same = rules
             .into_iter()
             .flatten()
@@ -163,16 +233,14 @@ impl Store {
 
     /// A namespace has died: what was for it is not wanted any more, and what follows a container waits. Gives the containers.
     pub(crate) fn bury(&mut self, place: NetnsCookie) -> BTreeSet<Container> {
-        let subjects = self.places.remove(&place).unwrap_or_default();
+        self.rules.remove(&Subject::Netns(place));
+        let followed = self.followed.remove(&place).map(Arc::unwrap_or_clone).unwrap_or_default();
         let mut waiting = BTreeSet::new();
-        for (name, subject) in
-            subjects.into_iter().flat_map(|(name, all)| all.into_iter().map(move |one| (name.clone(), one)))
+        for (name, container) in
+            followed.into_iter().flat_map(|(name, all)| all.into_iter().map(move |one| (name.clone(), one)))
         {
-            let Some(container) = subject.container().cloned() else {
-                self.forget(&subject, &name);
-                continue;
-            };
-            if let Some(one) = self.rules.get_mut(&subject).and_then(|rules| rules.get_mut(&name)) {
+            let rules = self.rules.get_mut(&Subject::from(&container));
+            if let Some(one) = rules.and_then(|rules| Arc::make_mut(rules).get_mut(&name)) {
                 one.at = None;
                 if let Some(follows) = &mut one.follows {
                     follows.why = "its namespace has ended".into();
@@ -185,7 +253,8 @@ impl Store {
 
     /// What keeps rules of a container waiting, as far as they do.
     pub(crate) fn wait_because(&mut self, container: &Container, rule: Option<&RuleName>, why: &str) {
-        let rules = self.rules.get_mut(&container.into()).into_iter().flatten();
+        let Some(rules) = self.rules.get_mut(&container.into()) else { return };
+        let rules = Arc::make_mut(rules).iter_mut();
         let meant = rules.filter(|(name, _)| rule.is_none_or(|rule| rule == *name));
         for follows in meant.filter_map(|(_, one)| one.follows.as_mut()) {
             why.clone_into(&mut follows.why);
@@ -195,30 +264,33 @@ impl Store {
     fn insert(&mut self, subject: Subject, intended: Intended) {
         let name = intended.rule.name.clone();
         self.remove(&subject, &name);
-        if let Some(place) = intended.at {
-            let here = self.places.entry(place).or_default().entry(name.clone()).or_default();
-            here.insert(subject.clone());
+        if let (Some(place), Some(container)) = (intended.at, subject.container()) {
+            let here = Arc::make_mut(self.followed.entry(place).or_default());
+            here.entry(name.clone()).or_default().insert(container.clone());
         }
-        self.rules.entry(subject).or_default().insert(name, intended);
+        Arc::make_mut(self.rules.entry(subject).or_default()).insert(name, intended);
     }
 
     fn remove(&mut self, subject: &Subject, name: &RuleName) {
         let Some(place) = self.forget(subject, name).and_then(|one| one.at) else { return };
-        let Some(names) = self.places.get_mut(&place) else { return };
+        let Some(container) = subject.container() else { return };
+        let Some(followed) = self.followed.get_mut(&place) else { return };
+        let names = Arc::make_mut(followed);
         if let Some(here) = names.get_mut(name) {
-            here.remove(subject);
+            here.remove(container);
             if here.is_empty() {
                 names.remove(name);
             }
         }
         if names.is_empty() {
-            self.places.remove(&place);
+            self.followed.remove(&place);
         }
     }
 
     /// Takes one out, and leaves where it was to whoever calls.
     fn forget(&mut self, subject: &Subject, name: &RuleName) -> Option<Intended> {
-        let rules = self.rules.get_mut(subject)?;
+        let shared = self.rules.get_mut(subject)?;
+        let rules = Arc::make_mut(shared);
         let gone = rules.remove(name);
         if rules.is_empty() {
             self.rules.remove(subject);

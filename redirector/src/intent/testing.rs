@@ -97,7 +97,7 @@ pub(crate) fn wanted(line: &str) -> (Subject, Intended) {
         return (at.into(), Intended { host_netns, ..Intended::there(at, rule, origin) });
     };
     let (container, id) = container_and_id(follows);
-    let follows = Some(Follows { id, why: "it waits".into(), found: who == "found" });
+    let follows = Some(Box::new(Follows { id, why: "it waits".into(), found: who == "found" }));
     (Subject::from(&container), Intended { rule, origin, host_netns, at, follows })
 }
 

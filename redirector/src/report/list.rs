@@ -17,7 +17,7 @@ use crate::{
         Caller, Code, ConnectionCounts, DaemonCounts, Drift, Error, LeaseView, ListenerView, Listing,
         NamespaceView, NetnsCounts, ProgramView, RuleCounts, RuleView, SCHEMA, WaitingView,
     },
-    intent::{Follows, Intended, Store},
+    intent::{Follows, Here, Intended, Store},
     lease::{Lease, LeasedSocket},
     listener::Listener,
     observe,
@@ -71,7 +71,7 @@ fn waiting(intent: &Store, steered: &[Arc<Steered>], only: Option<&Target>) -> V
         }
         // One that nothing keeps waiting is coming or going at this moment.
         let is_changing = |follows: &&Follows| there.is_some() && follows.why.is_empty();
-        let Some(follows) = one.follows.as_ref().filter(|follows| !is_changing(follows)) else { continue };
+        let Some(follows) = one.follows.as_deref().filter(|follows| !is_changing(follows)) else { continue };
         let (spec, why) = (one.rule.to_spec(), follows.why.clone());
         match views.last_mut().filter(|view| view.target == target && view.why == why) {
             Some(view) => view.rules.push(spec),
@@ -94,12 +94,14 @@ fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<Namesp
     let link = netns.instance.link_info().transpose()?;
     let of_no_rule = netns.instance.counters.netns()?;
     let published = netns.published.load();
+    let here = intent.here(netns.cookie);
+    let leases: HashMap<_, _> = leases.iter().map(|lease| (Arc::as_ptr(&lease.rule), &**lease)).collect();
     // One that nobody wants is coming or going at this moment, and is told of when that is done.
-    let is_told = |state: &&Arc<RuleState>| intent.origin(netns.cookie, &state.rule.name).is_some();
+    let is_told = |state: &&Arc<RuleState>| here.at(&state.rule.name).next().is_some();
     let rules = published.current.rules().iter().filter(is_told);
-    let rules = rules.map(|state| rule(netns, state, intent, leases));
+    let rules = rules.map(|state| rule(netns, state, here, leases.get(&Arc::as_ptr(state)).copied()));
     Ok(NamespaceView {
-        target: named(netns, intent),
+        target: named(netns, here),
         cookie: netns.cookie.0,
         inode: netns.file.inode,
         container: netns.container.as_ref().map(ToString::to_string),
@@ -119,18 +121,18 @@ fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<Namesp
 }
 
 /// As it was named, or, of a container that has another name now, as that.
-fn named(netns: &Steered, intent: &Store) -> Target {
+fn named(netns: &Steered, here: Here<'_>) -> Target {
+    let Target::Container(before) = &netns.target else { return netns.target.clone() };
     let published = netns.published.load();
-    let rules = published.current.rules().iter();
-    let of_each: Vec<_> = rules.map(|state| intent.owners(netns.cookie, &state.rule.name)).collect();
-    let follow_all = of_each.iter().all(|owners| !owners.is_empty());
-    let owners = of_each.concat();
-    match (&netns.target, owners.first()) {
-        (Target::Container(before), Some(now)) if follow_all && !owners.contains(before) => {
-            Target::Container(now.clone())
+    let mut now = None;
+    for state in published.current.rules() {
+        let owners = here.owners(&state.rule.name);
+        if owners.is_empty() || owners.contains(before) {
+            return netns.target.clone();
         }
-        (target, _) => target.clone(),
+        now = now.or(owners.into_iter().next());
     }
+    now.map_or_else(|| netns.target.clone(), Target::Container)
 }
 
 fn read(counter: &AtomicU64) -> u64 {
@@ -145,18 +147,18 @@ fn listener(netns: &Steered, listener: &Listener) -> ListenerView {
     }
 }
 
-fn origin(netns: &Steered, state: &RuleState, intent: &Store) -> Origin {
+fn origin(state: &RuleState, here: Here<'_>) -> Origin {
     if state.is_lease() {
         return Origin::Lease;
     }
-    intent.origin(netns.cookie, &state.rule.name).unwrap_or(Origin::Api)
+    here.origin(&state.rule.name).unwrap_or(Origin::Api)
 }
 
 fn rule(
     netns: &Steered,
     state: &RuleState,
-    intent: &Store,
-    leases: &[Arc<Lease>],
+    here: Here<'_>,
+    leased: Option<&Lease>,
 ) -> Result<RuleView, SyscallError> {
     let Counters { steered, passed, rejected, dropped, bypassed, unavailable } =
         netns.instance.counters.rule(state.index)?;
@@ -169,7 +171,7 @@ fn rule(
         .collect();
     Ok(RuleView {
         name: state.rule.name.clone(),
-        origin: origin(netns, state, intent),
+        origin: origin(state, here),
         matches: state.rule.matches.clone(),
         from: state.rule.from.clone(),
         except: state.rule.except.clone(),
@@ -192,20 +194,19 @@ fn rule(
             unavailable: unavailable_in_all,
             unavailable_reasons,
         },
-        follows: intent.owners(netns.cookie, &state.rule.name).into_iter().next().map(Target::Container),
-        discovered: intent.is_found(netns.cookie, &state.rule.name),
-        lease: lease(netns, state, leases),
+        follows: here.owners(&state.rule.name).into_iter().next().map(Target::Container),
+        discovered: here.is_found(&state.rule.name),
+        lease: leased.map(|leased| lease(netns, state, leased)),
     })
 }
 
-fn lease(netns: &Steered, state: &RuleState, leases: &[Arc<Lease>]) -> Option<LeaseView> {
-    let lease = leases.iter().find(|lease| std::ptr::eq(&*lease.rule, state))?;
+fn lease(netns: &Steered, state: &RuleState, lease: &Lease) -> LeaseView {
     let listeners = lease.in_slots().into_iter().map(|LeasedSocket { family, address, cookie, .. }| {
         let slot = slot(state.consumer, PROTOCOL_TCP, family.bit());
         let healthy = netns.instance.listener_cookie(slot).ok().flatten() == Some(cookie);
         ListenerView { family, address: address.to_string(), healthy }
     });
-    Some(LeaseView { pid: lease.pid, listeners: listeners.collect() })
+    LeaseView { pid: lease.pid, listeners: listeners.collect() }
 }
 
 fn connections(netns: &Steered) -> ConnectionCounts {

@@ -9,15 +9,15 @@ impl Store {
         self.rules.iter().flat_map(|(subject, rules)| rules.values().map(move |one| (subject, one)))
     }
 
-    /// Where its rules are, found out anew.
-    fn places_of_rules(&self) -> BTreeMap<NetnsCookie, BTreeMap<RuleName, BTreeSet<Subject>>> {
-        let mut places = BTreeMap::<_, BTreeMap<_, BTreeSet<_>>>::new();
-        for (subject, one) in self.all() {
+    /// Where rules are that follow a container, found out anew.
+    fn followed_anew(&self) -> BTreeMap<NetnsCookie, Arc<Followed>> {
+        let mut followed = BTreeMap::<_, Arc<Followed>>::new();
+        for (container, one) in self.following() {
             let Some(at) = one.at else { continue };
-            let here = places.entry(at).or_default().entry(one.rule.name.clone()).or_default();
-            here.insert(subject.clone());
+            let here = Arc::make_mut(followed.entry(at).or_default());
+            here.entry(one.rule.name.clone()).or_default().insert(container.clone());
         }
-        places
+        followed
     }
 }
 
@@ -106,9 +106,9 @@ fn what_is_wanted_is_what_was_put_and_not_dropped() {
     ];
     check(&cases, |case| {
         let mut store = store(case[0]);
-        assert_eq!(store.places, store.places_of_rules(), "before");
+        assert_eq!(store.followed, store.followed_anew(), "before");
         change(&mut store, case[1]);
-        assert_eq!(store.places, store.places_of_rules(), "after");
+        assert_eq!(store.followed, store.followed_anew(), "after");
         told(&store)
     });
 }
@@ -185,7 +185,7 @@ fn what_is_wanted_can_be_asked_by_place_name_and_container() {
         match words[0] {
             "origin" => format!("{:?}", store.origin(place(), &name(words[2]))),
             "owners" => joined(store.owners(place(), &name(words[2]))),
-            "found" => store.is_found(place(), &name(words[2])).to_string(),
+            "found" => store.here(place()).is_found(&name(words[2])).to_string(),
             "namesakes" => joined(store.namesakes(&[name(words[1])])),
             "containers" => joined(store.containers(engine(), |_, _| true)),
             "with" => {
@@ -212,4 +212,44 @@ fn why_a_rule_waits_is_kept_with_that_rule_or_with_all_of_its_container() {
             store.following().filter(|(_, one)| one.follows.as_ref().is_some_and(|one| one.why == "because"));
         told.map(|(container, one)| format!("{container} {}", one.rule.name)).collect::<Vec<_>>().join(", ")
     });
+}
+
+/// Each line: what is wanted, what is done with it, and what the copy from before says.
+#[test]
+fn a_copy_stays_as_it_was_whatever_becomes_of_what_is_wanted() {
+    let both = "7 a 80 api; 7 b 81 file; 7 a 80 api docker:web=1";
+    let cases = [
+        [both, "put 7 a 82 api", both],
+        [both, "put 7 c 83 api docker:web=1", both],
+        [both, "drop 7 a", both],
+        [both, "drop docker:web a", both],
+        [both, "bury 7", both],
+    ];
+    check(&cases, |case| {
+        let mut store = store(case[0]);
+        let copy = store.clone();
+        change(&mut store, case[1]);
+        assert_ne!(told(&store), told(&copy));
+        assert_eq!(copy.followed, copy.followed_anew());
+        told(&copy)
+    });
+}
+
+#[test]
+fn what_is_asked_of_each_rule_of_a_namespace_costs_the_same_however_many_others_there_are() {
+    let looks_for_each = |rules: usize| {
+        let own: Vec<_> = (0..rules).map(|number| format!("7 r{number} 80 api")).collect();
+        let followed: Vec<_> =
+            (0..rules).map(|number| format!("7 f{number} 80 api docker:c{number}=1")).collect();
+        let store = store(&[own, followed].concat().join(";"));
+        looks::taken();
+        let here = store.here(NetnsCookie(7));
+        for number in 0..rules {
+            assert_eq!(here.origin(&name(&format!("r{number}"))), Some(Origin::Api));
+            assert_eq!(here.owners(&name(&format!("f{number}"))).len(), 1);
+            assert!(!here.is_found(&name(&format!("f{number}"))));
+        }
+        looks::taken() / rules
+    };
+    assert_eq!((looks_for_each(10), looks_for_each(1000)), (5, 5));
 }

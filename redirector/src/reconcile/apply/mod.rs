@@ -200,7 +200,7 @@ fn planned(
 /// What a request is about: the namespaces that it names, and what is there for a file, or, where that goes, for anybody.
 fn about(store: &Store, places: &Located, request: &Request) -> BTreeSet<Subject> {
     let goes = |origin| request.goes(origin);
-    let mut about: BTreeSet<_> = store.places(goes).map(Subject::Netns).collect();
+    let mut about: BTreeSet<_> = store.places(goes).into_iter().map(Subject::Netns).collect();
     let looked_at = places.there.iter().chain(&places.aside).map(|there| there.found.cookie);
     about.extend(looked_at.map(Subject::Netns));
     about.insert(Subject::Files);

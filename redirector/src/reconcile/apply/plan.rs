@@ -348,7 +348,7 @@ impl<'a> Planner<'a> {
                 origin: Origin::File,
                 host_netns: wanted.host_netns,
                 at: Some(at),
-                follows: Some(Follows { id, why: String::new(), found: *discovered }),
+                follows: Some(Box::new(Follows { id, why: String::new(), found: *discovered })),
             };
             self.edit().put(container, intended);
         }
@@ -500,7 +500,7 @@ impl<'a> Planner<'a> {
                 origin: Origin::File,
                 host_netns: one.host_netns,
                 at,
-                follows: Some(follows),
+                follows: Some(Box::new(follows)),
             };
             self.edit().drop(container, &key.1);
             self.edit().put(container, intended);

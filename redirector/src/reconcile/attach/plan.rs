@@ -174,7 +174,7 @@ impl AttachPlan {
             // It stays the file's, and is where its follower would have put it.
             let follows = files.follows.clone().map(|known| {
                 let id = id.cloned().unwrap_or(known.id);
-                Follows { id, why: String::new(), found: known.found }
+                Box::new(Follows { id, why: String::new(), found: known.found })
             });
             self.edit.put(container, Intended { at: Some(at), follows, ..files.clone() });
             return true;
@@ -186,7 +186,7 @@ impl AttachPlan {
             }
             (For::Container, Target::Container(container), Some(id)) => {
                 let follows = Follows { id: id.clone(), why: String::new(), found: false };
-                let (at, follows) = (Some(at), Some(follows));
+                let (at, follows) = (Some(at), Some(Box::new(follows)));
                 let wanted = Intended { rule, origin: Origin::Api, host_netns, at, follows };
                 let is_news =
                     before.is_none_or(|one| one.rule != wanted.rule || one.host_netns != wanted.host_netns);

@@ -52,7 +52,7 @@ pub(super) async fn wait_for(
                 // Where it is in force, and of which container, is not what has changed.
                 let id = before.and_then(Intended::id).cloned().unwrap_or(id);
                 let at = before.and_then(|before| before.at);
-                let follows = Some(Follows { id, why, found: false });
+                let follows = Some(Box::new(Follows { id, why, found: false }));
                 edit.put(container, Intended { rule, origin: Origin::Api, host_netns, at, follows });
             }
         }

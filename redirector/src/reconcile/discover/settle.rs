@@ -116,7 +116,7 @@ fn place(store: &Store, state: &State, (id, one): (&ContainerId, &mut Discovered
                     origin: Origin::File,
                     host_netns: HostNetns::Refused,
                     at: None,
-                    follows: Some(Follows { id: id.clone(), why, found: true }),
+                    follows: Some(Box::new(Follows { id: id.clone(), why, found: true })),
                 };
                 edit.put(&one.container, intended);
                 placed += 1;

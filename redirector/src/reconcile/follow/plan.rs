@@ -133,7 +133,7 @@ pub(super) fn plan(
         planned.left.extend(now.at.filter(|before| *before != at).map(|before| (before, name.clone())));
         let id = id.or(now.id()).cloned();
         let follows = now.follows.as_ref().zip(id);
-        let follows = follows.map(|(now, id)| Follows { id, why: String::new(), found: now.found });
+        let follows = follows.map(|(now, id)| Box::new(Follows { id, why: String::new(), found: now.found }));
         planned.edit.put(*container, Intended { at: Some(at), follows, ..now.clone() });
     }
     if part.is_other() {
