@@ -30,15 +30,49 @@ pub(super) enum Witness {
     Process(i32, i32, OwnedFd),
 }
 
-/// Mount tables as they were read for one look at all witnesses.
+/// Mount tables as they were read last. Those that tell when they change are read again only then.
 #[derive(Debug, Default)]
-pub(super) struct Tables(HashMap<PathBuf, HashSet<NetnsFile>>);
+pub(super) struct Tables {
+    telling: Vec<PathBuf>,
+    read: HashMap<PathBuf, HashSet<NetnsFile>>,
+}
 
 impl Tables {
-    fn mounts(&mut self, table: &Path, file: NetnsFile) -> bool {
-        let read = || mounts::mounted(table).unwrap_or_default().into_iter().collect();
-        self.0.entry(table.to_owned()).or_insert_with(read).contains(&file)
+    /// Of these somebody will say that they have changed.
+    pub(super) fn telling(telling: Vec<PathBuf>) -> Self {
+        Self { telling, read: HashMap::new() }
     }
+
+    /// A look at all witnesses begins.
+    pub(super) fn begin_look(&mut self) {
+        self.read.retain(|table, _| self.telling.contains(table));
+    }
+
+    /// One of them has changed.
+    pub(super) fn changed(&mut self) {
+        self.read.clear();
+    }
+
+    fn mounts(&mut self, table: &Path, file: NetnsFile) -> bool {
+        mounts(&mut self.read, table, file)
+    }
+
+    /// A witness that needs no scan: where a namespace is mounted, as a table says that will tell when it is not any more.
+    pub(super) fn witness(&mut self, file: NetnsFile) -> Option<Witness> {
+        let table = self.telling.iter().find(|table| mounts(&mut self.read, table, file))?;
+        Some(Witness::Mount(table.clone()))
+    }
+}
+
+/// Whether a table has a namespace. Reads it where it has not been read.
+fn mounts(read: &mut HashMap<PathBuf, HashSet<NetnsFile>>, table: &Path, file: NetnsFile) -> bool {
+    if let Some(mounted) = read.get(table) {
+        return mounted.contains(&file);
+    }
+    let mounted: HashSet<_> = mounts::mounted(table).unwrap_or_default().into_iter().collect();
+    let is_there = mounted.contains(&file);
+    read.insert(table.to_owned(), mounted);
+    is_there
 }
 
 impl Witness {

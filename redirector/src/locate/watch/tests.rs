@@ -8,7 +8,7 @@ use std::{
 use nix::sys::stat::makedev;
 
 use super::*;
-use crate::locate::witness::{Witness, Witnesses};
+use crate::locate::witness::{Tables, Witness, Witnesses};
 
 type Event = Box<dyn FnOnce(&World) + Send>;
 
@@ -126,6 +126,37 @@ async fn all_that_die_at_once_are_found_by_one_look_and_the_one_that_confirms_it
     }
     assert_eq!(test.died().await.len(), 0, "each once");
     assert_eq!(test.world.looks(), 0, "the one that is left has its witness");
+}
+
+#[tokio::test]
+async fn a_mount_table_that_tells_of_its_changes_is_read_when_it_has_told_of_one() {
+    let mut test = Test::new();
+    test.watcher.tables = Tables::telling(vec![test.world.table()]);
+    test.world.mount([1, 2]);
+    let registrations: Vec<_> = [1, 2].map(|inode| test.watch.add(file(inode))).into();
+    assert_eq!(test.died().await.len(), 0);
+    assert_eq!(test.world.looks(), 0, "both are in the table");
+    test.world.mount([2]);
+    assert_eq!(test.died().await.len(), 0);
+    assert_eq!(test.world.looks(), 0, "nothing has been told");
+    test.watcher.tables.changed();
+    let died = test.died().await;
+    assert!(died.len() == 1 && died[0].has(&registrations[0]) && !died[0].has(&registrations[1]));
+    assert_eq!(test.world.looks(), 2, "what is not there is looked for, twice");
+}
+
+#[tokio::test]
+async fn a_namespace_that_no_table_has_that_was_read_before_is_looked_for() {
+    let mut test = Test::new();
+    test.watcher.tables = Tables::telling(vec![test.world.table()]);
+    test.world.mount([1]);
+    let first = test.watch.add(file(1));
+    assert_eq!(test.died().await.len(), 0);
+    test.world.mount([1, 2]);
+    let second = test.watch.add(file(2));
+    assert_eq!(test.died().await.len(), 0);
+    assert_eq!(test.world.looks(), 1, "the table may have changed without a word until now");
+    drop((first, second));
 }
 
 #[tokio::test]

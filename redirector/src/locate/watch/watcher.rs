@@ -2,7 +2,8 @@
 //!
 //! Each watched namespace has a witness. As long as that holds, nothing is scanned. Events make us look: a change
 //! of the mount tables, the end of a witness's process; and a look at every witness each [`TICK`], because a
-//! thread can change its namespace without a sound. All that have lost theirs share one scan, however many they are.
+//! thread can change its namespace without a sound. A mount table that tells of its changes is read after one, and otherwise seldom;
+//! a namespace that comes is looked for there first. All that have lost their witness share one scan, however many they are.
 //! What two scans in a row do not find is dead; the second of them is the first of those that were lost meanwhile.
 
 use std::{
@@ -34,6 +35,9 @@ use crate::{
 /// Between two looks at all witnesses.
 const TICK: Duration = Duration::from_secs(2);
 
+/// Between two times that a mount table is read that has not told of a change, in [`TICK`]s.
+const SELDOM: u32 = 30;
+
 /// Between the scan that makes a suspect and the one that confirms it: a container engine that moves a namespace
 /// from a process to a mount does the second before it ends the first.
 const CONFIRM: Duration = Duration::from_millis(100);
@@ -60,6 +64,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Watcher<L> {
     watched: HashMap<NetnsFile, Watched>,
+    pub(super) tables: Tables,
     look: L,
     received: mpsc::UnboundedReceiver<WatchChange>,
     deaths: mpsc::UnboundedSender<Died>,
@@ -77,24 +82,37 @@ impl<L: Look> Watcher<L> {
     ) -> Self {
         let (wake, woken) = mpsc::channel(1);
         let (watched, said_hidden) = (HashMap::new(), RateLimit::default());
-        Self { watched, look, received, deaths, wake, woken, said_hidden }
+        Self { watched, tables: Tables::default(), look, received, deaths, wake, woken, said_hidden }
     }
 
-    pub(super) async fn run(mut self, tables: Vec<AsyncFd<OwnedFd>>) {
+    pub(super) async fn run(mut self, tables: Vec<(PathBuf, AsyncFd<OwnedFd>)>) {
+        let (telling, tables): (_, Vec<_>) = tables.into_iter().unzip();
+        self.tables = Tables::telling(telling);
         let _mounts: Vec<_> = tables
             .into_iter()
             .map(|table| AbortOnDropHandle::new(tokio::spawn(tell_changes(table, self.wake.clone()))))
             .collect();
+        let mut ticks = 0;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 change = self.received.recv() => match change {
                     None => return,
-                    Some(change) => self.apply(change),
+                    Some(change) => {
+                        self.apply(change);
+                        // Whoever has a witness keeps it until something tells otherwise.
+                        self.look_for_others().await;
+                        continue;
+                    }
                 },
-                _ = self.woken.recv() => {}
-                _ = tick.tick() => {}
+                _ = self.woken.recv() => self.tables.changed(),
+                _ = tick.tick() => {
+                    ticks += 1;
+                    if ticks % SELDOM == 0 {
+                        self.tables.changed();
+                    }
+                }
             }
             self.look().await;
         }
@@ -123,12 +141,18 @@ impl<L: Look> Watcher<L> {
 
     /// Drops witnesses that do not hold any more, looks for others, and tells who has none.
     pub(super) async fn look(&mut self) {
+        self.look_at_witnesses();
+        self.look_for_others().await;
+    }
+
+    /// Looks for witnesses of those that have none, and tells who has none.
+    async fn look_for_others(&mut self) {
         loop {
             // Many changes are one look. None is applied during a scan: what it finds is about those that it was made for.
             while let Ok(change) = self.received.try_recv() {
                 self.apply(change);
             }
-            self.look_at_witnesses();
+            self.find_in_tables();
             let wanted = self.without_witness();
             // Where absence means nothing, a scan every [`TICK`] would tell nothing.
             if wanted.is_empty() || !self.look.sees_host() {
@@ -140,16 +164,31 @@ impl<L: Look> Watcher<L> {
                 return;
             }
             tokio::time::sleep(CONFIRM).await;
+            if self.woken.try_recv().is_ok() {
+                self.tables.changed();
+            }
+            self.look_at_witnesses();
         }
     }
 
     fn look_at_witnesses(&mut self) {
-        let mut tables = Tables::default();
+        self.tables.begin_look();
         for (file, watched) in &mut self.watched {
             if let State::Kept { witness, .. } = &watched.state
-                && !witness.holds(*file, &mut tables)
+                && !witness.holds(*file, &mut self.tables)
             {
                 watched.state = State::Unknown;
+            }
+        }
+    }
+
+    /// Finds those that nobody has looked for yet where they are as a rule. That one is not there means nothing.
+    fn find_in_tables(&mut self) {
+        for (file, watched) in &mut self.watched {
+            if let State::Unknown = watched.state
+                && let Some(witness) = self.tables.witness(*file)
+            {
+                watched.state = State::Kept { witness, _end: None };
             }
         }
     }
@@ -224,11 +263,13 @@ impl<L: Look> Watcher<L> {
 }
 
 /// Mount tables, as files that tell when they have changed.
-pub(super) fn open_tables(paths: &[PathBuf]) -> io::Result<Vec<AsyncFd<OwnedFd>>> {
+pub(super) fn open_tables(paths: &[PathBuf]) -> io::Result<Vec<(PathBuf, AsyncFd<OwnedFd>)>> {
     let mut tables = Vec::new();
     for path in paths {
         match File::open(path) {
-            Ok(file) => tables.push(sys::async_fd(file, Interest::PRIORITY | Interest::ERROR)?),
+            Ok(file) => {
+                tables.push((path.clone(), sys::async_fd(file, Interest::PRIORITY | Interest::ERROR)?));
+            }
             Err(error) => tracing::warn!(path = %path.display(), %error, "cannot watch this mount table"),
         }
     }
