@@ -13,7 +13,12 @@
 //! An error is [`ErrorBody`](crate::control::ErrorBody) with status 400 (the request is wrong), 404 (no such namespace or rule)
 //! or 500.
 
-use std::{convert::Infallible, io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    convert::Infallible,
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering},
+};
 
 use axum::{
     Extension, Json, Router,
@@ -29,7 +34,8 @@ use crate::{
         self, Applied, ApplyRequest, AttachRequest, Attached, Body, Caller, Code, DetachRequest, Detached,
         Error, ExplainRequest, Explanation, Exported, Listing, Query, Reply, Seat, Shadows, to_its_end,
     },
-    reconcile, report,
+    reconcile::{self, World},
+    report,
 };
 
 /// A file of the largest size, in JSON.
@@ -52,6 +58,12 @@ impl Daemon {
         control::serve(listener, router, stop).await;
     }
 
+    /// The world, for somebody who asks for something. That takes memory, the more the more there is.
+    fn asked(&self) -> &Arc<World> {
+        self.asked.store(true, Ordering::Relaxed);
+        &self.world
+    }
+
     /// Serves the hand-off socket for ever.
     ///
     /// # Errors
@@ -67,7 +79,7 @@ impl Daemon {
 
     /// Applies a file, as `POST /v1/apply`.
     pub(crate) async fn apply(&self, caller: Caller, request: ApplyRequest) -> Result<Applied, Error> {
-        reconcile::apply(&self.world, caller, request).await
+        reconcile::apply(self.asked(), caller, request).await
     }
 }
 
@@ -82,7 +94,7 @@ async fn list(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Query(ListQuery { target }): Query<ListQuery>,
 ) -> Reply<Listing> {
-    report::listing(&daemon.world, caller, target).await.map(Json)
+    report::listing(daemon.asked(), caller, target).await.map(Json)
 }
 
 async fn attach(
@@ -91,7 +103,7 @@ async fn attach(
     Extension(seat): Extension<Arc<Seat>>,
     Body(request): Body<AttachRequest>,
 ) -> Reply<Attached> {
-    to_its_end(seat, async move { reconcile::attach(&daemon.world, caller, request).await }).await
+    to_its_end(seat, async move { reconcile::attach(daemon.asked(), caller, request).await }).await
 }
 
 async fn detach(
@@ -100,7 +112,7 @@ async fn detach(
     Extension(seat): Extension<Arc<Seat>>,
     Body(request): Body<DetachRequest>,
 ) -> Reply<Detached> {
-    to_its_end(seat, async move { reconcile::detach(&daemon.world, caller, request).await }).await
+    to_its_end(seat, async move { reconcile::detach(daemon.asked(), caller, request).await }).await
 }
 
 async fn apply(
@@ -116,7 +128,7 @@ async fn export(
     State(daemon): State<Arc<Daemon>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
 ) -> Reply<Exported> {
-    Ok(Json(report::exported(&daemon.world, caller).await))
+    Ok(Json(report::exported(daemon.asked(), caller).await))
 }
 
 async fn explain(
@@ -124,7 +136,7 @@ async fn explain(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<ExplainRequest>,
 ) -> Reply<Explanation> {
-    report::explanation(&daemon.world, caller, request).await.map(Json)
+    report::explanation(daemon.asked(), caller, request).await.map(Json)
 }
 
 #[derive(serde::Deserialize)]
@@ -138,7 +150,7 @@ async fn shadowed(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Query(ShadowedQuery { target }): Query<ShadowedQuery>,
 ) -> Reply<Shadows> {
-    report::shadows(&daemon.world, &daemon.shadowing, caller, target).await.map(Json)
+    report::shadows(daemon.asked(), &daemon.shadowing, caller, target).await.map(Json)
 }
 
 async fn unknown(request: Request) -> Result<Infallible, Error> {

@@ -5,7 +5,11 @@ mod core;
 mod drain;
 mod tend;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -29,6 +33,8 @@ pub struct Daemon {
     world: Arc<World>,
     /// Held by whoever looks for rules that never decide, which takes long.
     shadowing: Mutex<()>,
+    /// Somebody has asked for something lately: it has taken memory that may be free by now.
+    asked: Arc<AtomicBool>,
 }
 
 /// What the daemon depends on, beside the kernel.
@@ -72,9 +78,9 @@ impl Daemon {
         };
         let world =
             Arc::new(World::new(maker, Ways { remotes, names, own_sockets: Arc::new(own_sockets) }, opener));
-        let mut core = Core::default();
+        let (mut core, asked) = (Core::default(), Arc::<AtomicBool>::default());
         core.start("notices that namespaces die", watching);
-        let events = Events { deaths, went_down: went_down_events };
+        let events = Events { deaths, went_down: went_down_events, asked: Arc::clone(&asked) };
         core.start("tends what is steered", tend(Arc::clone(&world), events));
         core.start("ends leases", end_leases(Arc::clone(&world)));
         core.start("tries again what was set aside", retry(Arc::clone(&world)));
@@ -82,7 +88,7 @@ impl Daemon {
             core.start("follows containers", follow(Arc::clone(&world), engine));
             core.start("looks for containers by their labels", discover(Arc::clone(&world), engine));
         }
-        Ok((Arc::new(Self { world, shadowing: Mutex::default() }), core))
+        Ok((Arc::new(Self { world, shadowing: Mutex::default(), asked }), core))
     }
 
     /// How many namespaces of the file that was applied last are set aside, and each change of that.

@@ -1,6 +1,12 @@
 //! What the daemon does by itself: lets go of dead namespaces, mends drift, takes rules down and up.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
@@ -8,6 +14,7 @@ use crate::{
     locate::Died,
     reconcile::{World, bury, until_up},
     steer::{Steered, WentDown, expire, interfaces, mend},
+    sys::memory,
     text::chain,
 };
 
@@ -17,6 +24,8 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Events that it acts on.
 #[derive(Debug)]
 pub(super) struct Events {
+    /// Set by whoever asks for something.
+    pub(super) asked: Arc<AtomicBool>,
     pub(super) deaths: mpsc::UnboundedReceiver<Died>,
     pub(super) went_down: mpsc::UnboundedReceiver<WentDown>,
 }
@@ -25,6 +34,7 @@ pub(super) struct Events {
 pub(super) async fn tend(world: Arc<World>, mut events: Events) {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut was_asked = true;
     loop {
         tokio::select! {
             Some(died) = events.deaths.recv() => {
@@ -35,7 +45,14 @@ pub(super) async fn tend(world: Arc<World>, mut events: Events) {
             Some(event) = events.went_down.recv() => {
                 tokio::spawn(until_up(Arc::clone(&world), event));
             }
-            _ = tick.tick() => look_around(&world).await,
+            _ = tick.tick() => {
+                look_around(&world).await;
+                // Not while somebody asks again and again: it would be taken again.
+                let is_asked = events.asked.swap(false, Ordering::Relaxed);
+                if std::mem::replace(&mut was_asked, is_asked) && !is_asked {
+                    tokio::task::spawn_blocking(memory::give_back);
+                }
+            }
         }
     }
 }
@@ -47,9 +64,7 @@ async fn look_around(world: &World) {
     }
     world.names.note_used(|note| {
         for netns in &steered {
-            let published = netns.published.load();
-            let rules = published.current.rules().iter();
-            rules.filter_map(|rule| rule.whereabouts.name.as_deref()).for_each(&mut *note);
+            netns.published.load().current.names().for_each(&mut *note);
         }
     });
     world.draining.forget_done(|netns| world.leases.has(netns));

@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use socket2::Socket;
@@ -22,6 +22,7 @@ pub struct Listener {
     family: Family,
     /// In an `Arc` so that the accept loop can hold it without the lock; taken only at start and revival.
     current: Mutex<Arc<TcpListener>>,
+    cookie: OnceLock<u64>,
 }
 
 impl Listener {
@@ -32,7 +33,7 @@ impl Listener {
     /// As epoll_ctl(2).
     pub fn new(family: Family, listener: Socket) -> io::Result<Self> {
         let current = TcpListener::from_std(listener.into())?;
-        Ok(Self { family, current: Mutex::new(Arc::new(current)) })
+        Ok(Self { family, current: Mutex::new(Arc::new(current)), cookie: OnceLock::new() })
     }
 
     /// Its family.
@@ -45,6 +46,19 @@ impl Listener {
     #[must_use]
     pub fn get(&self) -> Arc<TcpListener> {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The cookie of the socket. It is the same after a revival.
+    ///
+    /// # Errors
+    ///
+    /// As getsockopt(2).
+    pub fn cookie(&self) -> Result<u64, SyscallError> {
+        if let Some(known) = self.cookie.get() {
+            return Ok(*known);
+        }
+        let cookie = named("getsockopt SO_COOKIE", socket2::SockRef::from(&*self.get()).cookie())?;
+        Ok(*self.cookie.get_or_init(|| cookie))
     }
 
     /// Whether the kernel has it in `LISTEN`.

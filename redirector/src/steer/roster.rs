@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -71,11 +71,14 @@ impl<S> Carried<S> {
     }
 }
 
+type Shard<S> = Mutex<HashMap<u64, Arc<Carried<S>>>>;
+
 /// Knows the relayed connections of a namespace. Each takes one of its locks twice.
 #[derive(Debug)]
 pub(crate) struct Roster<S> {
     next: AtomicU64,
-    shards: [Mutex<HashMap<u64, Arc<Carried<S>>>>; SHARDS],
+    /// Made for the first of them: most namespaces have none.
+    shards: OnceLock<Box<[Shard<S>; SHARDS]>>,
     noted: Mutex<Noted<S>>,
 }
 
@@ -89,7 +92,7 @@ struct Noted<S> {
 impl<S> Default for Roster<S> {
     fn default() -> Self {
         let noted = Noted { idle: Vec::new(), again: None };
-        Self { next: AtomicU64::default(), shards: Default::default(), noted: Mutex::new(noted) }
+        Self { next: AtomicU64::default(), shards: OnceLock::new(), noted: Mutex::new(noted) }
     }
 }
 
@@ -139,7 +142,7 @@ impl<S> Roster<S> {
 
     fn note(&self, noted: &mut Noted<S>) {
         let mut idle = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards.get().into_iter().flat_map(|shards| shards.iter()) {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             // One that was evicted stays until its task has run.
             let found = shard.values().filter(|one| one.is_idle());
@@ -154,7 +157,7 @@ impl<S> Roster<S> {
 
     fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<Carried<S>>>> {
         let index = usize::try_from(number % SHARDS as u64).expect("less than the number of shards");
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards.get_or_init(Box::default)[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

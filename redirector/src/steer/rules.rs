@@ -1,7 +1,7 @@
 //! The rules of one namespace as they are in force: the kernel's form and ours, from one compilation.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -15,7 +15,7 @@ use redirector_ebpf::{
 
 use crate::{
     config::{Destination, DestinationPort, Interface, OnUnavailable, Rule, RuleName},
-    dial::{Route, Whereabouts},
+    dial::{Name, Route, Whereabouts},
     kernel::{RuleSet, RuleSets, flow},
     listener::{Client, OriginalDst},
     matcher::{CompileError, Placed, compile},
@@ -166,10 +166,13 @@ pub(crate) struct RuleTable {
     pub(crate) rule_set: Arc<RuleSet>,
     /// By name.
     rules: Vec<Arc<RuleState>>,
-    /// Where a rule is among them, by its index.
-    places: HashMap<u32, usize>,
+    /// Where a rule is among them, by its index: those of which there is none are nowhere.
+    places: Box<[u32]>,
     /// Of each rule: the interfaces that it was compiled with.
     interfaces: Vec<Vec<u32>>,
+    /// The host names that are their destinations.
+    names: Box<[Arc<Name>]>,
+    names_interfaces: bool,
 }
 
 impl RuleTable {
@@ -183,13 +186,23 @@ impl RuleTable {
         }
         let interfaces: Vec<_> = rules.iter().map(|state| state.interface_indices()).collect();
         let image = compile(placed(&rules, &interfaces))?;
-        let places = rules.iter().enumerate().map(|(place, state)| (state.index, place)).collect();
-        Ok(Self { rule_set: known.with(image), rules, places, interfaces })
+        let mut places = vec![NOWHERE; counters(&rules) as usize].into_boxed_slice();
+        for (place, state) in (0..).zip(&rules) {
+            places[state.index as usize] = place;
+        }
+        let names = rules.iter().filter_map(|state| state.whereabouts.name.clone()).collect();
+        let names_interfaces = !named.is_empty();
+        Ok(Self { rule_set: known.with(image), rules, places, interfaces, names, names_interfaces })
+    }
+
+    /// The host names that are destinations of its rules.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.names.iter().map(Arc::as_ref)
     }
 
     /// How many counters its rules need.
     pub(crate) fn counters(&self) -> u32 {
-        self.rules.iter().map(|state| state.index + 1).max().unwrap_or_default()
+        counters(&self.rules)
     }
 
     /// As they were compiled, marks apart: those are as they are now.
@@ -199,7 +212,8 @@ impl RuleTable {
 
     /// The rule with this index.
     pub(crate) fn by_index(&self, index: u32) -> Option<&Arc<RuleState>> {
-        self.places.get(&index).map(|place| &self.rules[*place])
+        let place = *self.places.get(index as usize)?;
+        self.rules.get(place as usize)
     }
 
     pub(crate) fn rules(&self) -> &[Arc<RuleState>] {
@@ -223,11 +237,12 @@ impl RuleTable {
 
     /// Whether it matters by which interface a connection came.
     pub(crate) fn names_interfaces(&self) -> bool {
-        self.rules.iter().any(|state| !state.rule.interfaces.is_empty())
+        self.names_interfaces
     }
 
     pub(crate) fn get(&self, name: &RuleName) -> Option<&Arc<RuleState>> {
-        self.rules.iter().find(|state| state.rule.name == *name)
+        let place = self.rules.binary_search_by(|state| state.rule.name.cmp(name)).ok()?;
+        Some(&self.rules[place])
     }
 
     /// Whether it may be the relay's connection, by whatever interface it has come.
@@ -253,6 +268,13 @@ impl RuleTable {
         }
         self.by_index(decision.rule)
     }
+}
+
+/// Where a rule is that is not there.
+const NOWHERE: u32 = u32::MAX;
+
+fn counters(rules: &[Arc<RuleState>]) -> u32 {
+    rules.iter().map(|state| state.index + 1).max().unwrap_or_default()
 }
 
 fn placed<'a>(rules: &'a [Arc<RuleState>], interfaces: &'a [Vec<u32>]) -> impl Iterator<Item = Placed<'a>> {

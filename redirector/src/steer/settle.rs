@@ -139,7 +139,8 @@ pub(crate) fn mend_link(netns: &Steered) -> bool {
 pub(crate) fn mend(netns: &Steered) {
     mend_link(netns);
     for listener in netns.listeners() {
-        if !listener.is_listening() || slots::is_in_slot(&netns.instance, &listener) {
+        // One that was killed is in its slot still.
+        if slots::is_in_slot(&netns.instance, &listener) || !listener.is_listening() {
             continue;
         }
         match slots::fill(&netns.instance, &listener) {

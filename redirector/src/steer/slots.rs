@@ -86,7 +86,7 @@ pub(crate) fn fill(instance: &Instance, listener: &Listener) -> Result<(), Sysca
 
 /// Whether a listener is in its slot.
 pub(crate) fn is_in_slot(instance: &Instance, listener: &Listener) -> bool {
-    let cookie = listener::cookies((*listener.get()).as_fd()).ok().map(|(own, _)| own);
+    let cookie = listener.cookie().ok();
     cookie.is_some() && instance.listener_cookie(slot_of(listener)).ok().flatten() == cookie
 }
 

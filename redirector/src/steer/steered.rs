@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::AsFd as _,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -87,9 +87,15 @@ pub(crate) struct Steered {
     pub(super) life: watch::Sender<Life>,
     /// No handshake is under way any more that our listeners have answered, or it is not waited for.
     pub(super) handshakes_over: CancellationToken,
-    log_limits: [RateLimit; NotDelivered::ALL.len()],
-    log_limits_of_ends: [RateLimit; Ended::ALL.len()],
+    log_limits: OnceLock<Box<LogLimits>>,
     went_down: mpsc::UnboundedSender<WentDown>,
+}
+
+/// Of what is logged of connections, by what became of them. Made for the first one that fails.
+#[derive(Debug, Default)]
+struct LogLimits {
+    not_delivered: [RateLimit; NotDelivered::ALL.len()],
+    ended: [RateLimit; Ended::ALL.len()],
 }
 
 /// What a namespace is made of.
@@ -152,8 +158,7 @@ impl Steered {
             black_hole: Mutex::default(),
             life: watch::Sender::new(Life::Steering),
             handshakes_over: CancellationToken::new(),
-            log_limits: Default::default(),
-            log_limits_of_ends: Default::default(),
+            log_limits: OnceLock::new(),
             went_down,
         })
     }
@@ -183,11 +188,11 @@ impl Steered {
     }
 
     pub(crate) fn log_limit(&self, reason: NotDelivered) -> &RateLimit {
-        &self.log_limits[reason as usize]
+        &self.log_limits.get_or_init(Box::default).not_delivered[reason as usize]
     }
 
     pub(crate) fn log_limit_of_ends(&self, how: Ended) -> &RateLimit {
-        &self.log_limits_of_ends[how as usize]
+        &self.log_limits.get_or_init(Box::default).ended[how as usize]
     }
 
     /// A dial of this rule has failed for a reason that says something about its destination.

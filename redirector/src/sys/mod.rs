@@ -4,6 +4,7 @@ pub mod aside;
 pub(crate) mod blocking;
 pub mod bpf;
 pub(crate) mod inject;
+pub(crate) mod memory;
 pub mod namespace;
 pub mod path;
 pub mod seccomp;

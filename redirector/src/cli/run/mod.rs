@@ -30,6 +30,7 @@ use crate::{
     dial::OwnSockets,
     locate::{self, Opener},
     observe,
+    sys::memory,
 };
 
 /// What is said on the command line, else in the file, else by nobody.
@@ -61,6 +62,8 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
     let config = config.map(|path| Ok::<_, Failure>((SourceFile::read_again(&path)?.parse_or_tell()?, path)));
     let config = config.transpose()?.map(|(file, path)| (path, file));
     let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
+    // Before there are threads.
+    memory::keep_little();
     let _log = observe::init(log_format.or(daemon.log_format).unwrap_or_default())?;
     let opener = engines.opener(&daemon);
     let files = raise_limits();

@@ -5,17 +5,19 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
     num::NonZeroU32,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 /// Locks of one namespace for its clients' numbers.
 const SHARDS: usize = 16;
 
+type Shard = Mutex<HashMap<IpAddr, u32>>;
+
 /// How many connections each client has. Used only with a limit for them.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     hasher: RandomState,
-    shards: [Mutex<HashMap<IpAddr, u32>>; SHARDS],
+    shards: OnceLock<Box<[Shard; SHARDS]>>,
 }
 
 impl Clients {
@@ -41,12 +43,12 @@ impl Clients {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.shards.iter().all(|shard| shard.lock().unwrap().is_empty())
+        self.shards.get().is_none_or(|shards| shards.iter().all(|shard| shard.lock().unwrap().is_empty()))
     }
 
     fn shard(&self, client: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
         let hash = self.hasher.hash_one(client);
         let index = usize::try_from(hash % SHARDS as u64).expect("less than the number of shards");
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards.get_or_init(Box::default)[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
