@@ -26,6 +26,15 @@ pub fn get(socket: &Path, path: &str) -> Answer {
     exchange(socket, &format!("GET {path} HTTP/1.1\r\nHost: redirector\r\nConnection: close\r\n\r\n"))
 }
 
+/// `GET PATH`, as it is answered, with status 200.
+#[track_caller]
+#[must_use]
+pub fn text(socket: &Path, path: &str) -> String {
+    let text = said(socket, &format!("GET {path} HTTP/1.1\r\nHost: redirector\r\nConnection: close\r\n\r\n"));
+    assert!(text.starts_with("HTTP/1.1 200 "), "{path}: {text}");
+    text
+}
+
 /// `POST PATH` with a body.
 #[track_caller]
 #[must_use]
@@ -44,14 +53,21 @@ pub fn post(socket: &Path, path: &str, body: &str) -> Answer {
 #[track_caller]
 #[must_use]
 pub fn exchange(socket: &Path, request: &str) -> Answer {
-    let mut stream = UnixStream::connect(socket).expect("connect to the control socket");
-    stream.set_read_timeout(Some(HANG)).expect("SO_RCVTIMEO");
-    stream.write_all(request.as_bytes()).expect("send a request");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("read an answer");
+    let text = said(socket, request);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {text:?}"));
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
     let status = status.unwrap_or_else(|| panic!("no status: {head:?}"));
     let body = serde_json::from_str(body).unwrap_or_else(|error| panic!("not JSON: {error}: {text:?}"));
     Answer { status, body }
+}
+
+/// Sends these bytes: what is answered.
+#[track_caller]
+fn said(socket: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(socket).expect("connect to the control socket");
+    stream.set_read_timeout(Some(HANG)).expect("SO_RCVTIMEO");
+    stream.write_all(request.as_bytes()).expect("send a request");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("read an answer");
+    text
 }
