@@ -7,6 +7,7 @@ mod discover;
 mod examples;
 mod files;
 mod follow;
+mod name_server;
 mod setting;
 mod targets;
 

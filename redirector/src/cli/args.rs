@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+mod columns;
 mod explain;
 mod files;
 mod targets;
@@ -11,7 +12,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use self::targets::TARGETS;
+use self::{columns::COLUMNS, targets::TARGETS};
 pub(super) use self::{
     explain::Explain,
     files::{Apply, Check, Export},
@@ -317,7 +318,7 @@ pub(super) struct Detach {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = TARGETS)]
+#[command(after_help = TARGETS, after_long_help = format!("{COLUMNS}\n\n{TARGETS}"))]
 pub(super) struct List {
     /// Only this namespace
     pub(super) target: Option<Target>,

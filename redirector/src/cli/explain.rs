@@ -2,13 +2,22 @@
 
 use std::{fmt, io, path::Path};
 
-use super::{args, exit::Failure, file_rules::FileRules, list::percent_encode, output};
+use super::{
+    args,
+    exit::Failure,
+    file_rules::FileRules,
+    health::{UNACCEPTED, fares, last_failure, words},
+    list::percent_encode,
+    output,
+};
 use crate::{
     config::Target,
     control::{
-        self, ExplainRequest, ExplainedRule, Explanation, ForeignView, IngressBy, NamespaceState,
-        OnUnavailableView, ReasonView, ShadowView, ShadowedBy, Shadows, SocketKind, SocketView, Verdict,
+        self, BaseChainView, BystanderView, ExplainRequest, ExplainedRule, Explanation, ForeignView,
+        IngressBy, LegacyTableView, NamespaceState, NetfilterView, OnUnavailableView, ReasonView, ShadowView,
+        ShadowedBy, Shadows, SocketKind, SocketView, Verdict,
     },
+    netns::Family,
     text::escaped,
 };
 
@@ -72,6 +81,9 @@ fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
         if let Some(unavailable) = &rule.on_unavailable {
             line("unavailable", format_args!("{}", on_unavailable(unavailable)))?;
         }
+        if let Some(last) = &rule.health.last_failure {
+            line("dial failed", format_args!("{}", last_failure(last)))?;
+        }
     }
     if let Some(socket) = &answer.socket {
         line("socket", format_args!("{}", owner(socket)))?;
@@ -89,6 +101,91 @@ fn print(out: &mut impl io::Write, answer: &Explanation) -> io::Result<()> {
     }
     for ForeignView { id, name, runs, could } in &answer.foreign_programs {
         line("but", format_args!("program {id} `{}` runs {runs} ours: {could}", name.escape_debug()))?;
+    }
+    for BystanderView { address, what: _, text } in &answer.bystanders {
+        line("but", format_args!("it is for a socket at {}: {}", shown(address), shown(text)))?;
+    }
+    unaccepted(&mut line, answer)?;
+    answer
+        .netfilter
+        .as_ref()
+        .map_or(Ok(()), |filters| not_run(&mut line, filters, answer.flow.source.is_ipv4()))
+}
+
+/// Writes a line of what is told of a packet: its name, and what.
+type Line<'a> = &'a mut dyn FnMut(&str, fmt::Arguments<'_>) -> io::Result<()>;
+
+/// What was steered by the rule and not accepted, with what the kernel tells of it.
+fn unaccepted(line: Line<'_>, answer: &Explanation) -> io::Result<()> {
+    let Some(rule) = &answer.rule else { return Ok(()) };
+    let (Some(steered), Some(accepted)) = (rule.steered, rule.health.accepted) else { return Ok(()) };
+    if steered > accepted {
+        let text = format_args!(
+            "of {steered} look-ups that rule {} steered {accepted} were accepted; likely {UNACCEPTED}",
+            rule.name
+        );
+        line("but", text)?;
+        for (counter, count) in &answer.segments_dropped {
+            line(
+                "",
+                format_args!("since it was made the namespace has dropped {}", dropped(counter, *count)),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// What a counter of the kernel means.
+fn dropped(counter: &str, count: u64) -> String {
+    let what = match counter {
+        "ListenOverflows" => "for a full queue of accepted connections",
+        "TCPReqQFullDrop" => "for a full queue of handshakes",
+        "TCPMD5Unexpected" => "signed with TCP-MD5 for a socket without a key",
+        "TCPMD5Failure" => "signed with TCP-MD5 by a wrong key",
+        "TCPAOKeyNotFound" => "signed with TCP-AO for a socket without a key",
+        _ => "",
+    };
+    format!("{count} segments {what} ({})", shown(counter))
+}
+
+/// The packet filters, which were not run: those that may see a packet of this family.
+fn not_run(line: Line<'_>, filters: &NetfilterView, is_ipv4: bool) -> io::Result<()> {
+    let NetfilterView {
+        base_chains,
+        base_chains_left_out,
+        base_chains_unknown,
+        legacy_tables,
+        legacy_tables_unknown,
+    } = filters;
+    let name = "not run";
+    let other = if is_ipv4 { "ip6" } else { "ip" };
+    let chains: Vec<_> =
+        base_chains.iter().filter(|one| one.family != other && (is_ipv4 || one.family != "arp")).collect();
+    for chain in chains.iter().take(MOST_NAMES) {
+        let BaseChainView { family, table, chain, kind, hook, priority, policy, rules, devices, could } =
+            chain;
+        let rules = match rules {
+            0 => "no rules".to_owned(),
+            1 => "1 rule".to_owned(),
+            rules => format!("{rules} rules"),
+        };
+        let devices = if devices.is_empty() { String::new() } else { format!(", on {}", devices.join(" ")) };
+        let what = format!(
+            "chain {family} {table} {chain} (type {kind}, hook {hook}, priority {priority}, policy {policy}, {rules}{devices})"
+        );
+        line(name, format_args!("nf_tables {}: {could}", shown(&what)))?;
+    }
+    let more = *base_chains_left_out + chains.len().saturating_sub(MOST_NAMES) as u64;
+    if more > 0 {
+        line(name, format_args!("{more} more chains of nf_tables; --json has them, up to a thousand"))?;
+    }
+    let of_family = legacy_tables.iter().filter(|one| (one.family == Family::Ipv4) == is_ipv4);
+    for LegacyTableView { family: _, table, could } in of_family {
+        let program = if is_ipv4 { "iptables" } else { "ip6tables" };
+        line(name, format_args!("legacy {program} table {}, if it holds rules: {could}", shown(table)))?;
+    }
+    for why in base_chains_unknown.iter().chain(legacy_tables_unknown) {
+        line(name, format_args!("not told which packet filters there are: {}", shown(why)))?;
     }
     Ok(())
 }
@@ -113,7 +210,7 @@ fn verdict(answer: &Explanation) -> String {
     let to = to.join(" ").escape_debug().to_string();
     let unavailable = match &rule.on_unavailable {
         Some(OnUnavailableView { decided: true, reason, .. }) => {
-            format!(", which is unavailable ({})", reason.as_deref().unwrap_or("?"))
+            format!(", which is unavailable ({})", words(reason.as_deref().unwrap_or("?")))
         }
         _ => String::new(),
     };
@@ -134,8 +231,8 @@ fn verdict(answer: &Explanation) -> String {
 }
 
 fn described(rule: &ExplainedRule) -> String {
-    let ExplainedRule { name, origin, to: _, state, cell, on_unavailable: _ } = rule;
-    let mut text = format!("{name} ({origin}, {state}), by its match {}", cell.matching);
+    let ExplainedRule { name, origin, state, health, cell, .. } = rule;
+    let mut text = format!("{name} ({origin}, {}), by its match {}", fares(*state, health), cell.matching);
     if let Some(from) = cell.from {
         text += &format!(" from {from}");
     }
@@ -146,7 +243,7 @@ fn described(rule: &ExplainedRule) -> String {
 }
 
 fn on_unavailable(OnUnavailableView { action, decided, reason }: &OnUnavailableView) -> String {
-    let reason = reason.as_deref().unwrap_or("?");
+    let reason = words(reason.as_deref().unwrap_or("?"));
     if *decided { format!("yes ({reason}), so {action}") } else { format!("no; if it were, {action}") }
 }
 

@@ -1,6 +1,6 @@
 //! What a file would make of a packet: by the rule set alone, without a daemon, a namespace or a privilege.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use redirector_ebpf::MAX_RULES;
 
@@ -12,8 +12,8 @@ use crate::{
     },
     control::{
         Availability, CellView, Code, DecidedBy, Decider, Error, ExplainedRule, Explanation, FibView,
-        IngressBy, IngressView, MOST_REASONS, NamespaceState, OnUnavailableView, SCHEMA, ShadowView, Shadows,
-        Verdict,
+        HealthView, IngressBy, IngressView, MOST_REASONS, NamespaceState, OnUnavailableView, SCHEMA,
+        ShadowView, Shadows, Verdict,
     },
     kernel::flow_of,
     matcher::{self, Image, Placed, account, compile},
@@ -142,6 +142,8 @@ impl FileRules {
                 origin: Origin::File,
                 to: vec![cell.rule.to.clone()],
                 state: Availability::Up,
+                health: HealthView::default(),
+                steered: None,
                 cell: CellView {
                     matching: cell.matching.clone(),
                     from: cell.source,
@@ -157,6 +159,9 @@ impl FileRules {
             reasons: account.before.iter().take(most).map(Into::into).collect(),
             reasons_left_out: account.before.len().saturating_sub(most) as u64,
             foreign_programs: Vec::new(),
+            netfilter: None,
+            bystanders: Vec::new(),
+            segments_dropped: BTreeMap::new(),
             flow,
         })
     }

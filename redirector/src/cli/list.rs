@@ -1,7 +1,6 @@
 //! `redirector list`.
 
 use std::{
-    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     path::Path,
     time::Duration,
@@ -9,13 +8,21 @@ use std::{
 
 use comfy_table::{Table, presets};
 
-use super::{args, exit::Failure, file::counted, output, output::Reader};
+use super::{
+    args,
+    exit::Failure,
+    file::counted,
+    health::{UNACCEPTED, fares, is_unaccepted, with_reasons, words},
+    output,
+    output::Reader,
+};
 use crate::{
     config::{Interface, Match, Source, Span, Target},
     control::{
         self, ConnectionCounts, DaemonCounts, DiscoverView, DrainingView, Drift, Listing, NamespaceView,
-        RefusedView, RuleView, WaitingView,
+        NetnsCounts, RefusedView, RuleView, WaitingView,
     },
+    observe::NotDelivered,
 };
 
 pub(super) async fn list(socket: &Path, command: args::List) -> Result<(), Failure> {
@@ -165,8 +172,8 @@ fn state(rule: &RuleView) -> String {
     let word = if rule.discovered { "found by label" } else { "follows" };
     let follows = rule.follows.as_ref().map(|_| word);
     let took_nothing = rule.took_nothing.then_some("took nothing yet");
-    let state = rule.state.to_string();
-    std::iter::once(&*state).chain(follows).chain(took_nothing).collect::<Vec<_>>().join(", ")
+    let fares = fares(rule.state, &rule.health);
+    std::iter::once(&*fares).chain(follows).chain(took_nothing).collect::<Vec<_>>().join(", ")
 }
 
 /// An id as engines show it.
@@ -190,12 +197,14 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
         "MATCH",
         "TO",
         "STATE",
+        "ORIGIN",
         "STEERED",
         "PASSED",
         "REJECTED",
         "DROPPED",
         "BYPASSED",
         "UNAVAILABLE",
+        "FAILED",
     ]);
     for rule in &netns.rules {
         let counters = &rule.counters;
@@ -204,21 +213,30 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
             taken_now(rule),
             joined(&rule.to),
             state(rule),
+            rule.origin.to_string(),
             counters.steered.to_string(),
             counters.passed.to_string(),
             counters.rejected.to_string(),
             counters.dropped.to_string(),
             counters.bypassed.to_string(),
             with_reasons(counters.unavailable, &counters.unavailable_reasons),
+            with_reasons(rule.health.failed.values().sum(), &rule.health.failed),
         ]);
     }
     for line in table.lines() {
         writeln!(out, " {}", line.trim_end())?;
     }
+    let NetnsCounts { unmatched, own_listener } = netns.counters;
+    if unmatched > 0 {
+        writeln!(out, "  unmatched: {unmatched}")?;
+    }
+    if own_listener > 0 {
+        writeln!(out, "  refused at a program's own listener: {own_listener}")?;
+    }
     let failed: u64 = connections.failed.values().sum();
     writeln!(
         out,
-        "  connections: {} active, {} accepted, {} relayed, {} failed; {} bytes in, {} bytes out, {}",
+        "  connections: {} active, {} accepted, {} relayed, {} failed; {} bytes from clients, {} from destinations, {}",
         connections.active,
         connections.accepted,
         connections.relayed,
@@ -227,6 +245,7 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
         connections.bytes_out,
         bytes_lost(connections),
     )?;
+    print_unaccepted(out, netns)?;
     for listener in netns.listeners.iter().filter(|listener| !listener.healthy) {
         writeln!(out, "  listener {} {} is being revived", listener.family, listener.address)?;
     }
@@ -249,6 +268,31 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
     Ok(())
 }
 
+/// What was steered, or accepted, and did not become a connection of a rule.
+fn print_unaccepted(out: &mut impl io::Write, netns: &NamespaceView) -> io::Result<()> {
+    for rule in &netns.rules {
+        let steered = rule.counters.steered;
+        let Some(accepted) = rule.health.accepted.filter(|accepted| is_unaccepted(steered, *accepted)) else {
+            continue;
+        };
+        let of = if accepted == 0 { "none was".into() } else { format!("{accepted} were") };
+        writeln!(
+            out,
+            "  rule {}: of {steered} look-ups that it steered {of} accepted; likely {UNACCEPTED}",
+            rule.name
+        )?;
+    }
+    let unattributed = NotDelivered::Unattributed.name();
+    if let Some(count) = netns.connections.failed.get(unattributed) {
+        writeln!(
+            out,
+            "  {count} were accepted, and {}: likely a packet filter has given them to redirector's listener for another port              (TPROXY), or the rules have changed meanwhile",
+            words(unattributed)
+        )?;
+    }
+    Ok(())
+}
+
 /// `0 bytes lost`, or by direction.
 fn bytes_lost(connections: &ConnectionCounts) -> String {
     match (connections.bytes_lost, connections.bytes_lost_to_clients) {
@@ -260,12 +304,4 @@ fn bytes_lost(connections: &ConnectionCounts) -> String {
 fn joined(items: &[impl ToString]) -> String {
     let items: Vec<String> = items.iter().map(|item| item.to_string().escape_debug().to_string()).collect();
     items.join(" ")
-}
-
-fn with_reasons(total: u64, reasons: &BTreeMap<String, u64>) -> String {
-    if reasons.is_empty() {
-        return total.to_string();
-    }
-    let parts: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-    format!("{total} ({})", parts.join(", "))
 }

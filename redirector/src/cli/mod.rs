@@ -14,6 +14,7 @@ mod explain;
 mod export;
 mod file;
 mod file_rules;
+mod health;
 mod list;
 mod man;
 mod output;

@@ -1,8 +1,13 @@
 //! The documents of `explain`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Availability, Decider, IngressBy, NamespaceState, ReasonKind, Runs, ShadowedBy, SocketKind};
+use super::{
+    Availability, BystanderKind, Decider, IngressBy, NamespaceState, ReasonKind, Runs, ShadowedBy,
+    SocketKind, health::HealthView, netfilter::NetfilterView,
+};
 use crate::{
     config::{
         Destination, FlowSpec, Interface, Match, OnUnavailable, Origin, Rule, RuleName, Source, Target,
@@ -71,6 +76,27 @@ pub struct Explanation {
     pub reasons_left_out: u64,
     /// `sk_lookup` programs of others in that namespace, which may decide otherwise, in the order in which they run.
     pub foreign_programs: Vec<ForeignView>,
+    /// The packet filters of the namespace, which were not run; `None` where only a file was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netfilter: Option<NetfilterView>,
+    /// Sockets of others that the packet may be meant for, and that do not get it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bystanders: Vec<BystanderView>,
+    /// How many segments the kernel has dropped in the namespace since it was made where a SYN had reached a listener: counters of
+    /// `TcpExt` that are not zero.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub segments_dropped: BTreeMap<String, u64>,
+}
+
+/// A socket of somebody else that a rule takes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BystanderView {
+    /// Where it is bound.
+    pub address: String,
+    /// What it is.
+    pub what: BystanderKind,
+    /// What that means for the packet, a phrase.
+    pub text: String,
 }
 
 /// What becomes of a packet.
@@ -169,6 +195,12 @@ pub struct ExplainedRule {
     pub to: Vec<Destination>,
     /// Does its destination answer?
     pub state: Availability,
+    /// How it fares.
+    #[serde(flatten)]
+    pub health: HealthView,
+    /// Look-ups that it has given to its listener, as [`super::RuleCounts::steered`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steered: Option<u64>,
     /// What of it takes the packet.
     pub cell: CellView,
     /// Of a rule that needs a socket.

@@ -9,6 +9,8 @@ mod connection;
 mod error;
 mod explanation;
 mod handoff;
+mod health;
+mod netfilter;
 mod seats;
 mod server;
 mod socket;
@@ -21,11 +23,13 @@ pub use apply::{Applied, ApplyRequest, Change, ChangeSide, DiscoverChange, Expor
 pub use client::{ClientError, call, get};
 pub use error::{Code, Error, ErrorBody, ErrorDetail};
 pub use explanation::{
-    CellView, DecidedBy, ExplainRequest, ExplainedRule, Explanation, FibView, ForeignView, IngressView,
-    MOST_REASONS, OnUnavailableView, ReasonView, ShadowView, Shadows, SocketView, Verdict,
+    BystanderView, CellView, DecidedBy, ExplainRequest, ExplainedRule, Explanation, FibView, ForeignView,
+    IngressView, MOST_REASONS, OnUnavailableView, ReasonView, ShadowView, Shadows, SocketView, Verdict,
 };
 pub(crate) use handoff::{Enclosed, HandedOff, Receiver, serve_handoff};
 pub use handoff::{Handoff, HandoffError, LeaseRequest, Leased, LeasedListener, handoff_path};
+pub use health::{FailedDialView, HealthView};
+pub use netfilter::{BaseChainView, LegacyTableView, NetfilterView};
 pub(crate) use seats::Seat;
 pub(crate) use server::{Body, Query, Reply, serve, to_its_end};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
@@ -36,6 +40,6 @@ pub use types::{
     ProgramView, RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
 };
 pub use words::{
-    Availability, Decider, DetachResult, IngressBy, NamespaceState, ReasonKind, RulesIn, Runs, ShadowedBy,
-    SocketKind,
+    Availability, BystanderKind, Decider, DetachResult, IngressBy, NamespaceState, ReasonKind, RulesIn, Runs,
+    ShadowedBy, SocketKind,
 };

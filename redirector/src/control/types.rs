@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Availability, DetachResult, NamespaceState, RulesIn};
+use super::{Availability, DetachResult, NamespaceState, RulesIn, health::HealthView};
 use crate::{
     config::{
         Destination, Engine, Interface, Label, Match, OnUnavailable, Origin, RuleName, RuleSpec, Source,
@@ -262,6 +262,9 @@ pub struct RuleView {
     pub coexist: bool,
     /// Does its destination answer?
     pub state: Availability,
+    /// How it fares.
+    #[serde(flatten)]
+    pub health: HealthView,
     /// Nothing was decided by it since it was attached.
     #[serde(default)]
     pub took_nothing: bool,
@@ -287,11 +290,12 @@ pub struct LeaseView {
     pub listeners: Vec<ListenerView>,
 }
 
-/// Decisions of one rule. The program decides at least once per connection, and once more for each
-/// retransmitted SYN that found no pending handshake.
+/// Decisions of one rule: look-ups of the kernel, not connections. The program decides at least once per connection; once more for
+/// each SYN that is sent again and finds no pending handshake, and for each look-up that a packet filter makes by itself (`socket`,
+/// TPROXY). What a filter drops before it is not counted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RuleCounts {
-    /// Given to the listener.
+    /// Given to the listener; whether that has made a connection of it is in [`HealthView::accepted`].
     pub steered: u64,
     /// Left alone: the rule says `pass`.
     pub passed: u64,

@@ -65,6 +65,16 @@ pub enum RulesIn {
     Labels,
 }
 
+/// Whose socket a rule takes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BystanderKind {
+    /// It has a TCP-MD5 key for the client, which no listener of redirector's has.
+    TcpMd5,
+    /// It is the name server that Docker has put into the container.
+    DockerDns,
+}
+
 /// How it is known by which interface a packet comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

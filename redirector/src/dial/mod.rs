@@ -302,21 +302,29 @@ impl Dialer {
 
 impl Dialer {
     /// Whether a rule's destination answers, or at least is there when it depends on the client where that is.
-    pub(crate) async fn reaches(&self, route: Route<'_>) -> bool {
+    pub(crate) async fn reaches(&self, route: Route<'_>) -> Result<(), DialError> {
+        let not_there = |failure: DialFailure| {
+            let (reason, source) = failure.classified();
+            DialError { reason, endpoint: Endpoint::Rule(route.to.clone()), source, may_have_moved: false }
+        };
         match (route.to, &route.whereabouts.elsewhere) {
             (Destination::Inside { port: DestinationPort::Client, .. }, Some(elsewhere)) => {
-                elsewhere.remote().await.is_ok()
+                elsewhere.remote().await.map(drop).map_err(not_there)
             }
             (Destination::Host { port: DestinationPort::Client, .. }, _) => {
-                route.whereabouts.name.as_ref().is_none_or(|name| !name.is_unknown())
+                if route.whereabouts.name.as_ref().is_none_or(|name| !name.is_unknown()) {
+                    return Ok(());
+                }
+                let source = io::Error::from(io::ErrorKind::NotFound);
+                Err(not_there(DialFailure::Because(NotDelivered::Unresolved, source)))
             }
             // Whatever a connection says by being opened and closed: it is there.
             _ => match self.dial_outside(route, 0).await {
                 Ok(onward) => {
                     onward.end();
-                    true
+                    Ok(())
                 }
-                Err(_) => false,
+                Err(error) => Err(error),
             },
         }
     }

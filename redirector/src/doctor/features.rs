@@ -102,6 +102,13 @@ const SECCOMP_NOTIFICATION: Feature = Feature {
     otherwise: Status::Warning,
     hint: "Linux 5.9 and CAP_SYS_ADMIN, and no other seccomp notification around it; without it `exec --listen-as` fails",
 };
+const PACKET_FILTERS: Feature = Feature {
+    name: "packet filters",
+    works: "nf_tables and legacy iptables can be asked for what they have",
+    otherwise: Status::Note,
+    hint: "CAP_NET_ADMIN, and netlink must be allowed; without nf_tables there is nothing to tell. Without it `explain` does not say \
+           which packet filters there are",
+};
 
 pub(super) fn checks() -> Vec<Check> {
     let [program, machine_code] = program();
@@ -118,6 +125,7 @@ pub(super) fn checks() -> Vec<Check> {
         PIDFD_GETFD.syscall(own_fd()),
         PEER_PIDFD.syscall(peer_pidfd()),
         SECCOMP_NOTIFICATION.check(seccomp_notification()),
+        PACKET_FILTERS.check(packet_filters()),
     ]
 }
 
@@ -174,6 +182,11 @@ fn shortened(text: String) -> String {
 
 fn pair() -> Result<(UnixStream, UnixStream), SyscallError> {
     named("socketpair AF_UNIX", UnixStream::pair())
+}
+
+fn packet_filters() -> Result<(), String> {
+    let asked = netns::in_new(netns::netfilter).map_err(|error| format!("unshare CLONE_NEWNET: {error}"))?;
+    asked.base_chains.map(drop).and(asked.legacy_tables.map(drop))
 }
 
 fn netns_cookie() -> Result<(), SyscallError> {

@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, ops::ControlFlow};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    inet::{ExtensionFlags, InetRequest, SocketId},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use nix::libc::{AF_INET, AF_INET6, EACCES, EAFNOSUPPORT, ENOENT, EPERM, EPROTONOSUPPORT, IPPROTO_TCP};
@@ -48,15 +48,21 @@ pub fn handshakes() -> io::Result<Vec<Ends>> {
 
 /// Visits the connections in one state.
 fn visit(state: State, mut each: impl FnMut(Ends)) -> io::Result<()> {
+    let mut connection = |answer: &InetResponse| {
+        let id = &answer.header.socket_id;
+        let local = SocketAddr::new(id.source_address.to_canonical(), id.source_port);
+        let remote = SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
+        each(Ends { local, remote });
+    };
     // A kernel that cannot answer says so of the first family.
-    match dump(AF_INET, state, &mut each) {
+    match dump((AF_INET, IPPROTO_TCP, state.flag()), ExtensionFlags::empty(), &mut connection) {
         Err(error) if is_missing(&error) => {
             tracing::debug!(%error, "this kernel has no inet_diag for TCP: reading /proc/net/tcp instead");
             return proc_tcp::visit(state, each);
         }
         asked => asked?,
     }
-    match dump(AF_INET6, state, each) {
+    match dump((AF_INET6, IPPROTO_TCP, state.flag()), ExtensionFlags::empty(), connection) {
         // A kernel without IPv6.
         Err(error) if is_missing(&error) => Ok(()),
         asked => asked,
@@ -64,19 +70,24 @@ fn visit(state: State, mut each: impl FnMut(Ends)) -> io::Result<()> {
 }
 
 /// Whether the kernel was built without what was asked for, may not load it, or does not let us ask.
-fn is_missing(error: &io::Error) -> bool {
+pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOENT | EPROTONOSUPPORT | EAFNOSUPPORT | EACCES | EPERM))
 }
 
-/// Asks for one family, by a socket that is closed when this returns: it would keep the namespace.
-fn dump(family: i32, state: State, mut each: impl FnMut(Ends)) -> io::Result<()> {
+/// Asks for the sockets of one family and protocol that are in one of these states, and for what else there is of them, by a socket
+/// that is closed when this returns: it would keep the namespace.
+pub(super) fn dump(
+    (family, protocol, states): (i32, i32, StateFlags),
+    extensions: ExtensionFlags,
+    mut each: impl FnMut(&InetResponse),
+) -> io::Result<()> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     let number = |number: i32| u8::try_from(number).expect("families and protocols are small");
     let question = InetRequest {
         family: number(family),
-        protocol: number(IPPROTO_TCP),
-        extensions: ExtensionFlags::empty(),
-        states: state.flag(),
+        protocol: number(protocol),
+        extensions,
+        states,
         socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
     };
     point("sendto NETLINK_SOCK_DIAG")?;
@@ -84,10 +95,7 @@ fn dump(family: i32, state: State, mut each: impl FnMut(Ends)) -> io::Result<()>
     let mut left = LOOKED_AT;
     netlink::answers(&socket, |answer| {
         if let SockDiagMessage::InetResponse(answer) = answer {
-            let id = &answer.header.socket_id;
-            let local = SocketAddr::new(id.source_address.to_canonical(), id.source_port);
-            let remote = SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
-            each(Ends { local, remote });
+            each(&answer);
             left -= 1;
         }
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -3,6 +3,7 @@
 //! [`enter()`] is the only place that calls setns(2). Nothing stays behind: no thread, no nsfs fd, no idle socket.
 
 mod arrival;
+mod bystanders;
 mod connections;
 mod cookie;
 mod ends;
@@ -12,10 +13,12 @@ mod family;
 mod interface;
 mod location;
 mod loopback;
+mod netfilter;
 mod netlink;
 mod proc_tcp;
 mod process_link;
 mod routes;
+mod segments_dropped;
 mod survey;
 
 use std::{io, os::fd::AsFd};
@@ -23,6 +26,7 @@ use std::{io, os::fd::AsFd};
 use nix::sys::stat::fstat;
 
 pub use arrival::{Arrival, ArrivalError, By, Delivery, arrival};
+pub use bystanders::{Bystander, bystanders};
 pub use connections::{established, handshakes};
 pub use cookie::NetnsCookie;
 pub use ends::Ends;
@@ -32,7 +36,9 @@ pub use family::Family;
 pub use interface::{InterfaceIndex, interfaces, interfaces_named};
 pub use location::Location;
 pub use loopback::raise_loopback;
+pub use netfilter::{BaseChain, BaseChains, LegacyTable, Netfilter, netfilter};
 pub use process_link::ProcessLink;
+pub use segments_dropped::segments_dropped;
 pub use survey::{Survey, survey};
 
 /// The nsfs file of a namespace. Means it only for as long as something keeps the namespace: inode numbers are

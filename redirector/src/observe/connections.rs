@@ -95,6 +95,49 @@ reasons! {
     }
 }
 
+impl NotDelivered {
+    /// The same for people, a phrase.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::OwnListener => "its destination was redirector's own listener",
+            Self::Loop => "its destination leads back to redirector",
+            Self::Unattributed => "no rule in force takes it",
+            Self::ConnectionLimit => "too many connections",
+            Self::ClientLimit => "too many connections of one client",
+            Self::ConnectRefused => "connection refused",
+            Self::ConnectTimeout => "no answer in time",
+            Self::Unreachable => "no route to the destination",
+            Self::Unresolved => "the destination's name has no address",
+            Self::NamespaceGone => "the destination's namespace is gone",
+            Self::OwnSocket => "the destination is redirector's own socket",
+            Self::NoSourcePort => "no free port on the original destination's address",
+            Self::BypassFull => "too many local onward connections",
+            Self::OutOfSockets => "out of sockets or memory",
+            Self::ConnectError => "cannot connect",
+            Self::ClientGone => "the client went away",
+            Self::Aborted => "ended with the daemon or the namespace",
+        }
+    }
+}
+
+/// How many connections were not delivered, by reason.
+#[derive(Debug, Default)]
+pub struct NotDeliveredCounts([AtomicU64; NotDelivered::ALL.len()]);
+
+impl NotDeliveredCounts {
+    /// One more that was not delivered.
+    pub fn count(&self, reason: NotDelivered) {
+        self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// By reason, without those that never came.
+    #[must_use]
+    pub fn nonzero(&self) -> BTreeMap<String, u64> {
+        nonzero(NotDelivered::ALL.iter().map(|reason| reason.name()).zip(&self.0))
+    }
+}
+
 /// Counters of one namespace.
 #[derive(Debug, Default)]
 pub struct Connections {
@@ -117,14 +160,14 @@ pub struct Connections {
     pub bytes_lost_to_clients: AtomicU64,
     /// accept(2) found no fd or no memory.
     pub accept_exhausted: AtomicU64,
-    not_delivered: [AtomicU64; NotDelivered::ALL.len()],
+    not_delivered: NotDeliveredCounts,
     ended: [AtomicU64; Ended::ALL.len()],
 }
 
 impl Connections {
     /// One more that was not delivered.
     pub fn count_not_delivered(&self, reason: NotDelivered) {
-        self.not_delivered[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.not_delivered.count(reason);
     }
 
     /// One more that ended.
@@ -135,7 +178,7 @@ impl Connections {
     /// By reason, without those that never came.
     #[must_use]
     pub fn not_delivered(&self) -> BTreeMap<String, u64> {
-        nonzero(NotDelivered::ALL.iter().map(|reason| reason.name()).zip(&self.not_delivered))
+        self.not_delivered.nonzero()
     }
 
     /// By way of ending, without those that never came.

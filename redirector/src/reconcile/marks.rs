@@ -14,7 +14,8 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// A rule's destination does not answer: its `on_unavailable` decides from now on, until it does.
 pub(crate) async fn until_up(world: Arc<World>, WentDown { netns, rule }: WentDown) {
-    tracing::warn!(netns = %netns.target, rule = %rule.rule.name, destination = %rule.rule.to, "rule is down: its destination does not answer");
+    let why = rule.tally.down().map(|down| down.why).unwrap_or_default();
+    tracing::warn!(netns = %netns.target, rule = %rule.rule.name, destination = %rule.rule.to, why, "rule is down");
     let mut is_marked = false;
     loop {
         if !is_marked {
@@ -28,8 +29,9 @@ pub(crate) async fn until_up(world: Arc<World>, WentDown { netns, rule }: WentDo
         if world.is_ending() || is_gone(&world.turns, netns.cookie, || in_force(&netns, &rule)).await {
             return;
         }
-        if netns.dialer.reaches(rule.route()).await {
-            break;
+        match netns.dialer.reaches(rule.route()).await {
+            Ok(()) => break,
+            Err(error) => rule.tally.stays_down(&error),
         }
     }
     rule.mark_up();

@@ -15,6 +15,7 @@
 mod apply;
 mod attach;
 mod bury;
+mod bystanders;
 mod commit;
 mod destinations;
 mod detach;

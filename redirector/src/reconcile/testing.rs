@@ -118,6 +118,7 @@ pub(crate) fn found(place: u64, container: Option<ContainerId>) -> Found {
         file: NetnsFile { dev: 0, inode: place },
         cookie: NetnsCookie(place),
         survey: survey(),
+        bystanders: Vec::new(),
         programs: Vec::new(),
         existing_connections: 0,
         container,

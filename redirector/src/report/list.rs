@@ -10,7 +10,7 @@ use std::{
 
 use redirector_ebpf::{Counters, PROTOCOL_TCP, Unavailable, slot};
 
-use super::state;
+use super::{health::health, state};
 use crate::{
     config::{Origin, Target},
     control::{
@@ -169,6 +169,7 @@ fn rule(
         .filter(|(_, count)| *count > 0)
         .map(|((_, name), count)| ((*name).to_owned(), count))
         .collect();
+    let lease = leased.map(|leased| lease(netns, state, leased));
     Ok(RuleView {
         name: state.rule.name.clone(),
         origin: origin(state, here),
@@ -184,6 +185,7 @@ fn rule(
         idle_timeout: state.rule.idle_timeout,
         coexist: state.rule.coexist,
         state: state::of_rule(state),
+        health: health(state, lease.as_ref()),
         took_nothing: steered + passed + rejected + dropped + bypassed + unavailable_in_all == 0,
         counters: RuleCounts {
             steered,
@@ -196,11 +198,12 @@ fn rule(
         },
         follows: here.owners(&state.rule.name).into_iter().next().map(Target::Container),
         discovered: here.is_found(&state.rule.name),
-        lease: leased.map(|leased| lease(netns, state, leased)),
+        lease,
     })
 }
 
-fn lease(netns: &Steered, state: &RuleState, lease: &Lease) -> LeaseView {
+/// Who holds the listeners of a rule.
+pub(super) fn lease(netns: &Steered, state: &RuleState, lease: &Lease) -> LeaseView {
     let listeners = lease.in_slots().into_iter().map(|LeasedSocket { family, address, cookie, .. }| {
         let slot = slot(state.consumer, PROTOCOL_TCP, family.bit());
         let healthy = netns.instance.listener_cookie(slot).ok().flatten() == Some(cookie);

@@ -2,6 +2,7 @@
 
 mod explain;
 mod export;
+mod health;
 mod list;
 mod state;
 

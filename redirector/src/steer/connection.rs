@@ -35,13 +35,13 @@ pub(crate) fn take(netns: &Arc<Steered>, listener: Option<SocketAddr>, stream: T
     };
     let original = OriginalDst(local);
     if Some(local) == listener {
-        refuse(netns, stream, client, original, NotDelivered::OwnListener);
+        refuse_unserved(netns, stream, client, original, NotDelivered::OwnListener);
         return;
     }
     let seat = match netns.share.take(peer.ip()) {
         Ok(seat) => seat,
         Err(reason) => {
-            refuse(netns, stream, client, original, reason);
+            refuse_unserved(netns, stream, client, original, reason);
             return;
         }
     };
@@ -87,6 +87,21 @@ fn refuse(netns: &Steered, stream: TcpStream, client: Client, original: Original
     }
 }
 
+/// The same before it is known whose connection it is: the rule counts it as well.
+fn refuse_unserved(
+    netns: &Steered,
+    stream: TcpStream,
+    client: Client,
+    original: OriginalDst,
+    reason: NotDelivered,
+) {
+    if let Some(state) = netns.published.load().attribute(client, original, || ingress(&stream, original)) {
+        state.tally.accepted.fetch_add(1, Ordering::Relaxed);
+        state.tally.not_delivered.count(reason);
+    }
+    refuse(netns, stream, client, original, reason);
+}
+
 async fn serve(active: Active, stream: TcpStream, client: Client, original: OriginalDst) {
     let netns = Arc::clone(&active.netns);
     let netns = &netns;
@@ -96,11 +111,11 @@ async fn serve(active: Active, stream: TcpStream, client: Client, original: Orig
         Ok(Some(made_in)) => {
             // It would be dialled again, and accepted again, for as long as there are ports.
             tracing::debug!(netns = %netns.target, %client, %made_in, "a connection of our own came back");
-            refuse(netns, stream, client, original, NotDelivered::Loop);
+            refuse_unserved(netns, stream, client, original, NotDelivered::Loop);
             return;
         }
         Err(_over) => {
-            refuse(netns, stream, client, original, NotDelivered::ConnectError);
+            refuse_unserved(netns, stream, client, original, NotDelivered::ConnectError);
             return;
         }
     }
@@ -109,6 +124,7 @@ async fn serve(active: Active, stream: TcpStream, client: Client, original: Orig
         refuse(netns, stream, client, original, NotDelivered::Unattributed);
         return;
     };
+    state.tally.accepted.fetch_add(1, Ordering::Relaxed);
     let dialled = {
         tokio::select! {
             biased;
@@ -123,7 +139,10 @@ async fn serve(active: Active, stream: TcpStream, client: Client, original: Orig
             carry(active, &state, stream, onward, client, original).await;
         }
         Ok(Err(error)) => not_dialled(netns, &state, stream, &error, client, original),
-        Err(reason) => refuse(netns, stream, client, original, reason),
+        Err(reason) => {
+            state.tally.not_delivered.count(reason);
+            refuse(netns, stream, client, original, reason);
+        }
     }
 }
 
@@ -145,7 +164,8 @@ fn not_dialled(
 ) {
     let DialError { reason, endpoint, source, .. } = error;
     reset_undelivered(netns, stream, *reason);
-    netns.dial_failed(state, *reason);
+    state.tally.not_delivered.count(*reason);
+    netns.dial_failed(state, error);
     if let Some(suppressed) = netns.log_limit(*reason).pass() {
         tracing::warn!(
             netns = %netns.target, rule = %state.rule.name, %client, original_destination = %original,

@@ -8,7 +8,7 @@ use crate::{
     control::Error,
     kernel::{self, AttachedProgram},
     locate::{ContainerId, OpenNetns},
-    netns::{self, NetnsCookie, NetnsFile, Survey},
+    netns::{self, Bystander, NetnsCookie, NetnsFile, Survey},
 };
 
 /// What was found out about a namespace, before anything is changed there.
@@ -18,6 +18,7 @@ pub(crate) struct Found {
     pub(crate) file: NetnsFile,
     pub(crate) cookie: NetnsCookie,
     pub(crate) survey: Survey,
+    pub(crate) bystanders: Vec<Bystander>,
     pub(crate) programs: Vec<AttachedProgram>,
     pub(crate) existing_connections: u64,
     pub(crate) container: Option<ContainerId>,
@@ -38,12 +39,13 @@ pub(crate) async fn find_out(
         let error = |error: &(dyn std::error::Error + 'static)| failed("look at", &target, error);
         let look = || {
             let cookie = NetnsCookie::here().map_err(std::io::Error::other)?;
-            std::io::Result::Ok((cookie, netns::survey()?, spec.as_ref().map_or(Ok(0), accepts)?))
+            let (survey, bystanders) = (netns::survey()?, netns::bystanders()?);
+            std::io::Result::Ok((cookie, survey, bystanders, spec.as_ref().map_or(Ok(0), accepts)?))
         };
-        let (cookie, survey, existing_connections) =
+        let (cookie, survey, bystanders, existing_connections) =
             netns::enter(&fd, look).and_then(|result| result).map_err(|source| error(&source))?;
         let programs = kernel::attached_programs(fd.as_fd()).map_err(|source| error(&source))?;
-        Ok(Found { fd, file, cookie, survey, programs, existing_connections, container, host })
+        Ok(Found { fd, file, cookie, survey, bystanders, programs, existing_connections, container, host })
     })
     .await
 }

@@ -26,6 +26,7 @@ pub(crate) mod slots;
 mod steered;
 mod switch;
 mod table;
+mod tally;
 mod turns;
 
 pub(crate) use all::All;
@@ -43,4 +44,5 @@ pub(crate) use slots::is_healthy;
 pub(crate) use steered::{Steered, WentDown};
 pub(crate) use switch::{Switch, expire, prepare, publish_marks, switch, switch_back};
 pub(crate) use table::Table;
+pub(crate) use tally::{Down, FailedDial};
 pub(crate) use turns::{Scope, Turn, Turns};

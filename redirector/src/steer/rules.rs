@@ -13,6 +13,7 @@ use redirector_ebpf::{
     Action, CONSUMER_RELAY, FLAG_DOWN, Flow, PROTOCOL_TCP, PROTOCOL_UDP, image::interfaces,
 };
 
+use super::tally::Tally;
 use crate::{
     config::{Destination, DestinationPort, Interface, OnUnavailable, Rule, RuleName},
     dial::{Name, Route, Whereabouts},
@@ -37,6 +38,8 @@ pub(crate) struct RuleState {
     down: AtomicBool,
     /// Dials that failed since one succeeded.
     failures: AtomicU32,
+    /// What has become of its connections.
+    pub(crate) tally: Tally,
 }
 
 /// Dials in a row that fail before a rule is marked down.
@@ -45,8 +48,13 @@ const FAILURES_UNTIL_DOWN: u32 = 3;
 impl RuleState {
     /// Down from the start where its destination is not known.
     pub(crate) fn new(rule: Arc<Rule>, (index, consumer): (u32, u32), whereabouts: Whereabouts) -> Self {
-        let (down, failures) = (AtomicBool::new(!whereabouts.is_known()), AtomicU32::new(0));
-        Self { rule, index, consumer, whereabouts, interfaces: Mutex::default(), down, failures }
+        let (down, failures, tally) = (AtomicBool::default(), AtomicU32::new(0), Tally::default());
+        let state =
+            Self { rule, index, consumer, whereabouts, interfaces: Mutex::default(), down, failures, tally };
+        if !state.whereabouts.is_known() {
+            state.take_down(|| format!("`{}` is not found", state.rule.to));
+        }
+        state
     }
 
     /// Where its connections go.
@@ -93,16 +101,24 @@ impl RuleState {
         )
     }
 
-    /// One more failure. Whether it is the one that takes the rule down.
-    pub(crate) fn dial_failed(&self) -> bool {
-        self.has_one_endpoint()
-            && self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_UNTIL_DOWN
-            && self.take_down()
+    /// One more failure, for this reason. Whether it is the one that takes the rule down.
+    pub(crate) fn dial_failed(&self, why: impl FnOnce() -> String) -> bool {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        self.has_one_endpoint() && failures >= FAILURES_UNTIL_DOWN && self.take_down(why)
     }
 
-    /// Marks the rule down. Whether it was up.
-    pub(crate) fn take_down(&self) -> bool {
-        !self.down.swap(true, Ordering::Relaxed)
+    /// How many dials have failed since one succeeded.
+    pub(crate) fn failed_in_a_row(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Marks the rule down, for this reason. Whether it was up.
+    pub(crate) fn take_down(&self, why: impl FnOnce() -> String) -> bool {
+        let was_up = !self.down.swap(true, Ordering::Relaxed);
+        if was_up {
+            self.tally.went_down(why());
+        }
+        was_up
     }
 
     pub(crate) fn dial_succeeded(&self) {
@@ -115,6 +131,7 @@ impl RuleState {
     /// The destination answers again.
     pub(crate) fn mark_up(&self) {
         self.failures.store(0, Ordering::Relaxed);
+        self.tally.went_up();
         self.down.store(false, Ordering::Relaxed);
     }
 
@@ -124,7 +141,7 @@ impl RuleState {
     }
 
     /// Whether what it steers is the relay's.
-    fn needs_relay(&self) -> bool {
+    pub(crate) fn needs_relay(&self) -> bool {
         match self.rule.to {
             Destination::Original
             | Destination::Unix(_)
@@ -233,6 +250,11 @@ impl RuleTable {
     pub(crate) fn is_outdated(&self) -> bool {
         let compiled = self.rules.iter().zip(&self.interfaces);
         compiled.into_iter().any(|(state, interfaces)| state.interface_indices() != *interfaces)
+    }
+
+    /// The interfaces that its rules were compiled with.
+    pub(crate) fn interfaces(&self) -> impl Iterator<Item = u32> {
+        self.interfaces.iter().flatten().copied()
     }
 
     /// Whether it matters by which interface a connection came.

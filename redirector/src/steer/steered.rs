@@ -20,10 +20,11 @@ use super::{
     places::Share,
     rules::{Published, RuleState, RuleTable},
     slots::Relay,
+    tally::phrase,
 };
 use crate::{
     config::Target,
-    dial::Dialer,
+    dial::{DialError, Dialer},
     kernel::{AttachedProgram, Instance},
     listener::Listener,
     locate::{ContainerId, Registration},
@@ -195,10 +196,12 @@ impl Steered {
         &self.log_limits.get_or_init(Box::default).ended[how as usize]
     }
 
-    /// A dial of this rule has failed for a reason that says something about its destination.
-    pub(crate) fn dial_failed(self: &Arc<Self>, rule: &Arc<RuleState>, reason: NotDelivered) {
+    /// A dial of this rule has failed. Whether that takes it down depends on the reason: it must say something about the
+    /// destination.
+    pub(crate) fn dial_failed(self: &Arc<Self>, rule: &Arc<RuleState>, error: &DialError) {
+        rule.tally.dial_failed(error);
         let of_destination = matches!(
-            reason,
+            error.reason,
             NotDelivered::ConnectRefused
                 | NotDelivered::ConnectTimeout
                 | NotDelivered::Unreachable
@@ -207,7 +210,7 @@ impl Steered {
                 | NotDelivered::OwnSocket
                 | NotDelivered::ConnectError
         );
-        if of_destination && rule.dial_failed() {
+        if of_destination && rule.dial_failed(|| phrase(error)) {
             self.tell_down(rule);
         }
     }
@@ -216,7 +219,7 @@ impl Steered {
     pub(crate) fn take_down_gone(self: &Arc<Self>) {
         for rule in self.published.load().current.rules() {
             if rule.whereabouts.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.is_gone())
-                && rule.take_down()
+                && rule.take_down(|| NotDelivered::NamespaceGone.words().into())
             {
                 self.tell_down(rule);
             }

@@ -52,6 +52,7 @@ pub(super) fn as_root() -> Statuses {
         ("pidfd_getfd", "ok"),
         ("SO_PEERPIDFD", noted(Feature::PeerPidfd)),
         ("seccomp notification", "ok"),
+        ("packet filters", "ok"),
         ("attach", "ok"),
         ("steering IPv4", "ok"),
         ("steering IPv6", "ok"),

@@ -14,12 +14,12 @@ use redirector_tests::{command::Outcome, world::World};
 use serde_json::{Value, json};
 
 /// A namespace of a file.
-fn namespace(target: &str, rules: &Value) -> Value {
+pub(super) fn namespace(target: &str, rules: &Value) -> Value {
     json!({"target": target, "rule": rules})
 }
 
 /// The text of a file with these namespaces: JSON's values are TOML's, but for the shape of tables.
-fn file(namespaces: &[Value]) -> String {
+pub(super) fn file(namespaces: &[Value]) -> String {
     let mut text = String::new();
     for namespace in namespaces {
         text += "[[namespace]]\n";
@@ -40,7 +40,7 @@ fn keys(text: &mut String, table: &Value) {
 
 /// Runs `redirector apply` with options, on a file with this text.
 #[track_caller]
-fn apply(world: &World, text: &str, options: &[&str]) -> Outcome {
+pub(super) fn apply(world: &World, text: &str, options: &[&str]) -> Outcome {
     let path = world.daemon.dir().join("file.toml");
     fs::write(&path, text).expect("write the file");
     world.cli().run(&[&["apply", path.to_str().expect("ASCII")], options].concat())

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// What the kernels of clouds have as modules and the tests use. On a machine they are loaded on demand.
-const WANTED: [&str; 15] = [
+const WANTED: [&str; 19] = [
     "veth",
     "dummy",
     "bridge",
@@ -25,6 +25,11 @@ const WANTED: [&str; 15] = [
     "nft_compat",
     "nft_chain_nat",
     "nft_ct",
+    // What packet filters do to what is steered.
+    "nft_nat",
+    "nft_redir",
+    "nft_socket",
+    "nft_tproxy",
     "xt_tcpudp",
     "xt_conntrack",
     // Files that are not answered for.

@@ -13,10 +13,36 @@ use super::image::Image;
 use crate::tool;
 
 /// What tests start, and what scripts of tests start.
-const PROGRAMS: [&str; 27] = [
-    "cat", "chmod", "env", "haproxy", "id", "ip", "iptables", "kill", "ls", "mkdir", "mkfifo", "mount",
-    "nft", "nginx", "nsenter", "prlimit", "rm", "setpriv", "sh", "sleep", "ss", "stat", "sysctl", "true",
-    "umount", "uname", "unshare",
+const PROGRAMS: [&str; 29] = [
+    "cat",
+    "chmod",
+    "env",
+    "haproxy",
+    "id",
+    "ip",
+    "ip6tables-legacy",
+    "iptables",
+    "iptables-legacy",
+    "kill",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mount",
+    "nft",
+    "nginx",
+    "nsenter",
+    "prlimit",
+    "rm",
+    "setpriv",
+    "sh",
+    "sleep",
+    "ss",
+    "stat",
+    "sysctl",
+    "true",
+    "umount",
+    "uname",
+    "unshare",
 ];
 
 /// The one that tests name by its path.

@@ -28,6 +28,7 @@ use self::{
 };
 pub(crate) use self::{retry::retry, set_aside::SetAside};
 use super::{
+    bystanders::taken_from,
     commit::{Undone, commit},
     destinations::whereabouts,
     discover::gather_all,
@@ -115,9 +116,10 @@ impl<'a> Attempt<'a> {
             return Err(Unplanned::Outdated(Refused::OtherFile.into()));
         }
         let outcome = planned(world, &turn, request, places, known)?;
-        let ApplyPlan { plan, changes, unchanged, warnings } = outcome;
+        let ApplyPlan { plan, changes, unchanged, mut warnings } = outcome;
         let compiled = plan.compile(&world.maker.kernel, refuse_part).await;
         let plan = compiled.map_err(uncompiled)?;
+        warnings.extend(plan.parts.iter().flat_map(taken_from_bystanders));
         let applied = Applied {
             schema: SCHEMA,
             dry_run: request.dry_run,
@@ -173,6 +175,13 @@ impl<'a> Attempt<'a> {
         }
         known
     }
+}
+
+/// What new rules of a namespace take from others.
+fn taken_from_bystanders(part: &Part) -> Vec<String> {
+    let (Some(found), Some(table)) = (&part.found, &part.table) else { return Vec::new() };
+    let told = taken_from(found, table, &part.new).into_iter();
+    told.map(|(rule, text)| format!("{}: rule `{rule}`: {text}", part.target)).collect()
 }
 
 /// Compares everything with what there is now.

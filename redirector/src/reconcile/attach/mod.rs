@@ -9,6 +9,7 @@ use std::sync::Arc;
 use self::plan::{Asked, AttachPlan, plan};
 pub(super) use self::wanted::{For, Mode, NewRule, When};
 use super::{
+    bystanders::taken_from,
     commit::commit,
     destinations::{Missing, whereabouts},
     judge::{Tells, can_tell_interfaces, foreign_programs, judge},
@@ -22,7 +23,7 @@ use super::{
     world::World,
 };
 use crate::{
-    config::Target,
+    config::{RuleName, Target},
     control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
     dial::Whereabouts,
     intent::HostNetns,
@@ -145,7 +146,7 @@ pub(crate) async fn put(
     let in_its_way = if is_other { &foreign[..] } else { &[] };
     let tells = Tells::from(&*world.maker.kernel);
     judge(&target, &rule, (&found, in_its_way, tells), (&whereabouts, Missing::Refused))?;
-    let answer = Attached {
+    let mut answer = Attached {
         schema: SCHEMA,
         result,
         dry_run: mode == Mode::Dry,
@@ -182,6 +183,7 @@ pub(crate) async fn put(
     };
     let compiled = Plan { parts, edit }.compile(&world.maker.kernel, refuse).await;
     let mut plan = compiled.map_err(first)?;
+    answer.warnings.extend(taken_from_bystanders(&plan, (&found, steered.as_deref()), &answer.rule));
     if mode == Mode::Dry {
         return Ok(PutRule { answer, netns: None, listeners: Vec::new(), state });
     }
@@ -201,6 +203,24 @@ pub(crate) async fn put(
     }
     tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
     Ok(PutRule { answer, netns: world.steered.get(cookie), listeners, state })
+}
+
+/// What the rule takes from others, as it will be or, where nothing becomes other, as it is.
+fn taken_from_bystanders(
+    plan: &Plan,
+    (found, steered): (&Found, Option<&Steered>),
+    rule: &RuleName,
+) -> impl Iterator<Item = String> + use<> {
+    let planned = plan.parts.iter().find(|part| part.cookie == found.cookie);
+    let table = match planned.and_then(|part| part.table.clone()) {
+        Some(table) => Some(table),
+        None => steered.map(|netns| Arc::clone(&netns.published.load().current)),
+    };
+    let told = table.map(|table| {
+        let rules: Vec<_> = table.get(rule).cloned().into_iter().collect();
+        taken_from(found, &table, &rules)
+    });
+    told.unwrap_or_default().into_iter().map(|(_, text)| text)
 }
 
 /// The listeners that a program gets with the answer.

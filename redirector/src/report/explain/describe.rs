@@ -10,11 +10,14 @@ use redirector_ebpf::Unavailable;
 
 use crate::{
     config::FlowSpec,
-    control::{FibView, IngressView, Runs, SocketKind, SocketView, Verdict},
+    control::{
+        BystanderKind, BystanderView, FibView, IngressView, NetfilterView, Runs, SocketKind, SocketView,
+        Verdict,
+    },
     kernel::{Fate, Heard, Outcome},
     lease::Lease,
     listener,
-    netns::{Arrival, Delivery, Family},
+    netns::{Arrival, BaseChains, Bystander, Delivery, Family, Netfilter},
     steer::{Steered, is_healthy},
 };
 
@@ -93,6 +96,44 @@ pub(crate) fn could(runs: Runs, verdict: Verdict) -> &'static str {
             "it can select a socket, or refuse the packet"
         }
     }
+}
+
+/// The packet filters of the namespace, and what they could do.
+pub(crate) fn netfilter(Netfilter { base_chains, legacy_tables }: Netfilter) -> NetfilterView {
+    let mut view = NetfilterView::default();
+    match base_chains {
+        Ok(BaseChains { chains, left_out }) => {
+            view.base_chains = chains.into_iter().map(Into::into).collect();
+            view.base_chains_left_out = left_out;
+        }
+        Err(why) => view.base_chains_unknown = Some(why),
+    }
+    match legacy_tables {
+        Ok(tables) => view.legacy_tables = tables.into_iter().map(Into::into).collect(),
+        Err(why) => view.legacy_tables_unknown = Some(why),
+    }
+    view
+}
+
+/// Sockets of others that a packet may be meant for, and that do not get it.
+pub(crate) fn taken_from(bystanders: &[Bystander], flow: &FlowSpec, verdict: Verdict) -> Vec<BystanderView> {
+    let is_taken = matches!(verdict, Verdict::Steer | Verdict::Reject | Verdict::Drop);
+    let meant = bystanders.iter().filter(|one| is_taken && one.may_get(flow.protocol, flow.destination));
+    let view = |one: &Bystander| {
+        let (what, text) = if one.is_docker_dns() {
+            (
+                BystanderKind::DockerDns,
+                "it is the container's name server of Docker, and the rule takes what is sent to it",
+            )
+        } else if verdict == Verdict::Steer && one.has_md5_key_for(flow.source.ip()) {
+            let text = "it has a TCP-MD5 key for this client, and redirector's listener has none: the kernel drops what the client signs";
+            (BystanderKind::TcpMd5, text)
+        } else {
+            return None;
+        };
+        Some(BystanderView { address: one.address.to_string(), what, text: text.into() })
+    };
+    meant.filter_map(view).collect()
 }
 
 pub(crate) fn reason_name(reason: Unavailable) -> &'static str {

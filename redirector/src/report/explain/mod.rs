@@ -5,6 +5,7 @@ mod describe;
 mod shadowed;
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
 };
@@ -12,9 +13,9 @@ use std::{
 pub(crate) use self::shadowed::shadows;
 use self::{
     decide::{Decided, decide},
-    describe::{could, delivery, ingress, socket, verdict},
+    describe::{could, delivery, ingress, netfilter, socket, taken_from, verdict},
 };
-use super::state;
+use super::{health::health, list::lease, state};
 use crate::{
     config::{Destination, FlowSpec, Origin, RuleName, Target, Transport},
     control::{
@@ -24,9 +25,10 @@ use crate::{
     kernel::{self, Outcome},
     lease::Lease,
     matcher::{self, NamedCell},
-    netns::{self, Arrival, ArrivalError, Delivery},
+    netns::{self, Arrival, ArrivalError, Bystander, Delivery, Netfilter},
     reconcile::{World, seek},
     steer::{RuleState, Steered, blocking, failed},
+    sys::SyscallError,
 };
 
 /// `POST /v1/explain`.
@@ -62,7 +64,7 @@ fn explain(
 ) -> Result<Explanation, Error> {
     let error = |source: &(dyn std::error::Error + 'static)| failed("explain", target, source);
     let fd = netns.open().map_err(|source| error(&source))?;
-    let arrival = arrive(&fd, target, &flow)?;
+    let (arrival, inside) = arrive(&fd, target, &flow)?;
     let link = netns.instance.link_info().transpose().map_err(|source| error(&source))?;
     let mut explanation = Explanation {
         schema: SCHEMA,
@@ -81,6 +83,9 @@ fn explain(
         reasons: Vec::new(),
         reasons_left_out: 0,
         foreign_programs: Vec::new(),
+        netfilter: Some(netfilter(inside.netfilter)),
+        bystanders: Vec::new(),
+        segments_dropped: inside.segments_dropped,
         flow,
     };
     if arrival.delivery != Delivery::Local {
@@ -100,8 +105,10 @@ fn explain(
     explanation.verdict = verdict;
     explanation.peer_sees = verdict.peer_sees(flow, state.map(|state| &state.rule.to)).into();
     explanation.decided_by = Some(by);
-    explanation.rule =
-        state.zip(account.decides).map(|(state, cell)| rule(state, origin, cell, (&arrival, &heard.outcome)));
+    let by = state.zip(account.decides);
+    let by = by.map(|(state, cell)| rule((netns, leases, state), origin, cell, (&arrival, &heard.outcome)));
+    explanation.rule = by.transpose().map_err(|source| error(&source))?;
+    explanation.bystanders = taken_from(&inside.bystanders, flow, verdict);
     explanation.bypassed = heard.outcome == Outcome::Bypassed;
     explanation.socket = socket(netns, leases, flow, &heard);
     explanation.reasons = account.before.iter().take(most).map(Into::into).collect();
@@ -123,10 +130,26 @@ fn explain(
     Ok(explanation)
 }
 
-fn arrive(fd: &OwnedFd, target: &Target, flow: &FlowSpec) -> Result<Arrival, Error> {
-    let arrived = netns::enter(fd, || netns::arrival(flow));
-    let arrived = arrived.map_err(|source| failed("enter", target, &source))?;
-    arrived.map_err(|source| {
+/// What only the namespace itself tells, beside its routing. What of it cannot be asked is not there, and fails nothing.
+struct Inside {
+    netfilter: Netfilter,
+    bystanders: Vec<Bystander>,
+    segments_dropped: BTreeMap<String, u64>,
+}
+
+fn arrive(fd: &OwnedFd, target: &Target, flow: &FlowSpec) -> Result<(Arrival, Inside), Error> {
+    let look = || {
+        let (bystanders, dropped) = (netns::bystanders(), netns::segments_dropped());
+        let not_told = |error: &std::io::Error| tracing::debug!(%target, %error, "look at a namespace");
+        let inside = Inside {
+            netfilter: netns::netfilter(),
+            bystanders: bystanders.inspect_err(not_told).unwrap_or_default(),
+            segments_dropped: dropped.inspect_err(not_told).unwrap_or_default(),
+        };
+        (netns::arrival(flow), inside)
+    };
+    let (arrived, inside) = netns::enter(fd, look).map_err(|source| failed("enter", target, &source))?;
+    let arrived = arrived.map_err(|source| {
         let hint = match &source {
             ArrivalError::NoSuchInterface { there, .. } => {
                 format!("there are: {}", there.join(", ")).escape_debug().to_string()
@@ -136,15 +159,16 @@ fn arrive(fd: &OwnedFd, target: &Target, flow: &FlowSpec) -> Result<Arrival, Err
         };
         let described = Error::chain(Code::Failed, &source);
         Error { message: format!("target `{target}`: {}", described.message), ..described }.with_hint(hint)
-    })
+    });
+    Ok((arrived?, inside))
 }
 
 fn rule(
-    state: &RuleState,
+    (netns, leases, state): (&Steered, &[Arc<Lease>], &RuleState),
     origin: OriginOf<'_>,
     cell: NamedCell<'_>,
     (arrival, outcome): (&Arrival, &Outcome),
-) -> ExplainedRule {
+) -> Result<ExplainedRule, SyscallError> {
     let reason = match outcome {
         Outcome::Unavailable(reason) => Some(*reason),
         _ => None,
@@ -155,7 +179,14 @@ fn rule(
         decided: reason.is_some(),
         reason: reason.map(|reason| describe::reason_name(reason).to_owned()),
     });
-    ExplainedRule {
+    let leased = leases.iter().find(|lease| std::ptr::eq(&*lease.rule, state));
+    let leased = leased.map(|leased| lease(netns, state, leased));
+    let health = health(state, leased.as_ref());
+    let steered = match health.accepted {
+        Some(_) => Some(netns.instance.counters.rule(state.index)?.steered),
+        None => None,
+    };
+    Ok(ExplainedRule {
         name: state.rule.name.clone(),
         origin: if state.is_lease() { Origin::Lease } else { origin(&state.rule.name) },
         to: vec![state.rule.to.clone()],
@@ -166,7 +197,9 @@ fn rule(
             interface: (!state.rule.interfaces.is_empty()).then(|| arrival.interface.clone()),
         },
         on_unavailable,
-    }
+        health,
+        steered,
+    })
 }
 
 /// Programs of others, as they are attached now.

@@ -79,7 +79,7 @@ fn three_failures_in_a_row_take_down_a_rule_with_one_destination() {
     check(&cases, |case| {
         let state = state(rule("a", case[0]), 0);
         let happens = |what: char| match what {
-            'f' => Some(if state.dial_failed() { '!' } else { '-' }),
+            'f' => Some(if state.dial_failed(String::new) { '!' } else { '-' }),
             's' => {
                 state.dial_succeeded();
                 None
@@ -193,7 +193,7 @@ fn what_decides_while_a_socket_cannot_be_had_is_what_the_rule_says_or_the_next_b
     assert_eq!(of("original", "drop"), OnUnavailable::Drop);
     assert_eq!(of("drop", "pass"), OnUnavailable::Reject);
     let down = state(rule("a", "80>original"), 0);
-    assert!(down.take_down() && !down.take_down() && down.is_down());
+    assert!(down.take_down(String::new) && !down.take_down(String::new) && down.is_down());
 }
 
 #[test]
