@@ -409,11 +409,12 @@ pub(crate) fn kill_and_wait(pid: i32) {
 }
 
 #[test]
-fn a_worker_that_outlives_cmd_gets_nothing_more() {
+fn a_worker_that_outlives_cmd_gets_nothing_more_with_end_with_cmd() {
     for stage in Stage::both() {
         let _app = Server::inside(&stage.net.pod, "app", 80);
         let script = stage.program("activated.py", ACTIVATED);
-        let exec = &mut stage.exec("--match tcp:80", &[PYTHON, &script, "cmd", "1"]);
+        let options = "--match tcp:80 --end-with-cmd";
+        let exec = &mut stage.exec(options, &[PYTHON, &script, "cmd", "1"]);
         let mut cmd = Exec::start(exec);
         let worker: i32 = cmd.expect_line("ready")[0].strip_prefix("worker ").unwrap().parse().unwrap();
         let worker_name = format!("cmd-{worker}");
@@ -444,7 +445,7 @@ fn a_worker_that_outlives_cmd_is_ended_when_the_namespace_dies() {
     for (trap, died_of) in [("", "15"), ("trap '' TERM;", "9")] {
         for stage in Stage::both() {
             let script = format!("{trap} exec 9<&0; cat <&9 & echo $!; wait");
-            let options = "--match tcp:80 --kill-after 300ms";
+            let options = "--match tcp:80 --kill-after 300ms --end-with-cmd";
             let cmd = &mut stage.exec(options, &["sh", "-c", &script]);
             let mut cmd = Exec::start(cmd);
             let worker: i32 = cmd.line().parse().unwrap();

@@ -59,6 +59,7 @@ mod seats;
 mod servers;
 mod silent_files;
 mod stock;
+mod successors;
 mod taken_ports;
 mod targets;
 mod tubular;

@@ -132,6 +132,86 @@ fn nginx_sees_and_logs_true_clients_and_original_destinations() {
     }
 }
 
+/// `redirector exec … -- nginx`, with this in the place of `daemon off;`. Gives the file that has its master's number, too.
+#[track_caller]
+fn nginx(stage: &Stage, daemon: &str, port: &str) -> (Exec, String) {
+    let dir = stage.dir.path().to_str().unwrap();
+    let configuration = NGINX.replace("daemon off;", daemon).replace("DIR", dir).replace("PORT", port);
+    let file = stage.program("nginx.conf", &configuration);
+    // By its path: it starts its successor by what it was called itself.
+    let by_path = "exec \"$(command -v nginx)\" \"$@\"";
+    let words = ["sh", "-c", by_path, "sh", "-p", dir, "-e", "stderr", "-c", &file];
+    let options = format!("--match tcp:80 --accept-within 2s --listen-as {port}");
+    let nginx = Exec::start(&mut stage.exec(&options, &words));
+    wait_for_http(&stage.net.client);
+    (nginx, format!("{dir}/nginx.pid"))
+}
+
+#[track_caller]
+fn master(pid_file: &str) -> nix::unistd::Pid {
+    let text = eventually("its master has said its number", SECOND, || fs::read_to_string(pid_file));
+    nix::unistd::Pid::from_raw(text.trim().parse().unwrap())
+}
+
+#[test]
+fn an_nginx_that_is_upgraded_while_it_runs_goes_on_to_serve() {
+    for stage in Stage::both() {
+        // It takes the signal only when its parent has ended.
+        let (mut cmd, pid_file) = nginx(&stage, "daemon on;", "18083");
+        cmd.expect_on_stderr("its listeners");
+        let old = master(&pid_file);
+        let signal = |pid, signal| nix::sys::signal::kill(pid, signal).unwrap();
+        signal(old, Signal::SIGUSR2);
+        let new = eventually("the new master has taken its place", SECOND * 2, || {
+            let now = fs::read_to_string(&pid_file).unwrap_or_default();
+            let now = now.trim().parse().map(nix::unistd::Pid::from_raw).ok();
+            now.filter(|now| *now != old).ok_or("the old one is there")
+        });
+        wait_for_http(&stage.net.client);
+        signal(old, Signal::SIGTERM);
+        eventually("the old master has ended", SECOND * 3, || {
+            let is_there = std::path::Path::new(&format!("/proc/{old}")).exists();
+            if is_there { Err("it is there") } else { Ok(()) }
+        });
+        for pod in [POD_V4, POD_V6] {
+            let (client, seen) = stage.net.client.enter(|| get(at(pod, 80))).unwrap();
+            let expected = format!("{} {} {pod} 80", client.ip(), client.port());
+            assert_eq!(seen.replace(['[', ']'], ""), expected);
+        }
+        if stage.daemon.is_some() {
+            assert_eq!(cmd.code(), 0);
+            eventually("it is seen who holds them", SECOND * 3, || {
+                let list = stage.cli().json(&["list"]);
+                let holders = list["namespaces"][0]["rules"][0]["lease"]["holders"].as_array().cloned();
+                let is_new = holders.is_some_and(|holders| {
+                    holders.contains(&new.as_raw().into()) && !holders.contains(&old.as_raw().into())
+                });
+                if is_new { Ok(()) } else { Err(list) }
+            });
+        }
+        signal(new, Signal::SIGTERM);
+        assert_eq!(cmd.code(), 0);
+        eventually("the rule is gone", SECOND * 3, || {
+            stage.net.client.enter(|| get(at(POD_V4, 80))).err().ok_or("it answers")
+        });
+        stage.assert_forgotten();
+    }
+}
+
+#[test]
+fn an_nginx_that_puts_itself_in_the_background_serves() {
+    for stage in Stage::both() {
+        let (mut cmd, pid_file) = nginx(&stage, "daemon on;", "18084");
+        cmd.expect_on_stderr("its listeners");
+        let master = master(&pid_file);
+        let (_, seen) = stage.net.client.enter(|| get(at(POD_V6, 80))).unwrap();
+        assert!(!seen.is_empty());
+        nix::sys::signal::kill(master, Signal::SIGTERM).unwrap();
+        assert_eq!(cmd.code(), 0);
+        stage.assert_forgotten();
+    }
+}
+
 #[test]
 fn envoy_sees_and_logs_true_clients_and_original_destinations() {
     let program = std::env::var("ENVOY").unwrap_or("envoy".into());

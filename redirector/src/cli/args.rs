@@ -19,10 +19,10 @@ pub(super) use self::{
 };
 use crate::{
     config::{
-        Destination, Engine, Interface, Match, OnUnavailable, RuleName, Source, Span, Target,
+        Destination, Engine, Interface, Listeners, Match, OnUnavailable, RuleName, Source, Span, Target,
         file::{DaemonOptions, LogFormat},
     },
-    control::DEFAULT_SOCKET,
+    control::{ACCEPT_WITHIN, DEFAULT_SOCKET, LISTEN_WITHIN},
     locate::{Engines, Opener},
 };
 
@@ -210,7 +210,9 @@ getsockname() the original destination. In ARGS, in values of --env and in templ
   {{listen4}} {{listen6}}  the addresses that they are bound to inside the namespace
   {{port}}               the port of both
 With --listen-as there are no fds and no placeholders: CMD binds and listens as it would without redirector.
-When CMD ends, the rule is gone. When the namespace dies, CMD is ended. Without a daemon one runs for as long as CMD.
+When CMD ends, the rule goes on with the processes that hold its listeners, and `exec` says which on stderr; when nobody
+holds them, the rule is gone. When the namespace dies, CMD is ended, and who holds its listeners. Without a daemon one runs
+for as long as anybody holds them.
 
 A listener is a key: whoever holds one can open connections inside that namespace, to its loopback services too.
 Give it to programs that you trust with that.
@@ -243,6 +245,23 @@ pub(super) struct Exec {
     /// instead
     #[arg(long, value_name = "PORT")]
     pub(super) listen_as: Option<NonZeroU16>,
+
+    /// Which listeners CMD gets
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t, conflicts_with = "listen_as")]
+    pub(super) listeners: Listeners,
+
+    /// End the rule with CMD, whoever holds its listeners then. Without it the rule goes on with them
+    #[arg(long)]
+    pub(super) end_with_cmd: bool,
+
+    /// When others hold the listeners of a CMD that has ended: a listener from which nobody accepts for this long, although a
+    /// client waits, is unavailable until somebody does; 0s is never
+    #[arg(long, value_name = "TIME", default_value_t = ACCEPT_WITHIN)]
+    pub(super) accept_within: Span,
+
+    /// With --listen-as: say where CMD listens when it has not listened on that port after this long
+    #[arg(long, value_name = "TIME", default_value_t = LISTEN_WITHIN, requires = "listen_as")]
+    pub(super) listen_within: Span,
 
     /// Set a variable for CMD; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]

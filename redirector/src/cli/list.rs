@@ -19,8 +19,8 @@ use super::{
 use crate::{
     config::{Interface, Match, Source, Span, Target},
     control::{
-        self, ConnectionCounts, DaemonCounts, DiscoverView, DrainingView, Drift, Listing, NamespaceView,
-        NetnsCounts, RefusedView, RuleView, WaitingView,
+        self, ConnectionCounts, DaemonCounts, DiscoverView, DrainingView, Drift, LeaseView, ListenerView,
+        Listing, NamespaceView, NetnsCounts, RefusedView, RuleView, WaitingView,
     },
     observe::NotDelivered,
 };
@@ -226,6 +226,11 @@ fn print_namespace(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resul
     for line in table.lines() {
         writeln!(out, " {}", line.trim_end())?;
     }
+    for rule in &netns.rules {
+        if let Some(lease) = &rule.lease {
+            print_lease(out, rule, lease)?;
+        }
+    }
     let NetnsCounts { unmatched, own_listener } = netns.counters;
     if unmatched > 0 {
         writeln!(out, "  unmatched: {unmatched}")?;
@@ -286,11 +291,38 @@ fn print_unaccepted(out: &mut impl io::Write, netns: &NamespaceView) -> io::Resu
     if let Some(count) = netns.connections.failed.get(unattributed) {
         writeln!(
             out,
-            "  {count} were accepted, and {}: likely a packet filter has given them to redirector's listener for another port              (TPROXY), or the rules have changed meanwhile",
+            "  {count} were accepted, and {}: likely a packet filter has given them to redirector's listener for another port \
+             (TPROXY), or the rules have changed meanwhile",
             words(unattributed)
         )?;
     }
     Ok(())
+}
+
+/// What is unusual about a lease: it goes on without its process, or lacks a listener.
+fn print_lease(out: &mut impl io::Write, rule: &RuleView, lease: &LeaseView) -> io::Result<()> {
+    let RuleView { name, on_unavailable, .. } = rule;
+    let LeaseView { pid: _, listeners, without, holders } = lease;
+    if let Some(holders) = holders {
+        let who = match holders[..] {
+            [] => "somebody who cannot be seen holds".to_owned(),
+            [one] => format!("process {one} holds"),
+            _ => format!("processes {} hold", joined(holders).replace(' ', ", ")),
+        };
+        writeln!(out, "  {name}: its program has ended, and {who} its listeners")?;
+    }
+    let decides = format!("on_unavailable ({on_unavailable}) decides");
+    for listener in listeners {
+        if let Some(why) = &listener.why {
+            let ListenerView { family, address, .. } = listener;
+            writeln!(out, "  {name}: listener {family} {address}: {}; {decides}", why.escape_debug())?;
+        }
+    }
+    match without[..] {
+        [] => Ok(()),
+        [family] => writeln!(out, "  {name}: its program does not listen for {family}; {decides}"),
+        _ => writeln!(out, "  {name}: its program has not listened yet; {decides}"),
+    }
 }
 
 /// `0 bytes lost`, or by direction.

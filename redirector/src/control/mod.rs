@@ -26,8 +26,11 @@ pub use explanation::{
     BystanderView, CellView, DecidedBy, ExplainRequest, ExplainedRule, Explanation, FibView, ForeignView,
     IngressView, MOST_REASONS, OnUnavailableView, ReasonView, ShadowView, Shadows, SocketView, Verdict,
 };
-pub(crate) use handoff::{Enclosed, HandedOff, Receiver, serve_handoff};
-pub use handoff::{Handoff, HandoffError, LeaseRequest, Leased, LeasedListener, handoff_path};
+pub use handoff::{
+    ACCEPT_WITHIN, Handed, Handoff, HandoffError, LISTEN_WITHIN, LeaseNews, LeaseRequest, Leased,
+    LeasedListener, Notice, handoff_path,
+};
+pub(crate) use handoff::{Enclosed, HandedOff, Receiver, receive_notice, send_with_fds, serve_handoff};
 pub use health::{FailedDialView, HealthView};
 pub use netfilter::{BaseChainView, LegacyTableView, NetfilterView};
 pub(crate) use seats::Seat;

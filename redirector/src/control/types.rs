@@ -213,6 +213,9 @@ pub struct ListenerView {
     pub address: String,
     /// It listens, and the SOCKMAP slot has it.
     pub healthy: bool,
+    /// Of a lease: why it is not healthy, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Kernel ids.
@@ -288,6 +291,12 @@ pub struct LeaseView {
     pub pid: Option<i32>,
     /// The listeners; healthy while somebody holds them and the slots have them.
     pub listeners: Vec<ListenerView>,
+    /// With `listen_as`: families that its program does not listen for. `on_unavailable` decides about their packets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<Family>,
+    /// There when `pid` has ended: the processes with which the rule goes on, as the last look has shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<Vec<i32>>,
 }
 
 /// Decisions of one rule: look-ups of the kernel, not connections. The program decides at least once per connection; once more for

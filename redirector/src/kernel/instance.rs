@@ -245,7 +245,22 @@ impl Instance {
     ///
     /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
     pub fn has_own_listener(&self, address: SocketAddr) -> Result<bool, SyscallError> {
-        named("bpf BPF_MAP_LOOKUP_ELEM OWN_LISTENERS", self.own_listeners.contains(address))
+        self.own_listener(address).map(|found| found.is_some())
+    }
+
+    /// The cookie of the listener of a hand-off that is bound to this address, as long as anybody has it open and it listens.
+    ///
+    /// # Errors
+    ///
+    /// As bpf(2) `BPF_MAP_LOOKUP_ELEM`.
+    pub fn own_listener(&self, address: SocketAddr) -> Result<Option<u64>, SyscallError> {
+        named("bpf BPF_MAP_LOOKUP_ELEM OWN_LISTENERS", self.own_listeners.get(address))
+    }
+
+    /// The SOCKMAP, for [`super::fill_slot`].
+    #[must_use]
+    pub fn listeners(&self) -> BorrowedFd<'_> {
+        self.listeners.as_fd()
     }
 
     /// Nobody gets to a listener by its own address from here on, before it is in a slot.

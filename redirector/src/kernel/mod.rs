@@ -35,10 +35,21 @@ pub use shared::Shared;
 
 use std::{
     io,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
 use crate::sys::bpf;
+
+/// Puts a listener into a slot of a SOCKMAP ([`Instance::listeners`]), for a thread that has a table of files of its own. It has
+/// been in a slot before, so that nobody gets to it by its own address.
+///
+/// # Errors
+///
+/// As bpf(2) `BPF_MAP_UPDATE_ELEM`: `EOPNOTSUPP` for a socket that does not listen.
+pub fn fill_slot(map: BorrowedFd<'_>, slot: u32, listener: BorrowedFd<'_>) -> io::Result<()> {
+    let value = u64::try_from(listener.as_raw_fd()).expect("an open fd is not negative");
+    bpf::Map::<u32, u64>::new(map.try_clone_to_owned()?)?.update(&slot, &value, bpf::Update::Any)
+}
 
 /// A program that is attached to a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -40,9 +40,9 @@ impl OwnListeners {
         named("bpf BPF_MAP_UPDATE_ELEM OWN_LISTENERS", self.map.update(&key, &fd, bpf::Update::Any))
     }
 
-    /// Whether there is one at this address.
-    pub(super) fn contains(&self, address: SocketAddr) -> io::Result<bool> {
-        self.key(address).map_or(Ok(false), |key| self.map.lookup(&key).map(|found| found.is_some()))
+    /// The cookie of the one at this address.
+    pub(super) fn get(&self, address: SocketAddr) -> io::Result<Option<u64>> {
+        self.key(address).map_or(Ok(None), |key| self.map.lookup(&key))
     }
 
     fn key(&self, address: SocketAddr) -> Option<OwnListener> {

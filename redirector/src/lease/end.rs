@@ -59,6 +59,7 @@ impl Lease {
     /// What comes after the first look.
     async fn end_holders(&self, first: ShutDown, order: Option<Arc<Order>>) {
         let Some(Span(kill_after)) = self.kill_after else {
+            self.tell_no_more();
             if !first.is_enough(None) {
                 self.look_on(None, GIVE_UP).await;
             }
@@ -68,12 +69,16 @@ impl Lease {
             tokio::join!(wait_for_end(watch(&self.pidfd)), self.look_on(order.as_ref(), LOOK_AGAIN.1));
         };
         if tokio::time::timeout(kill_after, released).await.is_ok() {
+            self.tell_no_more();
             return;
         }
         tracing::warn!("holders of a dead namespace's listeners do not end; SIGKILL");
         let order = self.order(Signal::SIGKILL);
         self.give(order.as_deref());
-        if !self.shut_down(order.as_ref()).await.is_enough(order.as_deref()) {
+        let last = self.shut_down(order.as_ref()).await;
+        // Who waits for the end of the lease does not wait for those that are not ended.
+        self.tell_no_more();
+        if !last.is_enough(order.as_deref()) {
             self.look_on(order.as_ref(), GIVE_UP).await;
         }
     }

@@ -267,6 +267,21 @@ pub(crate) fn held(aside: &Aside, sockets: &[LeasedSocket]) -> (HashSet<u64>, Co
     (taken.into_keys().collect(), seen)
 }
 
+/// The processes that hold these sockets, by the cookies of these. One look for all of them.
+pub(crate) fn holders_of(aside: &Aside, sockets: &[LeasedSocket]) -> (HashMap<u64, Vec<Process>>, Coverage) {
+    let mut holders = HashMap::<u64, Vec<Process>>::new();
+    let Searched { seen, .. } = search(aside, sockets, |holder| {
+        // While it can be sent a signal, its number is nobody else's.
+        if let Ok(process) = Process::at(holder.pid)
+            && pidfd_send_signal(holder.process.as_fd(), 0).is_ok()
+        {
+            holders.entry(holder.place.cookie).or_default().push(process);
+        }
+        ControlFlow::Continue(())
+    });
+    (holders, seen)
+}
+
 /// What came of looking for who holds listeners, and shutting these down.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ShutDown {

@@ -1,20 +1,28 @@
 //! A lease, and what is remembered of the listeners that were given away with it.
 
 use std::{
+    num::NonZeroU16,
     os::fd::{AsFd as _, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use nix::sys::stat::fstat;
+use redirector_ebpf::{PROTOCOL_TCP, slot};
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::looks::Looks;
+use super::{
+    elsewhere::Elsewhere,
+    heirs::{Heirs, Unserved},
+    looks::Looks,
+};
 use crate::{
     config::Span,
-    control::{Code, Error},
-    listener::{self, Bound, Reach},
+    control::{Code, Error, LeaseNews},
+    listener::{self, Reach, Reaching},
     netns::Family,
     steer::{RuleState, Steered},
 };
@@ -32,18 +40,45 @@ pub(crate) struct Lease {
     pub(super) kill_after: Option<Span>,
     /// That the program runs as.
     pub(super) user: u32,
-    /// The process has ended. Others may still hold its listeners.
+    /// It is over. Others may still hold its listeners.
     ended: AtomicBool,
+    pub(crate) terms: Terms,
+    /// Who wants to be told of it.
+    news: Mutex<Option<UnboundedSender<LeaseNews>>>,
+    /// Who holds the listeners since the process has ended.
+    pub(crate) heirs: Heirs,
+    /// Listeners that were taken out of their slots because nobody accepts from them.
+    pub(super) unserved: Unserved,
+    /// Where the program listens that should have listened on a port.
+    pub(super) elsewhere: Elsewhere,
     /// Of its files, and for its listeners.
     pub(super) looks: Looks,
+}
+
+/// What its program has asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) goes_on: GoesOn,
+    /// For how long nobody may accept although somebody waits, when the process has ended. Zero: for ever.
+    pub(crate) accept_within: Duration,
+    /// The port on which it gets listeners when it listens.
+    pub(crate) listen_as: Option<NonZeroU16>,
+}
+
+/// Whether a lease goes on when its process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GoesOn {
+    /// While anybody holds the listeners.
+    WithListeners,
+    No,
 }
 
 /// What is remembered of a listener that was given away.
 #[derive(Clone, Debug)]
 pub(crate) struct LeasedSocket {
     pub(crate) family: Family,
-    /// Of the socket, which may be in both slots.
-    pub(super) reach: Reach,
+    /// Of the socket, which may be in both slots. Then it is remembered once for each.
+    pub(crate) reach: Reach,
     pub(crate) address: std::net::SocketAddr,
     /// Of the socket.
     pub(crate) cookie: u64,
@@ -69,14 +104,54 @@ pub(crate) struct Holder {
 
 impl Lease {
     /// A rule that is in force, and what its holder gets.
-    pub(crate) fn new(rule: Arc<RuleState>, listeners: Vec<LeasedSocket>, holder: Holder) -> Self {
+    pub(crate) fn new(
+        rule: Arc<RuleState>,
+        listeners: Vec<LeasedSocket>,
+        holder: Holder,
+        (terms, news): (Terms, Option<UnboundedSender<LeaseNews>>),
+    ) -> Self {
         let Holder { pid, pidfd, user, kill_after } = holder;
-        let (listeners, ended, looks) = (Mutex::new(listeners), AtomicBool::new(false), Looks::default());
-        Self { rule, pid, listeners, pidfd, kill_after, user, ended, looks }
+        Self {
+            rule,
+            pid,
+            listeners: Mutex::new(listeners),
+            pidfd,
+            kill_after,
+            user,
+            ended: AtomicBool::new(false),
+            terms,
+            news: Mutex::new(news),
+            heirs: Heirs::default(),
+            unserved: Unserved::default(),
+            elsewhere: Elsewhere::default(),
+            looks: Looks::default(),
+        }
     }
 
     pub(crate) fn listeners(&self) -> Vec<LeasedSocket> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells whoever wants to know.
+    pub(crate) fn tell(&self, news: LeaseNews) {
+        if let Some(sender) = &*self.news() {
+            // It may have stopped listening.
+            drop(sender.send(news));
+        }
+    }
+
+    fn news(&self) -> MutexGuard<'_, Option<UnboundedSender<LeaseNews>>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The slot of a family.
+    pub(crate) fn slot(&self, family: Family) -> u32 {
+        slot(self.rule.consumer, PROTOCOL_TCP, family.bit())
+    }
+
+    /// Whether a listener is in its slot.
+    pub(crate) fn is_in_slot(&self, netns: &Steered, socket: &LeasedSocket) -> bool {
+        netns.instance.listener_cookie(self.slot(socket.family)).ok().flatten() == Some(socket.cookie)
     }
 
     /// The last one of each family: what its slots have when it is in force.
@@ -90,9 +165,33 @@ impl Lease {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// The process has ended, or was never told of it.
+    /// It is over, or its program was never told of it.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        self.heirs.end();
+    }
+
+    /// Its rule is gone: there is nothing more to tell.
+    pub(crate) fn tell_no_more(&self) {
+        drop(self.news().take());
+    }
+
+    /// Its program has had the time to listen on its port: tells it where it listens instead, once.
+    pub(super) fn tell_elsewhere(&self, port: NonZeroU16) {
+        if self.listeners().is_empty()
+            && let Some(addresses) = self.elsewhere.take()
+        {
+            let rule = &self.rule.rule.name;
+            tracing::warn!(%rule, port, ?addresses, "a program with --listen-as has not listened on its port");
+            self.tell(LeaseNews::ListensElsewhere { port, addresses });
+        }
+    }
+
+    /// Its program has ended: tells the same when it has listened elsewhere only.
+    pub(crate) fn tell_elsewhere_at_the_end(&self) {
+        if let Some(port) = self.terms.listen_as.filter(|_| self.elsewhere.is_anywhere()) {
+            self.tell_elsewhere(port);
+        }
     }
 
     /// Whether its rule decides about packets. One that has taken its name or its place since is another.
@@ -106,13 +205,15 @@ impl Lease {
 /// # Errors
 ///
 /// When the kernel does not tell.
-pub(crate) fn describe(listeners: &Bound) -> Result<Vec<LeasedSocket>, Error> {
-    let one = |(family, socket): &(Family, socket2::Socket)| {
+pub(crate) fn describe(listeners: &Reaching) -> Result<Vec<LeasedSocket>, Error> {
+    let one = |(reach, socket): &(Reach, socket2::Socket)| {
         // Servers expect what they inherit to block, as systemd passes it.
         socket.set_nonblocking(false)?;
-        leased_socket(*family, Reach::only(*family), socket)
+        let of = |family: &Family| leased_socket(*family, *reach, socket);
+        reach.families().iter().map(of).collect::<std::io::Result<Vec<_>>>()
     };
-    listeners.iter().map(one).collect::<Result<_, _>>().map_err(|error| Error::chain(Code::Failed, &error))
+    let described = listeners.iter().map(one).collect::<Result<Vec<_>, _>>();
+    described.map(|described| described.concat()).map_err(|error| Error::chain(Code::Failed, &error))
 }
 
 pub(super) fn leased_socket(

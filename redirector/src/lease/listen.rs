@@ -11,9 +11,9 @@ use std::{
     num::NonZeroU16,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, PoisonError, Weak},
+    time::Duration,
 };
 
-use redirector_ebpf::{PROTOCOL_TCP, slot};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     listener::{self, Reach},
-    netns::{self, Family, NetnsFile},
+    netns::{self, NetnsFile},
     observe::RateLimit,
     steer::{Steered, Turns},
     sys::{
@@ -48,6 +48,8 @@ pub(crate) struct Answers {
     pub(crate) port: NonZeroU16,
     /// The namespace that the program was started in: what it listens on elsewhere is not meant.
     pub(crate) home: NetnsFile,
+    /// When it has not listened on the port after this long, it is told so.
+    pub(crate) within: Duration,
 }
 
 /// What a call is about.
@@ -106,10 +108,20 @@ impl Answers {
     async fn answer_all(self, asked: OwnedFd) -> io::Result<()> {
         let asked = Arc::new(sys::async_fd(asked, Interest::READABLE)?);
         let (said, looks) = (Said::default(), Looks::default());
+        let late = tokio::time::sleep(self.within);
+        tokio::pin!(late);
+        let mut is_late = false;
         loop {
             // A program that calls all the time waits for its share of the daemon's.
             looks.turn().await;
-            let mut ready = asked.readable().await?;
+            let mut ready = tokio::select! {
+                ready = asked.readable() => ready?,
+                () = &mut late, if !is_late => {
+                    is_late = true;
+                    self.lease.upgrade().into_iter().for_each(|lease| lease.tell_elsewhere(self.port));
+                    continue;
+                }
+            };
             let from = Arc::clone(&asked);
             // It would wait where somebody else has taken the call meanwhile.
             match blocking(move || seccomp::next(from.get_ref())).await?? {
@@ -150,6 +162,7 @@ impl Answers {
         match looked? {
             Looked::Other => Ok(Answer::Continue),
             Looked::OtherPort(address) => {
+                self.lease.upgrade().into_iter().for_each(|lease| lease.elsewhere.note(address));
                 if let Some(suppressed) = said.others.pass() {
                     tracing::info!(%address, port, suppressed, "a program with --listen-as listens on another port, as without redirector");
                 }
@@ -272,14 +285,6 @@ impl Lease {
         current.filter(|current| current.iter().all(|one| one.reach == reach)).unwrap_or_default()
     }
 
-    fn slot(&self, family: Family) -> u32 {
-        slot(self.rule.consumer, PROTOCOL_TCP, family.bit())
-    }
-
-    fn is_in_slot(&self, netns: &Steered, socket: &LeasedSocket) -> bool {
-        netns.instance.listener_cookie(self.slot(socket.family)).ok().flatten() == Some(socket.cookie)
-    }
-
     /// Forgets sockets that nobody holds, when many are remembered.
     ///
     /// # Errors
@@ -336,14 +341,16 @@ fn look(aside: &Aside, call: Call, port: NonZeroU16, home: NetnsFile) -> Result<
     let FdKind::Socket(inode) = task.file(call.fd)? else { return Ok(Looked::Other) };
     let socket = task.take(aside, call.fd, inode)?;
     let Some((reach, address)) = reach(&socket)? else { return Ok(Looked::Other) };
-    if address.port() != port.get() {
-        return Ok(Looked::OtherPort(address));
-    }
-    if NetnsFile::of(netns_of(&socket)?)? != home {
+    if is_listening(&socket)? || SockRef::from(&socket).peer_addr().is_ok() {
+        // It listens already, and sets the length of its queue, as nginx does of what it got here; or it is connected, and
+        // cannot listen.
         return Ok(Looked::Other);
     }
-    if is_listening(&socket)? || SockRef::from(&socket).peer_addr().is_ok() {
-        // It listens already, and sets the length of its queue; or it is connected, and cannot listen.
+    let is_home = netns_of(&socket).and_then(NetnsFile::of).map(|file| file == home);
+    if address.port() != port.get() {
+        return Ok(if is_home.unwrap_or(false) { Looked::OtherPort(address) } else { Looked::Other });
+    }
+    if !is_home? {
         return Ok(Looked::Other);
     }
     if task.polls(call.fd, &mut Budget::new())? {

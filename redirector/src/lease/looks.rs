@@ -54,7 +54,8 @@ impl Looks {
         paid_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    fn pay(&self, cost: Duration) {
+    /// Notes what a look has used of a processor.
+    pub(super) fn pay(&self, cost: Duration) {
         let now = Instant::now();
         let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
         let from = paid_until.map_or(now, |until| until.max(now));

@@ -47,14 +47,21 @@ impl Registry {
         self.all().get(&netns.cookie).is_some_and(|entries| entries.iter().any(|entry| entry.is_in(netns)))
     }
 
-    /// Those of a namespace whose process has ended.
+    /// Those of a namespace that are over.
     pub(crate) fn ended_in(&self, netns: &Steered) -> Vec<Arc<Lease>> {
         let mut leases = self.of(netns);
         leases.retain(|lease| lease.has_ended());
         leases
     }
 
-    /// Those whose process has ended, each with its namespace.
+    /// Those that go on with who holds their listeners.
+    pub(crate) fn held(&self) -> Vec<Arc<Lease>> {
+        let all = self.all();
+        let held = all.values().flatten().filter(|entry| entry.lease.heirs.is_there());
+        held.map(|entry| Arc::clone(&entry.lease)).collect()
+    }
+
+    /// Those that are over, each with its namespace.
     pub(crate) fn ended(&self) -> Vec<(Arc<Steered>, Arc<Lease>)> {
         let mut all = self.all();
         // Of a namespace that nobody has any more nobody ends anything.

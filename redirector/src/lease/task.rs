@@ -40,6 +40,11 @@ impl Process {
         Ok(Self { pid, started })
     }
 
+    /// Its number in this PID namespace.
+    pub(crate) fn number(self) -> i32 {
+        self.pid
+    }
+
     /// Whether it has not ended.
     pub(crate) fn is_there(self) -> bool {
         Self::at(self.pid).is_ok_and(|now| now == self)

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{mute, read_urgent_in_place, set_tcp_options};
 use crate::{
+    config::Listeners,
     netns::Family,
     sys::{SyscallError, inject::point, named, socket},
 };
@@ -91,6 +92,9 @@ impl fmt::Display for Reach {
 /// Sockets, each for packets of a family.
 pub type Bound = Vec<(Family, Socket)>;
 
+/// Sockets, each with the packets that it can take.
+pub type Reaching = Vec<(Reach, Socket)>;
+
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -142,6 +146,24 @@ pub fn bind_pair() -> Result<Bound, BindError> {
         }
     }
     Err(BindError::NoPort(Reach::Ipv4))
+}
+
+/// The listeners that a program gets, as [`bind`] makes them.
+///
+/// # Errors
+///
+/// [`BindError`]. With [`Listeners::Both`] a family that the kernel lacks is left out.
+pub fn bind_for(listeners: Listeners) -> Result<Reaching, BindError> {
+    let reach = match listeners {
+        Listeners::Both => {
+            let pair = bind_pair()?.into_iter();
+            return Ok(pair.map(|(family, socket)| (Reach::only(family), socket)).collect());
+        }
+        Listeners::V4 => Reach::Ipv4,
+        Listeners::V6 => Reach::Ipv6,
+        Listeners::Dual => Reach::Both,
+    };
+    Ok(vec![(reach, bind(reach)?)])
 }
 
 /// One socket for each family, bound to a port; the family where that is taken, if one is.

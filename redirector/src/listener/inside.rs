@@ -2,7 +2,9 @@
 
 use std::{io, os::fd::AsFd};
 
-use super::{BindError, Bound, cookies};
+use socket2::Socket;
+
+use super::{BindError, cookies};
 use crate::{
     netns::{NetnsCookie, enter},
     sys::SyscallError,
@@ -35,11 +37,11 @@ pub enum InsideError {
 /// # Errors
 ///
 /// [`InsideError`]; nothing is left then.
-pub fn make_inside(
+pub fn make_inside<K: Send>(
     netns: impl AsFd,
     expected: NetnsCookie,
-    make: impl FnOnce() -> Result<Bound, BindError> + Send,
-) -> Result<Bound, InsideError> {
+    make: impl FnOnce() -> Result<Vec<(K, Socket)>, BindError> + Send,
+) -> Result<Vec<(K, Socket)>, InsideError> {
     let sockets = enter(netns, make)??;
     for (_, socket) in &sockets {
         // The kernel would take a socket of another namespace, and no handshake would ever complete.

@@ -13,7 +13,9 @@ mod socket;
 
 pub use accept::{AcceptEnd, accept_ready, accept_until};
 pub use addresses::{Client, OriginalDst};
-pub use bind::{BindError, Bound, Reach, Search, bind, bind_mute_udp, bind_own_pair, bind_pair};
+pub use bind::{
+    BindError, Bound, Reach, Reaching, Search, bind, bind_for, bind_mute_udp, bind_own_pair, bind_pair,
+};
 pub use inside::{InsideError, make_inside};
 pub use mute::mute;
 pub use options::{read_urgent_in_place, set_tcp_options};

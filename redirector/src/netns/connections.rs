@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, ops::ControlFlow};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use nix::libc::{AF_INET, AF_INET6, EACCES, EAFNOSUPPORT, ENOENT, EPERM, EPROTONOSUPPORT, IPPROTO_TCP};
@@ -48,13 +48,8 @@ pub fn handshakes() -> io::Result<Vec<Ends>> {
 
 /// Visits the connections in one state.
 fn visit(state: State, mut each: impl FnMut(Ends)) -> io::Result<()> {
-    let mut connection = |answer: &InetResponse| {
-        let id = &answer.header.socket_id;
-        let local = SocketAddr::new(id.source_address.to_canonical(), id.source_port);
-        let remote = SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
-        each(Ends { local, remote });
-    };
     // A kernel that cannot answer says so of the first family.
+    let mut connection = |answer: &InetResponse| each(ends_of(&answer.header));
     match dump((AF_INET, IPPROTO_TCP, state.flag()), ExtensionFlags::empty(), &mut connection) {
         Err(error) if is_missing(&error) => {
             tracing::debug!(%error, "this kernel has no inet_diag for TCP: reading /proc/net/tcp instead");
@@ -72,6 +67,14 @@ fn visit(state: State, mut each: impl FnMut(Ends)) -> io::Result<()> {
 /// Whether the kernel was built without what was asked for, may not load it, or does not let us ask.
 pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOENT | EPROTONOSUPPORT | EAFNOSUPPORT | EACCES | EPERM))
+}
+
+/// The ends of a connection that inet_diag describes.
+pub(super) fn ends_of(answer: &InetResponseHeader) -> Ends {
+    let id = &answer.socket_id;
+    let local = SocketAddr::new(id.source_address.to_canonical(), id.source_port);
+    let remote = SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
+    Ends { local, remote }
 }
 
 /// Asks for the sockets of one family and protocol that are in one of these states, and for what else there is of them, by a socket

@@ -1,6 +1,6 @@
 //! IPv4 and IPv6.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use redirector_ebpf::{FAMILY_IPV4, FAMILY_IPV6};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,15 @@ pub enum Family {
 }
 
 impl Family {
+    /// The family of an address. An IPv4-mapped one is IPv4.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(_) => Self::Ipv4,
+            IpAddr::V6(_) => Self::Ipv6,
+        }
+    }
+
     /// The family's bit in the ABI.
     #[must_use]
     pub fn bit(self) -> u32 {

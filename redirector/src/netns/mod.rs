@@ -17,6 +17,7 @@ mod netfilter;
 mod netlink;
 mod proc_tcp;
 mod process_link;
+mod queues;
 mod routes;
 mod segments_dropped;
 mod survey;
@@ -38,6 +39,7 @@ pub use location::Location;
 pub use loopback::raise_loopback;
 pub use netfilter::{BaseChain, BaseChains, LegacyTable, Netfilter, netfilter};
 pub use process_link::ProcessLink;
+pub use queues::{TcpChild, children, queues};
 pub use segments_dropped::segments_dropped;
 pub use survey::{Survey, survey};
 

@@ -8,7 +8,7 @@ use crate::{
     control::{Code, Error},
     intent::Edit,
     kernel::{AttachedProgram, Shared},
-    listener::Bound,
+    listener::Reaching,
     matcher::CompileError,
     netns::NetnsCookie,
     steer::{Found, RuleState, RuleTable, blocking},
@@ -59,7 +59,7 @@ pub(crate) struct Reset {
 pub(crate) struct Consumer {
     pub(crate) consumer: u32,
     /// None where they come later.
-    pub(crate) listeners: Bound,
+    pub(crate) listeners: Reaching,
 }
 
 impl Part {

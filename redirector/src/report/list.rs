@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use redirector_ebpf::{Counters, PROTOCOL_TCP, Unavailable, slot};
+use redirector_ebpf::{Counters, Unavailable};
 
 use super::{health::health, state};
 use crate::{
@@ -18,8 +18,9 @@ use crate::{
         NamespaceView, NetnsCounts, ProgramView, RuleCounts, RuleView, SCHEMA, WaitingView,
     },
     intent::{Follows, Here, Intended, Store},
-    lease::{Lease, LeasedSocket},
+    lease::{Lease, LeasedSocket, is_open},
     listener::Listener,
+    netns::Family,
     observe,
     reconcile::{Sought, World, seek},
     steer::{RuleState, Steered, is_healthy},
@@ -144,6 +145,7 @@ fn listener(netns: &Steered, listener: &Listener) -> ListenerView {
         family: listener.family(),
         address: listener.address().map(|address| address.to_string()).unwrap_or_default(),
         healthy: is_healthy(&netns.instance, listener),
+        why: None,
     }
 }
 
@@ -169,7 +171,7 @@ fn rule(
         .filter(|(_, count)| *count > 0)
         .map(|((_, name), count)| ((*name).to_owned(), count))
         .collect();
-    let lease = leased.map(|leased| lease(netns, state, leased));
+    let lease = leased.map(|leased| lease(netns, leased));
     Ok(RuleView {
         name: state.rule.name.clone(),
         origin: origin(state, here),
@@ -203,13 +205,32 @@ fn rule(
 }
 
 /// Who holds the listeners of a rule.
-pub(super) fn lease(netns: &Steered, state: &RuleState, lease: &Lease) -> LeaseView {
-    let listeners = lease.in_slots().into_iter().map(|LeasedSocket { family, address, cookie, .. }| {
-        let slot = slot(state.consumer, PROTOCOL_TCP, family.bit());
-        let healthy = netns.instance.listener_cookie(slot).ok().flatten() == Some(cookie);
-        ListenerView { family, address: address.to_string(), healthy }
+pub(super) fn lease(netns: &Steered, lease: &Lease) -> LeaseView {
+    let in_slots = lease.in_slots();
+    let is_missing = |family: &Family| in_slots.iter().all(|one| one.family != *family);
+    let without = match lease.terms.listen_as {
+        Some(_) => [Family::Ipv4, Family::Ipv6].into_iter().filter(is_missing).collect(),
+        // It has what it has asked for.
+        None => Vec::new(),
+    };
+    let listeners = in_slots.iter().map(|one| {
+        let healthy = lease.is_in_slot(netns, one);
+        let why = if healthy { None } else { unhealthy(netns, lease, one) };
+        ListenerView { family: one.family, address: one.address.to_string(), healthy, why }
     });
-    LeaseView { pid: lease.pid, listeners: listeners.collect() }
+    let listeners = listeners.collect();
+    LeaseView { pid: lease.pid, listeners, without, holders: lease.heirs.numbers() }
+}
+
+/// Why nobody gets to a listener of a lease.
+fn unhealthy(netns: &Steered, lease: &Lease, socket: &LeasedSocket) -> Option<String> {
+    if !is_open(netns, socket) {
+        return Some("its program has closed it".into());
+    }
+    let waiting = lease.unserved(socket.cookie)?;
+    let connections =
+        if waiting == 1 { "1 connection waits".into() } else { format!("{waiting} connections wait") };
+    Some(format!("nobody accepts from it: {connections}"))
 }
 
 fn connections(netns: &Steered) -> ConnectionCounts {

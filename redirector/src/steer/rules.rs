@@ -282,6 +282,17 @@ impl RuleTable {
         }
     }
 
+    /// Whether a connection leads to a consumer, by whatever interface it has come.
+    pub(crate) fn leads_to(&self, consumer: u32, ends: Ends) -> bool {
+        if self.names_interfaces() {
+            let takes = |state: &RuleState| state.rule.takes(ends.remote.ip(), ends.local);
+            return self.rules.iter().any(|state| state.consumer == consumer && takes(state));
+        }
+        let decision = self.rule_set.image.decide(&flow(ends.remote, ends.local));
+        decision
+            .is_some_and(|decision| decision.action == Action::Steer as u32 && decision.consumer == consumer)
+    }
+
     /// The rule whose connection this is: what the kernel program decided about its SYN, decided again.
     pub(crate) fn decide(&self, flow: &Flow) -> Option<&Arc<RuleState>> {
         let decision = self.rule_set.image.decide(flow)?;

@@ -13,7 +13,7 @@ use crate::{
     config::Target,
     control::Error,
     kernel::Instance,
-    listener::{self, BindError, Bound, Listener, Reach, make_inside},
+    listener::{self, BindError, Listener, Reach, Reaching, make_inside},
     netns::{Family, NetnsCookie},
     sys::{SyscallError, named},
 };
@@ -107,10 +107,13 @@ fn slot_of(listener: &Listener) -> u32 {
 pub(crate) fn fill_consumer(
     instance: &Instance,
     consumer: u32,
-    listeners: &Bound,
+    listeners: &Reaching,
     target: &Target,
 ) -> Result<(), Error> {
-    listeners.iter().try_for_each(|(family, socket)| {
+    let each = listeners
+        .iter()
+        .flat_map(|(reach, socket)| reach.families().iter().map(move |family| (family, socket)));
+    each.into_iter().try_for_each(|(family, socket)| {
         let filled = instance.set_listener(slot(consumer, PROTOCOL_TCP, family.bit()), socket.as_fd());
         filled.map_err(|source| failed("attach", target, &source))
     })

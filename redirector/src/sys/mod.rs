@@ -13,7 +13,7 @@ pub mod socket;
 
 use std::{
     io::{self, Read as _, Write as _},
-    os::fd::{FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
@@ -72,6 +72,69 @@ pub fn ignore_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// # Errors
+///
+/// When this process has another thread: what that holds would be held for ever in a child.
+fn may_fork() -> io::Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads == 1 { Ok(()) } else { Err(io::Error::other("fork: there is another thread")) }
+}
+
+/// Runs work in a process of its own, which is nobody's child here, in a session of its own, and has no files but `file`, standard
+/// error, and /dev/null for the other standard streams. Returns when that process has begun.
+///
+/// # Errors
+///
+/// As fork(2) and waitpid(2), and when this process has another thread.
+pub fn detached(file: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<()> {
+    may_fork()?;
+    inject::point("fork")?;
+    // SAFETY: this process has one thread, so the child is a whole copy of it.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: as above.
+            let inner = unsafe { libc::fork() };
+            if inner == 0 && leave(&file).is_ok() {
+                // What it says of a panic has been said.
+                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(file))));
+            }
+            // SAFETY: ends this process at once: what others have begun is not its to end.
+            unsafe { libc::_exit(i32::from(inner < 0)) }
+        }
+        child => {
+            let child = nix::unistd::Pid::from_raw(child);
+            match nix::sys::wait::waitpid(child, None)? {
+                nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
+                status => Err(io::Error::other(format!("a child process: {status:?}"))),
+            }
+        }
+    }
+}
+
+/// Leaves what a process has inherited: its session, its directory, its files.
+fn leave(file: &OwnedFd) -> io::Result<()> {
+    const FIRST: u32 = 3;
+    nix::unistd::setsid()?;
+    nix::unistd::chdir("/")?;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    drop(null);
+    let kept = u32::try_from(file.as_raw_fd()).map_err(io::Error::other)?;
+    for (first, last) in [(FIRST, kept.saturating_sub(1)), (kept + 1, u32::MAX)] {
+        if first > last {
+            continue;
+        }
+        // SAFETY: takes integers only. Whoever owned one of these is in a frame that is never left.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Runs work that changes who this process is in a child process, which ends with it. `None` when all went well, else
 /// what `work` says.
 ///
@@ -80,10 +143,7 @@ pub fn ignore_broken_pipes() {
 /// As pipe(2), fork(2) and waitpid(2), and when this process has another thread: what that holds would be held for ever
 /// in the child.
 pub fn in_child(work: impl FnOnce() -> Option<String>) -> io::Result<Option<String>> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
-    if threads != 1 {
-        return Err(io::Error::other("fork: there is another thread"));
-    }
+    may_fork()?;
     let (mut reader, mut writer) = io::pipe()?;
     inject::point("fork")?;
     // SAFETY: this process has one thread, so the child is a whole copy of it.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 /// Modules of `tests/it` in which it is the kernel that decides, by what differs from one to the next: its programs, maps and
 /// links, how sockets are selected, bound, repaired and given away, who is at the other end of one (`own_sockets`:
 /// `SO_PEERPIDFD`), and when a namespace ends.
-const DEPEND: [&str; 22] = [
+const DEPEND: [&str; 23] = [
     "death",
     "deaths",
     "detach",
@@ -26,6 +26,7 @@ const DEPEND: [&str; 22] = [
     "ports",
     "residue",
     "stock",
+    "successors",
     "tubular",
     "udp",
 ];

@@ -1,4 +1,4 @@
-//! `exec` without a daemon: this process is one for as long as CMD runs, and CMD's parent.
+//! `exec` without a daemon: this process is one for as long as CMD runs or anybody holds its listeners, and CMD's parent.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
         fd::OwnedFd,
         unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     },
-    process::{ExitCode, ExitStatus},
+    process::{Command, ExitCode, ExitStatus},
     sync::Arc,
     time::Duration,
 };
@@ -15,11 +15,11 @@ use std::{
 use nix::sys::signal::Signal;
 use socket2::Type;
 use tokio::{
-    process::{Child, Command},
+    process::Child,
     signal::unix::{SignalKind, signal},
 };
 
-use super::{super::run::LAST_WORK, Failure, args};
+use super::{super::run::LAST_WORK, Failure, args, teller};
 use crate::{
     config::file::DaemonOptions,
     control::{SocketFile, handoff_path},
@@ -41,6 +41,18 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGUSR2,
     Signal::SIGWINCH,
 ];
+
+/// Signals that end this process when CMD has ended and others hold its listeners: they are nobody else's then.
+const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// Ready when one of these comes.
+async fn any(signals: Vec<tokio::signal::unix::Signal>) {
+    let mut come: Vec<_> =
+        signals.into_iter().map(|mut stream| Box::pin(async move { stream.recv().await })).collect();
+    if !come.is_empty() {
+        futures_util::future::select_all(come.iter_mut()).await;
+    }
+}
 
 /// Runs `redirector exec` again as a child, against a daemon in this process.
 pub(super) fn run(command: &args::Exec) -> Result<ExitCode, Failure> {
@@ -72,8 +84,11 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
         .map(|number| signal(SignalKind::from_raw(number as i32)).map(|stream| (number, stream)))
         .into_iter()
         .collect::<io::Result<Vec<_>>>()?;
-    let mut child =
-        Command::new(std::env::current_exe()?).arg("--socket").arg(&control).args(again(command)).spawn()?;
+    let mut again = Command::new(std::env::current_exe()?);
+    again.arg("--socket").arg(&control).args(arguments(command));
+    let is_over = teller::here(&mut again)?;
+    // With the command goes the child's end of what it tells by.
+    let mut child = tokio::process::Command::from(again).spawn()?;
     let status = tokio::select! {
         status = wait(&mut child, signals) => status?,
         what = core.ended() => {
@@ -82,13 +97,22 @@ async fn serve(command: &args::Exec) -> Result<ExitCode, Failure> {
             return Err(Failure::failed(&io::Error::other(what)));
         }
     };
+    // From here on: until now they were CMD's.
+    let ends = ENDING.map(|number| signal(SignalKind::from_raw(number as i32)));
+    let ends = ends.into_iter().collect::<io::Result<Vec<_>>>()?;
+    tokio::select! {
+        // Nobody holds its listeners any more.
+        _ = is_over => {}
+        () = any(ends) => {}
+        what = core.ended() => tracing::error!("{what}"),
+    }
     handoffs.abort();
     daemon.drain(std::future::ready(())).await;
     Ok(exit_code(status))
 }
 
 /// The arguments that say what this command says.
-fn again(command: &args::Exec) -> Vec<String> {
+fn arguments(command: &args::Exec) -> Vec<String> {
     let args::Exec {
         target,
         traffic: args::Traffic { matches, from, except, interfaces, priority },
@@ -97,6 +121,10 @@ fn again(command: &args::Exec) -> Vec<String> {
         user,
         kill_after,
         listen_as,
+        listeners,
+        end_with_cmd,
+        accept_within,
+        listen_within,
         env,
         render,
         coexist,
@@ -115,9 +143,19 @@ fn again(command: &args::Exec) -> Vec<String> {
     option("on-unavailable", on_unavailable.to_string());
     user.iter().for_each(|one| option("user", one.clone()));
     option("kill-after", kill_after.to_string());
-    listen_as.iter().for_each(|port| option("listen-as", port.to_string()));
+    option("accept-within", accept_within.to_string());
+    match listen_as {
+        Some(port) => {
+            option("listen-as", port.to_string());
+            option("listen-within", listen_within.to_string());
+        }
+        None => option("listeners", listeners.to_string()),
+    }
     env.iter().for_each(|(name, value)| option("env", format!("{name}={value}")));
     render.iter().for_each(|(template, file)| option("render", format!("{template}={file}")));
+    if *end_with_cmd {
+        arguments.push("--end-with-cmd".into());
+    }
     if *coexist {
         arguments.push("--coexist".into());
     }

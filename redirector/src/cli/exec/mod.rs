@@ -3,6 +3,7 @@
 mod alone;
 mod placeholders;
 mod render;
+mod teller;
 mod user;
 
 use std::{
@@ -19,10 +20,10 @@ use std::{
 use command_fds::{CommandFdExt as _, FdMapping};
 
 pub(super) use self::alone::DIRECTORY_PREFIX;
-use self::{placeholders::Placeholders, render::Render, user::User};
+use self::{placeholders::Placeholders, render::Render, teller::Teller, user::User};
 use super::{args, exit, exit::Failure};
 use crate::{
-    control::{Handoff, HandoffError, LeaseRequest, Leased, handoff_path},
+    control::{Handed, Handoff, HandoffError, LeaseRequest, handoff_path},
     sys,
 };
 
@@ -33,8 +34,15 @@ const FIRST_FD: i32 = 3;
 pub(super) fn exec(socket: &Path, command: &args::Exec) -> ExitCode {
     let result = prepare(command).and_then(|prepared| match Handoff::connect(&handoff_path(socket)) {
         Ok(handoff) => {
-            let leased = lease(handoff, command, prepared.user.as_ref())?;
-            become_program(command, prepared, leased).map(|never| match never {})
+            // Before this process is asked about listen(2), or another user's.
+            let teller = Teller::start();
+            if let Err(error) = &teller {
+                let why = format!("start who says what becomes of the listeners: {error}; nobody does");
+                exit::say_in_time("warning", &why);
+            }
+            let notices = if teller.is_ok() { Notices::Wanted } else { Notices::Unwanted };
+            let handed = lease(handoff, command, prepared.user.as_ref(), notices)?;
+            become_program(command, prepared, (handed, teller.ok())).map(|never| match never {})
         }
         Err(HandoffError::Unreachable { source, .. }) if is_absent(&source) => alone::run(command),
         Err(error) => Err(Failure::failed(&error).of_exec()),
@@ -63,11 +71,19 @@ fn prepare(command: &args::Exec) -> Result<Prepared, Failure> {
     Ok(Prepared { user, renders })
 }
 
+/// Whether somebody is there who says what becomes of the listeners.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notices {
+    Wanted,
+    Unwanted,
+}
+
 fn lease(
     handoff: Handoff,
     command: &args::Exec,
     user: Option<&User>,
-) -> Result<(Leased, Vec<OwnedFd>), Failure> {
+    notices: Notices,
+) -> Result<Handed, Failure> {
     let asked = match command.listen_as {
         None => None,
         // Now that there is a daemon to ask: without one this process would be the daemon, and ask itself.
@@ -77,13 +93,13 @@ fn lease(
         })?),
     };
     let enclosed: Vec<_> = asked.iter().map(OwnedFd::as_fd).collect();
-    handoff.lease(&request(command, user), &enclosed).map_err(|error| match error {
+    handoff.lease(&request(command, user, notices), &enclosed).map_err(|error| match error {
         HandoffError::Refused(error) => Failure::from(error).of_exec(),
         error => Failure::failed(&error).of_exec(),
     })
 }
 
-fn request(command: &args::Exec, user: Option<&User>) -> LeaseRequest {
+fn request(command: &args::Exec, user: Option<&User>, notices: Notices) -> LeaseRequest {
     let traffic = &command.traffic;
     LeaseRequest {
         target: command.target.clone(),
@@ -99,6 +115,11 @@ fn request(command: &args::Exec, user: Option<&User>) -> LeaseRequest {
         kill_after: Some(command.kill_after),
         listen_as: command.listen_as,
         user: user.map(User::id),
+        listeners: command.listeners,
+        end_with_process: command.end_with_cmd,
+        accept_within: Some(command.accept_within),
+        listen_within: command.listen_as.map(|_| command.listen_within),
+        notices: notices == Notices::Wanted,
     }
 }
 
@@ -106,8 +127,9 @@ fn request(command: &args::Exec, user: Option<&User>) -> LeaseRequest {
 fn become_program(
     command: &args::Exec,
     Prepared { user, renders }: Prepared,
-    (leased, fds): (Leased, Vec<OwnedFd>),
+    (handed, teller): (Handed, Option<Teller>),
 ) -> Result<Infallible, Failure> {
+    let Handed { leased, listeners: fds, connection } = handed;
     let placeholders = Placeholders::new(&leased.listeners, FIRST_FD);
     for warning in &leased.warnings {
         exit::say_in_time("warning", warning);
@@ -133,6 +155,7 @@ fn become_program(
             program_command.env(name, value);
         }
     }
+    teller.iter().for_each(|teller| teller.mark(&mut program_command));
     for (name, value) in &command.env {
         program_command.env(name, placeholders.fill(value)?);
     }
@@ -146,6 +169,7 @@ fn become_program(
         user.become_it()?;
     }
     rendered.iter().try_for_each(|(one, text)| one.write(text))?;
+    teller.iter().for_each(|teller| teller.hand_over(&connection));
     let error = program_command.exec();
     // What exec(3) of the standard library undoes for CMD: we say an error, perhaps to nobody.
     sys::ignore_broken_pipes();

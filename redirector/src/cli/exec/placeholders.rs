@@ -32,7 +32,7 @@ impl Placeholders {
             }
             let value = value.as_ref().ok_or_else(|| {
                 let why = format!(
-                    "`{placeholder}`: there is no such listener: the kernel lacks this family, or CMD gets none (`--listen-as`)"
+                    "`{placeholder}`: there is no such listener: the kernel lacks this family, or CMD gets none (`--listeners`, `--listen-as`)"
                 );
                 Failure::failed(&io::Error::other(why)).of_exec()
             })?;
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     fn listener(family: Family, address: &str) -> LeasedListener {
-        LeasedListener { family, address: address.parse().unwrap(), name: String::new() }
+        LeasedListener { family, address: address.parse().unwrap(), name: String::new(), dual: false }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{LeaseRequest, Leased, MAX_MESSAGE, send_with_fds};
+use super::{LeaseNews, LeaseRequest, Leased, MAX_MESSAGE, Notice, send_with_fds};
 use crate::{
     control::{Error, ErrorBody},
     sys::{self, socket::Received},
@@ -45,6 +45,33 @@ pub enum HandoffError {
 /// The longest that an answer may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// What came of a request.
+#[derive(Debug)]
+pub struct Handed {
+    /// The answer.
+    pub leased: Leased,
+    /// In the order of the answer.
+    pub listeners: Vec<OwnedFd>,
+    /// On which notices come, when the request has asked for them.
+    pub connection: OwnedFd,
+}
+
+/// Waits for the next notice on the connection. `None` when there are no more.
+///
+/// # Errors
+///
+/// As recv(2), or when it is no notice.
+pub(crate) fn receive_notice(connection: impl AsFd) -> io::Result<Option<LeaseNews>> {
+    let mut message = vec![0; MAX_MESSAGE];
+    let length = match recv(connection.as_fd().as_raw_fd(), &mut message, MsgFlags::empty()) {
+        // The daemon has been killed.
+        Err(nix::errno::Errno::ECONNRESET) | Ok(0) => return Ok(None),
+        received => received?,
+    };
+    let notice: Notice = serde_json::from_slice(&message[..length])?;
+    Ok(Some(notice.news))
+}
+
 /// A connection to a daemon's hand-off socket.
 #[derive(Debug)]
 pub struct Handoff {
@@ -73,11 +100,7 @@ impl Handoff {
     /// # Errors
     ///
     /// [`HandoffError`].
-    pub fn lease(
-        self,
-        request: &LeaseRequest,
-        enclosed: &[BorrowedFd<'_>],
-    ) -> Result<(Leased, Vec<OwnedFd>), HandoffError> {
+    pub fn lease(self, request: &LeaseRequest, enclosed: &[BorrowedFd<'_>]) -> Result<Handed, HandoffError> {
         let Self { path, socket } = self;
         let broken = |call| {
             let path = path.clone();
@@ -101,9 +124,11 @@ impl Handoff {
         if fds.len() != leased.listeners.len() {
             return Err(broken("read the answer")(io::Error::other("not as many fds as listeners")));
         }
-        // The daemon ends the connection when it has closed its own copies: from then on they are ours alone.
+        // The daemon ends the connection when it has closed its own copies, or tells: from then on they are ours alone.
         recv(socket.as_raw_fd(), &mut [0], MsgFlags::empty())
             .map_err(|errno| broken("wait for the end")(errno.into()))?;
-        Ok((leased, fds))
+        // Notices may come late.
+        socket.set_read_timeout(None).map_err(broken("setsockopt SO_RCVTIMEO"))?;
+        Ok(Handed { leased, listeners: fds, connection: socket.into() })
     }
 }

@@ -4,7 +4,8 @@
 //! `SCM_RIGHTS`; the answer is a
 //! [`Leased`] with its listeners as `SCM_RIGHTS`, in its order, or an [`super::ErrorBody`] without any. The
 //! lease belongs to the process that asked (not to its connection): when that ends, so does the rule. The daemon
-//! ends the connection after it has closed its own copies of the listeners.
+//! ends the connection after it has closed its own copies of the listeners; with `notices` it sends a [`Notice`] then, and more
+//! later.
 //! Allowed are uid 0 and the daemon's own.
 
 mod client;
@@ -21,9 +22,10 @@ use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 use crate::sys::inject::point;
 
-pub use client::{Handoff, HandoffError};
+pub(crate) use client::receive_notice;
+pub use client::{Handed, Handoff, HandoffError};
 pub(crate) use server::{Enclosed, HandedOff, Receiver, serve_handoff};
-pub use types::{LeaseRequest, Leased, LeasedListener};
+pub use types::{ACCEPT_WITHIN, LISTEN_WITHIN, LeaseNews, LeaseRequest, Leased, LeasedListener, Notice};
 
 /// Where a daemon with this control socket hands listeners off.
 #[must_use]
@@ -35,7 +37,7 @@ pub fn handoff_path(control: &Path) -> PathBuf {
 const MAX_MESSAGE: usize = 64 * 1024;
 
 /// One message, with fds.
-fn send_with_fds(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send_with_fds(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let rights = if numbers.is_empty() { &rights[..0] } else { &rights[..] };

@@ -13,17 +13,17 @@ use std::{
 };
 
 use nix::{
-    sys::socket::{SockFlag, accept4, getsockopt, sockopt::PeerCredentials},
+    sys::socket::{MsgFlags, SockFlag, accept4, getsockopt, recv, sockopt::PeerCredentials},
     unistd::geteuid,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc::UnboundedReceiver, oneshot},
 };
 
-use super::{LeaseRequest, Leased, MAX_MESSAGE, send_with_fds};
+use super::{LeaseNews, LeaseRequest, Leased, MAX_MESSAGE, Notice, send_with_fds};
 use crate::{
-    control::{Caller, Code, Error, ErrorBody},
+    control::{Caller, Code, Error, ErrorBody, SCHEMA},
     sys::{
         self,
         aside::{self, Running, Threads, is_there, let_go},
@@ -63,6 +63,8 @@ pub(crate) struct HandedOff {
     pub(crate) listeners: Vec<OwnedFd>,
     /// Is told when the receiver has its listeners. Where it is dropped before, the lease is undone.
     pub(crate) delivered: oneshot::Sender<()>,
+    /// What the receiver wants to be told from then on, until the lease is over.
+    pub(crate) news: Option<UnboundedReceiver<LeaseNews>>,
 }
 
 /// Programs that are connected at once; more wait in the socket's queue.
@@ -107,8 +109,7 @@ where
                 let (lease, places, threads) =
                     (Arc::clone(&lease), Arc::clone(&places), Arc::clone(&threads));
                 tokio::spawn(async move {
-                    let _seat = seat;
-                    if let Err(error) = serve_one(connection, &*lease, &places, &threads).await {
+                    if let Err(error) = serve_one(connection, &*lease, seat, (&places, &threads)).await {
                         tracing::debug!(%error, "hand-off connection");
                     }
                 });
@@ -135,11 +136,18 @@ async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
 async fn serve_one<F: Future<Output = Result<HandedOff, Error>>>(
     connection: OwnedFd,
     lease: impl Fn(Receiver, LeaseRequest) -> F,
-    places: &Semaphore,
-    threads: &Threads,
+    seat: OwnedSemaphorePermit,
+    (places, threads): (&Semaphore, &Threads),
 ) -> io::Result<()> {
     let connection = sys::async_fd(connection, Interest::READABLE | Interest::WRITABLE)?;
-    let served = answer_one(&connection, lease, places, threads).await;
+    let served = match answer_one(&connection, lease, places, threads).await {
+        Ok(Some(news)) => {
+            // There are as many of these as there are leases.
+            drop(seat);
+            tell(&connection, news).await
+        }
+        served => served.map(drop),
+    };
     // There may be messages with fds in it that nobody has received.
     let_go(vec![connection.into_inner()]);
     served
@@ -150,16 +158,16 @@ async fn answer_one<F: Future<Output = Result<HandedOff, Error>>>(
     lease: impl Fn(Receiver, LeaseRequest) -> F,
     places: &Semaphore,
     threads: &Threads,
-) -> io::Result<()> {
+) -> io::Result<Option<UnboundedReceiver<LeaseNews>>> {
     let credentials = getsockopt(connection.get_ref(), PeerCredentials)?;
     // Before Linux 6.5 there is none of a process in another PID namespace.
     let pidfd = sys::socket::peer_pidfd(connection.get_ref());
     let Ok(message) = tokio::time::timeout(PATIENCE, receive(connection, threads)).await else {
-        return Ok(());
+        return Ok(None);
     };
     let (message, enclosed) = message?;
     if message.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let _place = places.acquire().await.map_err(io::Error::other)?;
     let uid = credentials.uid();
@@ -180,16 +188,49 @@ async fn answer_one<F: Future<Output = Result<HandedOff, Error>>>(
         }
     };
     match answer {
-        Ok(HandedOff { leased, listeners, delivered }) => {
+        Ok(HandedOff { leased, listeners, delivered, news }) => {
             let document = serde_json::to_vec(&leased)?;
             send(connection, &document, &listeners).await?;
             // The other end waits for it.
             let _told: Result<(), ()> = delivered.send(());
             // Before the connection, whose end tells the receiver that nobody else has them.
             close(listeners).await;
-            Ok(())
+            Ok(news)
         }
-        Err(error) => send(connection, &serde_json::to_vec(&ErrorBody::from(error))?, &[]).await,
+        Err(error) => {
+            send(connection, &serde_json::to_vec(&ErrorBody::from(error))?, &[]).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// Sends what comes, until nothing more does or nobody is there to read it.
+async fn tell(connection: &AsyncFd<OwnedFd>, mut news: UnboundedReceiver<LeaseNews>) -> io::Result<()> {
+    let telling = async {
+        let mut next = Some(LeaseNews::Delivered);
+        while let Some(news_now) = next {
+            let notice = Notice { schema: SCHEMA, news: news_now };
+            send(connection, &serde_json::to_vec(&notice)?, &[]).await?;
+            next = news.recv().await;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        told = telling => told,
+        ended = until_gone(connection) => ended,
+    }
+}
+
+/// Waits until a program that has nothing more to say ends its connection, or says something.
+async fn until_gone(connection: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    loop {
+        let mut ready = connection.readable().await?;
+        let peek =
+            |connection: &AsyncFd<OwnedFd>| Ok(recv(connection.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK)?);
+        match ready.try_io(peek) {
+            Ok(peeked) => return peeked.map(drop),
+            Err(_would_block) => {}
+        }
     }
 }
 

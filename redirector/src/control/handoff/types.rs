@@ -1,11 +1,11 @@
 //! The documents of the hand-off socket.
 
-use std::num::NonZeroU16;
+use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Interface, Match, OnUnavailable, RuleName, Source, Span, Target},
+    config::{Interface, Listeners, Match, OnUnavailable, RuleName, Source, Span, Target},
     kernel::AttachedProgram,
     netns::Family,
 };
@@ -56,6 +56,60 @@ pub struct LeaseRequest {
     /// ends other holders of its listeners only when they are this user's too: what it could end itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
+    /// Which listeners come with the answer. Not with `listen_as`, where the receiver's own sockets say that.
+    #[serde(default, skip_serializing_if = "Listeners::is_default")]
+    pub listeners: Listeners,
+    /// The rule ends with the process that asks. Without it the rule goes on with the processes that hold the listeners then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub end_with_process: bool,
+    /// When the process has ended: a listener from which nobody accepts for this long, although somebody waits, is unavailable.
+    /// [`ACCEPT_WITHIN`] without it; `0s` is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept_within: Option<Span>,
+    /// With `listen_as`: a program that has not listened on that port after this long is told so. [`LISTEN_WITHIN`] without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_within: Option<Span>,
+    /// The connection stays, and [`Notice`]s come on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notices: bool,
+}
+
+/// [`LeaseRequest::accept_within`] of who does not say: longer than a server pauses that is restarted or reads its configuration.
+pub const ACCEPT_WITHIN: Span = Span(Duration::from_secs(10));
+
+/// [`LeaseRequest::listen_within`] of who does not say.
+pub const LISTEN_WITHIN: Span = Span(Duration::from_secs(5));
+
+/// What a program is told that asked for `notices`, one in each message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// [`crate::control::SCHEMA`].
+    pub schema: u32,
+    /// What has happened.
+    #[serde(flatten)]
+    pub news: LeaseNews,
+}
+
+/// What has happened to a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "notice", rename_all = "snake_case")]
+pub enum LeaseNews {
+    /// Nobody but the receiver has the listeners. It comes first.
+    Delivered,
+    /// The program has not listened on the port of `listen_as`, but at these addresses.
+    ListensElsewhere {
+        /// Of `listen_as`.
+        port: NonZeroU16,
+        /// Where it does listen; maybe nowhere.
+        addresses: Vec<SocketAddr>,
+    },
+    /// The process has ended, and the rule goes on with others that hold its listeners.
+    Held {
+        /// Those that can be seen, by their numbers in the daemon's PID namespace.
+        pids: Vec<i32>,
+    },
+    /// The process has ended, and nobody holds its listeners: the rule goes. It comes last.
+    Ended,
 }
 
 /// Listeners, which come with this message in this order.
@@ -80,10 +134,13 @@ pub struct Leased {
 /// One listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeasedListener {
-    /// `ipv4` or `ipv6`.
+    /// Of the socket, `ipv4` or `ipv6`.
     pub family: Family,
     /// Where it is bound inside the namespace.
-    pub address: std::net::SocketAddr,
-    /// For `LISTEN_FDNAMES`: namespace, rule and family.
+    pub address: SocketAddr,
+    /// For `LISTEN_FDNAMES`: namespace, rule and family, or `dual`.
     pub name: String,
+    /// An IPv6 socket that gets the traffic of both families, IPv4 addresses as `::ffff:a.b.c.d`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dual: bool,
 }

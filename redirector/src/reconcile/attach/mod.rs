@@ -28,7 +28,7 @@ use crate::{
     dial::Whereabouts,
     intent::HostNetns,
     kernel::attached_programs,
-    listener::{self, Bound, make_inside},
+    listener::{self, Reaching, make_inside},
     locate::{OpenNetns, TargetError},
     matcher::CompileError,
     steer::{Found, RuleState, Steered, blocking, failed, find_out, mend_link},
@@ -40,7 +40,7 @@ pub(crate) struct PutRule {
     /// Where; `None` after a dry run.
     pub(crate) netns: Option<Arc<Steered>>,
     /// Of a program: in force already, and to be given away.
-    pub(crate) listeners: Bound,
+    pub(crate) listeners: Reaching,
     pub(crate) state: Arc<RuleState>,
 }
 
@@ -224,19 +224,17 @@ fn taken_from_bystanders(
 }
 
 /// The listeners that a program gets with the answer.
-async fn own_listeners(found: &Arc<Found>, target: &Target, whom: For) -> Result<Bound, Error> {
-    if whom != For::Program(When::AtOnce) {
-        return Ok(Vec::new());
-    }
+async fn own_listeners(found: &Arc<Found>, target: &Target, whom: For) -> Result<Reaching, Error> {
+    let For::Program(When::AtOnce(listeners)) = whom else { return Ok(Vec::new()) };
     let (found, target) = (Arc::clone(found), target.clone());
     blocking(move || {
-        let made = make_inside(&found.fd, found.cookie, listener::bind_pair);
+        let made = make_inside(&found.fd, found.cookie, || listener::bind_for(listeners));
         made.map_err(|source| failed("attach", &target, &source))
     })
     .await
 }
 
 /// For as long as they are put into their slots.
-fn copies(listeners: &Bound) -> std::io::Result<Bound> {
-    listeners.iter().map(|(family, socket)| Ok((*family, socket.try_clone()?))).collect()
+fn copies(listeners: &Reaching) -> std::io::Result<Reaching> {
+    listeners.iter().map(|(reach, socket)| Ok((*reach, socket.try_clone()?))).collect()
 }

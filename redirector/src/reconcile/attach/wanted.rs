@@ -1,7 +1,7 @@
 //! What is asked for.
 
 use crate::{
-    config::{RuleSpec, Target},
+    config::{Listeners, RuleSpec, Target},
     intent::HostNetns,
 };
 
@@ -29,7 +29,7 @@ pub(crate) enum For {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     /// With the answer.
-    AtOnce,
+    AtOnce(Listeners),
     /// When it listens.
     OnDemand,
 }

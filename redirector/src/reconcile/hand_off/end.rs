@@ -1,4 +1,4 @@
-//! How the rule of a hand-off ends: its program has ended, or never got its listeners.
+//! How the rule of a hand-off ends: nobody holds its listeners any more, or its program never got them.
 
 use std::{
     sync::Arc,
@@ -20,6 +20,9 @@ use crate::{
 /// Between two looks at who still holds listeners of leases that have ended.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// The same when leases go on with who holds their listeners, which `list` shows.
+const SWEEP_GOING_ON: Duration = Duration::from_secs(2);
+
 /// The same when the look before did not see everybody.
 const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,6 +41,10 @@ pub(super) async fn end_lease(world: &World, netns: &Arc<Steered>, lease: &Arc<L
     world.leases.bound_ended(netns);
     world.leases_ended.notify_one();
     take_back(world, netns, lease).await;
+    if !netns.is_aborted() {
+        // Else who holds its listeners is ended first.
+        lease.tell_no_more();
+    }
 }
 
 /// Takes the rule of a lease that has ended out of force, and empties its slots. Whether the rule is out.
@@ -97,6 +104,7 @@ pub(crate) async fn end_leases(world: Arc<World>) {
         let look_again = match left {
             Remaining::Nothing => None,
             Remaining::Held => Some(SWEEP),
+            Remaining::GoesOn => Some(SWEEP_GOING_ON),
             Remaining::Unseen => Some(SWEEP_AGAIN),
         };
         let try_again = next_try.as_ref().map(|next| next.at.saturating_duration_since(Instant::now()));

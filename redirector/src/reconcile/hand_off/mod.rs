@@ -2,10 +2,11 @@
 
 mod asked;
 mod end;
+mod held;
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use self::asked::{OnDemand, asked};
 pub(crate) use self::end::end_leases;
@@ -18,10 +19,15 @@ use crate::{
     config::{
         DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, Destination, ParseError, RuleName, RuleSpec, Target,
     },
-    control::{Code, Error, HandedOff, LeaseRequest, Leased, LeasedListener, Receiver, SCHEMA},
+    control::{
+        ACCEPT_WITHIN, Code, Error, HandedOff, LISTEN_WITHIN, LeaseRequest, Leased, LeasedListener, Receiver,
+        SCHEMA,
+    },
     dial::Whereabouts,
     intent::HostNetns,
-    lease::{Answers, Holder, Lease, LeasedSocket, describe, wait_for_end, watch},
+    lease::{Answers, GoesOn, Holder, Lease, LeasedSocket, Terms, describe, wait_for_end, watch},
+    listener::Reach,
+    netns::Family,
 };
 
 /// Makes a rule and listeners for a program, for as long as that runs.
@@ -48,7 +54,17 @@ pub(crate) async fn lease(
         kill_after,
         listen_as,
         user,
+        listeners,
+        end_with_process,
+        accept_within,
+        listen_within,
+        notices,
     } = request;
+    if listen_as.is_some() && !listeners.is_default() {
+        let why =
+            "request: `listeners` is not for `listen_as`, where the program's own sockets say which it gets";
+        return Err(Error::new(Code::Usage, why));
+    }
     let Receiver { caller, pidfd, enclosed } = receiver;
     let asked = asked(listen_as, enclosed, caller, &pidfd)?;
     // Before anything is made: a lease whose end nobody sees would last for ever.
@@ -73,22 +89,28 @@ pub(crate) async fn lease(
         target: target.clone(),
         spec,
         host_netns: if host_netns { HostNetns::Allowed } else { HostNetns::Refused },
-        whom: For::Program(if asked.is_some() { When::OnDemand } else { When::AtOnce }),
+        whom: For::Program(if asked.is_some() { When::OnDemand } else { When::AtOnce(listeners) }),
         mode: Mode::Real,
     };
-    let PutRule { answer, netns, state, listeners } =
+    let PutRule { answer, netns, state, listeners: made } =
         put(world, wanted, opened, Whereabouts::default()).await?;
     let netns = netns.ok_or_else(|| Error::new(Code::Failed, "no namespace was attached"))?;
     // From here on the rule is in force: whatever fails, the watcher takes it back.
     let (delivered, told) = oneshot::channel();
-    let (sockets, failure) = match describe(&listeners) {
+    let (sockets, failure) = match describe(&made) {
         Ok(sockets) => (sockets, None),
         Err(error) => (Vec::new(), Some(error)),
     };
     let named = named_listeners(&sockets, &target, &answer.rule);
     let user = user.or(caller.uid).unwrap_or(u32::MAX);
     let holder = Holder { pid: caller.pid, pidfd, user, kill_after };
-    let lease = Arc::new(Lease::new(state, sockets, holder));
+    let terms = Terms {
+        goes_on: if end_with_process { GoesOn::No } else { GoesOn::WithListeners },
+        accept_within: accept_within.unwrap_or(ACCEPT_WITHIN).0,
+        listen_as,
+    };
+    let (tells, news) = if notices { Some(mpsc::unbounded_channel()) } else { None }.unzip();
+    let lease = Arc::new(Lease::new(state, sockets, holder, (terms, tells)));
     world.leases.add(&netns, &lease);
     if netns.is_aborted() {
         // It died before the lease was there to be revoked with the others.
@@ -107,12 +129,14 @@ pub(crate) async fn lease(
     if let Some(OnDemand { fd, port, home }) = asked {
         let (turns, netns, lease) =
             (Arc::clone(&world.turns), Arc::downgrade(&netns), Arc::downgrade(&lease));
-        tokio::spawn(Answers { turns, netns, lease, port, home }.give(fd));
+        let within = listen_within.unwrap_or(LISTEN_WITHIN).0;
+        tokio::spawn(Answers { turns, netns, lease, port, home, within }.give(fd));
     }
     let world = Arc::clone(world);
     tokio::spawn(async move {
         if told.await.is_ok() {
             wait_for_end(Ok(end)).await;
+            held::go_on(&world, &netns, &lease).await;
         }
         end::end_lease(&world, &netns, &lease).await;
     });
@@ -125,8 +149,8 @@ pub(crate) async fn lease(
         foreign_programs: answer.foreign_programs,
         existing_connections: answer.existing_connections,
     };
-    let listeners = listeners.into_iter().map(|(_, socket)| socket.into()).collect();
-    Ok(HandedOff { leased, listeners, delivered })
+    let listeners = made.into_iter().map(|(_, socket)| socket.into()).collect();
+    Ok(HandedOff { leased, listeners, delivered, news })
 }
 
 /// `LISTEN_FDNAMES` are separated by colons, so they hold none.
@@ -136,12 +160,12 @@ fn named_listeners(listeners: &[LeasedSocket], target: &Target, rule: &RuleName)
         .chars()
         .map(|one| if one == ':' || one.is_control() { '=' } else { one })
         .collect();
-    listeners
-        .iter()
-        .map(|LeasedSocket { family, address, .. }| LeasedListener {
-            family: *family,
-            address: *address,
-            name: format!("{target}/{rule}/{family}"),
-        })
-        .collect()
+    // One for both families is there once for each, and in the message once.
+    let once = listeners.iter().filter(|one| one.reach != Reach::Both || one.family == Family::Ipv6);
+    once.map(|LeasedSocket { family, reach, address, .. }| {
+        let dual = *reach == Reach::Both;
+        let kind = if dual { "dual".to_owned() } else { family.to_string() };
+        LeasedListener { family: *family, address: *address, name: format!("{target}/{rule}/{kind}"), dual }
+    })
+    .collect()
 }

@@ -180,7 +180,7 @@ fn rule(
         reason: reason.map(|reason| describe::reason_name(reason).to_owned()),
     });
     let leased = leases.iter().find(|lease| std::ptr::eq(&*lease.rule, state));
-    let leased = leased.map(|leased| lease(netns, state, leased));
+    let leased = leased.map(|leased| lease(netns, leased));
     let health = health(state, leased.as_ref());
     let steered = match health.accepted {
         Some(_) => Some(netns.instance.counters.rule(state.index)?.steered),

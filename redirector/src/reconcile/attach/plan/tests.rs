@@ -18,7 +18,7 @@ fn attach(scene: &mut Scene, line: &str) -> String {
     let whom = match whom.trim_end_matches('!') {
         "namespace" => For::Namespace,
         "container" => For::Container,
-        "program" => For::Program(When::AtOnce),
+        "program" => For::Program(When::AtOnce(crate::config::Listeners::Both)),
         other => panic!("{other}"),
     };
     let (target, id) = match to.contains('=') {
