@@ -94,7 +94,7 @@ fn a_failure_of_redirector_is_125_and_leaves_nothing() {
 fn a_socket_that_somebody_else_serves_is_no_reason_to_go_alone() {
     // Not one of ours, but it is there: only when nobody is, a daemon of our own may take over.
     let stage = Stage::alone();
-    let path = stage.dir.join("handoff.sock");
+    let path = stage.dir.join("none.handoff.sock");
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let outcome = stage.run("", &["true"]);
     assert!(failure(&outcome).contains(path.to_str().unwrap()), "{outcome}");

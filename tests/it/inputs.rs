@@ -13,7 +13,7 @@ use redirector_tests::{
     command::{self, must},
     daemon::{Daemon, binary, binary_for_everybody},
     dir::Dir,
-    topology::{POD_V4, Topology, at},
+    topology::{POD_V4, at},
     world::World,
 };
 use socket2::SockRef;
@@ -57,7 +57,7 @@ const ATTACH: [(&str, i32, &str); 68] = [
     ("{pod} --match any:53 --to original", 2, "UDP cannot be taken to"),
     ("{pod} --match tcp:0 --to reject", 2, "tcp:0"),
     ("{pod} --match tcp:65536 --to reject", 2, "65536"),
-    ("{pod} --match tcp:90-80 --to reject", 2, "80-90"),
+    ("{pod} --match tcp:90-80 --to reject", 2, "tcp:80-90"),
     ("{pod} --match tcp:80,,81 --to reject", 2, "80,,81"),
     ("{pod} --match tcp:10.0.0.1 --to reject", 2, "10.0.0.1"),
     ("{pod} --match tcp:10.0.0.1/8:80 --to reject", 2, "10.0.0.0/8"),
@@ -85,7 +85,7 @@ const ATTACH: [(&str, i32, &str); 68] = [
     // Sources, exceptions, priorities.
     ("{pod} --match tcp:80 --to reject --from 10.0.0.1/8", 2, "10.0.0.0/8"),
     ("{pod} --match tcp:80 --to reject --from fd00::1/8", 2, "fd00::/8"),
-    ("{pod} --match tcp:80 --to reject --from ::ffff:10.0.0.1", 2, "10.0.0.1/32"),
+    ("{pod} --match tcp:80 --to reject --from ::ffff:10.0.0.1", 2, "10.0.0.1"),
     ("{pod} --match tcp:80 --to reject --from client", 2, "client"),
     ("{pod} --match tcp:80 --to reject --from 10.0.0.1 --from 10.0.0.1/32", 2, "there twice"),
     ("{pod} --match tcp:10.0.0.1:80 --to reject --from fd00::/8", 2, "no source is"),
@@ -261,17 +261,38 @@ fn another_user_is_refused_by_the_socket() {
 }
 
 #[test]
-fn a_daemon_without_privileges_attaches_nothing_and_says_why() {
+fn a_daemon_without_privileges_does_not_start_and_says_which_are_missing() {
     let dir = Dir::new();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let program = binary_for_everybody(&dir);
-    let daemon = Daemon::at(&dir.join("control.sock"), as_nobody(&program).arg("run"), &[]);
-    let net = Topology::new();
-    let target = net.pod.target();
-    let outcome = daemon.cli().run(&["attach", &target, "--match", "tcp:80", "--to", "reject"]);
-    let said = error(&outcome, 1);
-    assert!(said.contains(&target) && said.contains("ermi"), "{outcome}");
-    assert_eq!(daemon.cli().json(&["list"])["namespaces"], serde_json::json!([]));
+    let socket = dir.join("control.sock");
+    // Nobody at all, root with one capability less, and root in a user namespace of its own.
+    let without = |capability: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", capability, "--inh-caps", capability, "--"]).arg(&program);
+        command
+    };
+    let mut other = Command::new("unshare");
+    other.args(["--user", "--map-root-user", "--"]).arg(&program);
+    let all = "CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN are missing";
+    for (mut command, missing) in [
+        (as_nobody(&program), all),
+        (without("-cap_12"), "CAP_NET_ADMIN is missing"),
+        (without("-cap_21"), "CAP_SYS_ADMIN is missing"),
+        (other, all),
+    ] {
+        let outcome = command::run(command.arg("run").arg("--socket").arg(&socket));
+        assert!(error(&outcome, 1).contains(missing), "{outcome}");
+        assert!(outcome.stderr.contains("hint: run it as root"), "{outcome}");
+        assert!(!socket.exists(), "it must not look as if there were a daemon");
+    }
+    // The daemon of a program is one as well.
+    let words = ["exec", "self", "--match", "tcp:80", "--", "true"];
+    let outcome = command::run(as_nobody(&program).args(words).env("REDIRECTOR_SOCKET", &socket));
+    assert!(error(&outcome, 125).contains(all), "{outcome}");
+    let outcome = command::run(as_nobody(&program).arg("doctor"));
+    let first = outcome.stdout.lines().next().unwrap_or_default();
+    assert!(first.starts_with("not root") && first.contains("CAP_BPF"), "{outcome}");
 }
 
 /// A socket file without anybody behind it.
@@ -333,6 +354,34 @@ fn a_second_daemon_on_the_same_socket_is_refused_and_the_first_goes_on() {
     }
     assert_eq!(world.pod()["rules"][0]["name"], "http");
     assert_eq!(world.answer(at(POD_V4, 80)), "refused");
+}
+
+#[test]
+fn a_second_daemon_may_have_its_sockets_beside_those_of_the_first() {
+    let first = Daemon::start();
+    let (dir, net) = (first.socket().parent().unwrap(), redirector_tests::topology::Topology::new());
+    for name in ["second.sock", "third"] {
+        let socket = dir.join(name);
+        let handoff = dir.join(format!("{}.handoff.sock", name.trim_end_matches(".sock")));
+        let second = Daemon::at(&socket, Command::new(binary()).arg("run"), &[]);
+        assert!(handoff.exists() && dir.join("handoff.sock").exists(), "each has its own");
+        // A program gets its listeners from the daemon that is named.
+        let words = ["exec", &net.pod.target(), "--match", "tcp:80", "--name", "own", "--", "sh", "-c"];
+        let list = format!("{} list", binary().display());
+        let words: Vec<_> = words.into_iter().chain([&*list]).collect();
+        let outcome = second.cli().run(&words).success();
+        assert!(outcome.stdout.contains("own"), "{outcome}");
+        assert!(first.cli().json(&["list"])["namespaces"].as_array().unwrap().is_empty());
+        // What a killed one leaves is removed, and what the first has is not.
+        let mut second = second;
+        second.kill();
+        let outcome = second.cli().run(&["cleanup"]).success();
+        for file in [&socket, &handoff] {
+            assert!(outcome.stdout.contains(&file.display().to_string()) && !file.exists(), "{outcome}");
+        }
+        assert!(dir.join("handoff.sock").exists());
+    }
+    first.cli().json(&["list"]);
 }
 
 #[test]

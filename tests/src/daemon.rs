@@ -199,12 +199,19 @@ impl Daemon {
     #[track_caller]
     #[must_use]
     pub fn in_pid_namespace() -> Self {
+        Self::in_pid_namespace_with(&[])
+    }
+
+    /// The same, with options of `run`.
+    #[track_caller]
+    #[must_use]
+    pub fn in_pid_namespace_with(options: &[&str]) -> Self {
         // With the first name `ip netns` makes its folder a mount of its own, which has to be there before it is copied.
         drop(Netns::new());
         let mut command = Command::new("unshare");
         // Mounts that are made later are seen there too, as those of `ip netns` are.
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave", "--"]);
-        let mut daemon = Self::spawn(command.arg(binary()).arg("run"), &[]);
+        let mut daemon = Self::spawn(command.arg(binary()).arg("run"), options);
         let parent = daemon.child.id();
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
             .expect("CONFIG_PROC_CHILDREN");

@@ -10,7 +10,10 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{
+    Parser, Subcommand, ValueHint,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 
 use self::{columns::COLUMNS, targets::TARGETS};
 pub(super) use self::{
@@ -20,7 +23,8 @@ pub(super) use self::{
 use crate::{
     config::{
         Destination, Engine, Interface, Listeners, Match, OnUnavailable, RuleName, Source, Span, Target,
-        file::{DaemonOptions, LogFormat},
+        file::{DaemonOptions, LogFormat, LogLevel},
+        socket_path,
     },
     control::{ACCEPT_WITHIN, DEFAULT_SOCKET, LISTEN_WITHIN},
     locate::{Engines, Opener},
@@ -38,7 +42,7 @@ const LONG_VERSION: &str = concat!(
 #[derive(Debug, Parser)]
 #[command(name = "redirector", version, long_version = LONG_VERSION, propagate_version = true, max_term_width = 100)]
 pub(super) struct Args {
-    #[arg(long, global = true, value_name = "PATH", env = "REDIRECTOR_SOCKET",
+    #[arg(value_hint = ValueHint::FilePath, long, global = true, display_order = 900, value_name = "PATH", env = "REDIRECTOR_SOCKET", value_parser = socket(),
         help = format!("The control socket [default: {DEFAULT_SOCKET}]"))]
     pub(super) socket: Option<PathBuf>,
 
@@ -79,7 +83,7 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
     /// Apply this file before anything else, and again at SIGHUP
-    #[arg(long, value_name = "FILE")]
+    #[arg(value_hint = ValueHint::FilePath, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
     /// How long relayed connections may go on after SIGTERM or Ctrl-C; a second signal ends them at once [default: 30s]
@@ -89,6 +93,11 @@ pub(super) struct Run {
     /// How log lines are written [default: text]
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(super) log_format: Option<LogFormat>,
+
+    /// How much is logged, of redirector itself; 'debug' has a line for each relayed connection that ends [default: what
+    /// RUST_LOG says, else info]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub(super) log_level: Option<LogLevel>,
 
     /// Connections that all namespaces together may have at once, one namespace three quarters of it; fewer where namespaces
     /// take the open files [default: as many as the limit of open files allows]
@@ -108,14 +117,19 @@ pub(super) struct Run {
     pub(super) engines: EngineOptions,
 }
 
+/// A path, whatever its bytes; or a URL.
+fn socket() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|text| socket_path(&text))
+}
+
 /// Where container engines listen.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct EngineOptions {
-    #[arg(long, value_name = "PATH", env = "REDIRECTOR_DOCKER_SOCKET",
+    #[arg(value_hint = ValueHint::FilePath, long, value_name = "PATH", env = "REDIRECTOR_DOCKER_SOCKET", value_parser = socket(),
         help = format!("Where Docker listens [default: {}]", Engines::default_socket(Engine::Docker)))]
     docker_socket: Option<PathBuf>,
 
-    #[arg(long, value_name = "PATH", env = "REDIRECTOR_PODMAN_SOCKET",
+    #[arg(value_hint = ValueHint::FilePath, long, value_name = "PATH", env = "REDIRECTOR_PODMAN_SOCKET", value_parser = socket(),
         help = format!("Where Podman listens; a user's own is at /run/user/UID/podman/podman.sock [default: {}]", Engines::default_socket(Engine::Podman)))]
     podman_socket: Option<PathBuf>,
 }
@@ -138,31 +152,33 @@ impl EngineOptions {
 
 MATCH is PROTOCOL:[ADDRESS[/LEN]:]PORTS, of the original destination, as
   'tcp:8080'  'tcp:80,443,8000-8099'  'tcp:10.0.0.1:*'  'tcp:[fd00::/8]:443'
-PROTOCOL is tcp, udp or any, which is both. What takes UDP goes to reject, drop or pass only.
+PROTOCOL is tcp, udp or any, which is both; PORTS * or all is every port. What takes UDP goes to reject, drop or pass only.
 Quote it: shells take * and [ for themselves.
 
 DEST is one of
-  HOST:PORT   dialled from the daemon's namespace; PORT * is the client's
+  HOST:PORT   dialled from the daemon's namespace; PORT * is the port that the client connected to
   TARGET/IP:PORT
               dialled from inside that namespace
   original    the application in the same namespace, at the original destination
   unix:/PATH  a stream socket
+  unix:@NAME  an abstract one, of the daemon's network namespace
   reject      RST; of UDP an ICMP error
   drop        no answer
   pass        whoever owns the socket"))]
 pub(super) struct Attach {
     /// The namespace
+    #[arg(value_hint = ValueHint::Other)]
     pub(super) target: Target,
 
     #[command(flatten)]
     pub(super) traffic: Traffic,
 
     /// Where it goes
-    #[arg(long, value_name = "DEST", required = true)]
+    #[arg(value_hint = ValueHint::Other, long, value_name = "DEST", required = true)]
     pub(super) to: Vec<Destination>,
 
     /// The rule's name; an existing rule of that name is changed [default: rule-N, the lowest N that is free]
-    #[arg(long, value_name = "RULE")]
+    #[arg(value_hint = ValueHint::Other, long, value_name = "RULE")]
     pub(super) name: Option<RuleName>,
 
     /// What clients get while the listener or the destination cannot be had: the application's own socket, RST, or no
@@ -220,13 +236,14 @@ Give it to programs that you trust with that.
 Exit codes: those of CMD, 128+N when signal N ended it; 125 redirector failed, 126 CMD cannot be run, 127 there is no CMD."))]
 pub(super) struct Exec {
     /// The namespace
+    #[arg(value_hint = ValueHint::Other)]
     pub(super) target: Target,
 
     #[command(flatten)]
     pub(super) traffic: Traffic,
 
     /// The rule's name [default: rule-N, the lowest N that is free]
-    #[arg(long, value_name = "RULE")]
+    #[arg(value_hint = ValueHint::Other, long, value_name = "RULE")]
     pub(super) name: Option<RuleName>,
 
     /// What clients get when CMD's listeners are gone and the rule not yet
@@ -234,7 +251,7 @@ pub(super) struct Exec {
     pub(super) on_unavailable: OnUnavailable,
 
     /// Run CMD as this user (name or number), without any capability
-    #[arg(long, value_name = "USER")]
+    #[arg(value_hint = ValueHint::Username, long, value_name = "USER")]
     pub(super) user: Option<String>,
 
     /// When the namespace dies CMD gets SIGTERM, and SIGKILL this much later
@@ -243,7 +260,7 @@ pub(super) struct Exec {
 
     /// For a CMD that takes no listeners from others: where it listens on this TCP port, it listens in the namespace
     /// instead
-    #[arg(long, value_name = "PORT")]
+    #[arg(value_hint = ValueHint::Other, long, value_name = "PORT")]
     pub(super) listen_as: Option<NonZeroU16>,
 
     /// Which listeners CMD gets
@@ -292,20 +309,21 @@ pub(super) struct Exec {
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Traffic {
     /// Traffic that the rule takes; may be given several times
-    #[arg(long = "match", value_name = "MATCH", required = true)]
+    #[arg(value_hint = ValueHint::Other, long = "match", value_name = "MATCH", required = true)]
     pub(super) matches: Vec<Match>,
 
-    /// Of clients with such an address only; may be given several times
-    #[arg(long, value_name = "ADDRESS[/LEN]")]
+    /// Match only clients with such an address; may be given several times, or with commas between
+    #[arg(value_hint = ValueHint::Other, long, value_name = "ADDRESS[/LEN]", value_delimiter = ',')]
     pub(super) from: Vec<Source>,
 
     /// What the rule does not take, although a match names it; may be given several times
-    #[arg(long, value_name = "MATCH")]
+    #[arg(value_hint = ValueHint::Other, long, value_name = "MATCH")]
     pub(super) except: Vec<Match>,
 
-    /// Of what comes by this interface of the namespace only; may be given several times. What comes from the namespace
-    /// itself comes by the interface that has the address it goes to. Needs Linux 5.17
-    #[arg(long = "interface", value_name = "NAME")]
+    /// Match only packets that arrive on this interface of the namespace, or with '!NAME' on all but this; may be given
+    /// several times. What comes from the namespace itself comes by the interface that has the address it goes to. Needs
+    /// Linux 5.17
+    #[arg(value_hint = ValueHint::Other, long = "interface", value_name = "NAME")]
     pub(super) interfaces: Vec<Interface>,
 
     /// Rules with a higher one decide first, whatever they match: -2147483648 to 2147483647
@@ -325,10 +343,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
 #[command(after_help = TARGETS)]
 pub(super) struct Detach {
     /// The namespace
+    #[arg(value_hint = ValueHint::Other)]
     pub(super) target: Target,
 
     /// Only this rule
-    #[arg(long, value_name = "RULE")]
+    #[arg(value_hint = ValueHint::Other, long, alias = "name", value_name = "RULE")]
     pub(super) rule: Option<RuleName>,
 
     /// Print a JSON document
@@ -340,6 +359,7 @@ pub(super) struct Detach {
 #[command(after_help = TARGETS, after_long_help = format!("{COLUMNS}\n\n{TARGETS}"))]
 pub(super) struct List {
     /// Only this namespace
+    #[arg(value_hint = ValueHint::Other)]
     pub(super) target: Option<Target>,
 
     /// Print it again and again, this much later each time; with --json a document on each line
@@ -399,7 +419,7 @@ pub(super) struct Completions {
 #[derive(Debug, clap::Args)]
 pub(super) struct Man {
     /// Where to; it is made when it is missing
-    #[arg(value_name = "DIR")]
+    #[arg(value_hint = ValueHint::DirPath, value_name = "DIR")]
     pub(super) directory: PathBuf,
 }
 

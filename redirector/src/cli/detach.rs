@@ -20,8 +20,10 @@ fn print(out: &mut impl io::Write, answer: &Detached) -> io::Result<()> {
     if *steered {
         writeln!(out, "other rules still steer the namespace")?;
     }
-    if *connections > 0 {
-        writeln!(out, "{connections} relayed connections go on to their end")?;
+    match connections {
+        0 => {}
+        1 => writeln!(out, "1 relayed connection goes on to its end")?,
+        _ => writeln!(out, "{connections} relayed connections go on to their end")?,
     }
     Ok(())
 }

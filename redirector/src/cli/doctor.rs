@@ -23,6 +23,17 @@ pub(super) fn doctor(socket: &Path, command: &args::Doctor) -> Result<(), Failur
 
 /// A line for each check, and one for its hint.
 fn print(out: &mut impl io::Write, report: &Report) -> io::Result<()> {
+    // One cause of many lines.
+    let missing = doctor::missing();
+    if !missing.is_empty() {
+        let user = nix::unistd::geteuid();
+        let who = if user.is_root() {
+            "root without all of its rights".to_owned()
+        } else {
+            format!("not root, but user {user}")
+        };
+        writeln!(out, "{who}: {} missing; what fails below may be because of that", missing.join(", "))?;
+    }
     let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     for check in &report.checks {
         let status = shown(check.status);

@@ -41,6 +41,11 @@ impl Failure {
         Self { code: FAILED, message, hint: None }
     }
 
+    /// With a known mend.
+    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
     pub(super) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
         Self { code: FAILED, message: chain(error), hint: None }
     }

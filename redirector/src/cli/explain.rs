@@ -26,7 +26,13 @@ const MOST_NAMES: usize = 20;
 
 pub(super) async fn explain(socket: &Path, command: args::Explain) -> Result<(), Failure> {
     let flow = if command.shadowed { None } else { Some(command.flow()) };
-    let flow = flow.transpose().map_err(|error| Failure::usage(error.to_string()))?;
+    let flow = flow.transpose().map_err(|error| {
+        let failure = Failure::usage(error.to_string());
+        match command.swallowed() {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        }
+    })?;
     let rules = command.config.as_deref().map(|file| FileRules::read(file, &command.target)).transpose()?;
     let Some(flow) = flow else {
         let answer = match rules {

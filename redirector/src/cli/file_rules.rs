@@ -25,7 +25,7 @@ pub(super) struct FileRules {
     whose: String,
     rules: Vec<Rule>,
     /// Interfaces that they name: each is there, and has its place here, from 1, as its index.
-    interfaces: Vec<Interface>,
+    interfaces: Vec<String>,
     /// Of each rule.
     indices: Vec<Vec<u32>>,
 }
@@ -60,10 +60,11 @@ impl FileRules {
     }
 
     fn new(whose: String, rules: Vec<Rule>) -> Self {
-        let mut interfaces: Vec<_> = rules.iter().flat_map(|rule| rule.interfaces.clone()).collect();
-        interfaces.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        let named = rules.iter().flat_map(|rule| &rule.interfaces);
+        let mut interfaces: Vec<_> = named.map(|one| one.as_str().to_owned()).collect();
+        interfaces.sort();
         interfaces.dedup();
-        let index = |name: &Interface| (1..).zip(&interfaces).find(|(_, one)| *one == name);
+        let index = |name: &Interface| (1..).zip(&interfaces).find(|(_, one)| *one == name.as_str());
         let indices =
             rules.iter().map(|rule| rule.interfaces.iter().filter_map(index).map(|(index, _)| index));
         let indices = indices.map(Iterator::collect).collect();
@@ -103,7 +104,8 @@ impl FileRules {
     ) -> Result<Explanation, Failure> {
         let (placed, image) = self.compiled().map_err(Failure::text)?;
         let device = flow.device.clone();
-        let known = device.as_ref().and_then(|name| self.interfaces.iter().position(|one| one == name));
+        let known =
+            device.as_ref().and_then(|name| self.interfaces.iter().position(|one| one == name.as_str()));
         // One that no rule names has the first index that is none's.
         let index = match (known, &device) {
             (Some(place), _) => place + 1,

@@ -15,6 +15,7 @@ mod export;
 mod file;
 mod file_rules;
 mod health;
+mod hints;
 mod list;
 mod man;
 mod output;
@@ -36,9 +37,14 @@ use self::{
 /// Everything that the binary does.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse_from(words::of(env::args_os())) {
+    if let Some(kind) = env::var_os("REDIRECTOR_COMPLETE") {
+        completions::print_names(&kind, env::args_os().nth(1).as_ref());
+        return ExitCode::SUCCESS;
+    }
+    let typed = words::of(env::args_os());
+    let args = match Args::try_parse_from(&typed) {
         Ok(args) => args,
-        Err(error) => return usage::usage(&error),
+        Err(error) => return usage::usage(&error, &typed),
     };
     let socket = args.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
     let result = match args.command {

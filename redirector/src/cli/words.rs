@@ -1,12 +1,12 @@
 //! The words of a command line, before clap sees them.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 /// The same words, but of a flow after `explain` what stands on both sides of `->` is one word with it: alone it would be an
 /// option.
 pub(super) fn of(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let words: Vec<_> = words.collect();
-    if command(&words) != Some("explain") {
+    if command(words.get(1..).unwrap_or_default()).map(|(_, name)| name) != Some("explain") {
         return words;
     }
     let mut joined: Vec<OsString> = Vec::with_capacity(words.len());
@@ -25,17 +25,20 @@ pub(super) fn of(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     joined
 }
 
-/// The first word that is neither an option nor the value of one.
-fn command(words: &[OsString]) -> Option<&str> {
-    let mut words = words.iter().skip(1);
-    loop {
-        let word = words.next()?.to_str()?;
-        if word == "--socket" {
-            words.next();
+/// The first of the words after the name of the program that is neither an option nor the value of one, and where it is.
+pub(super) fn command<W: AsRef<OsStr>>(words: &[W]) -> Option<(usize, &str)> {
+    let mut is_value = false;
+    for (at, word) in words.iter().enumerate() {
+        let word = word.as_ref().to_str()?;
+        if is_value {
+            is_value = false;
+        } else if word == "--socket" {
+            is_value = true;
         } else if !word.starts_with('-') {
-            return Some(word);
+            return Some((at, word));
         }
     }
+    None
 }
 
 #[cfg(test)]

@@ -43,9 +43,9 @@ impl Container {
         let shown = name.escape_debug();
         let why = if name.is_empty() {
             "the name is empty".to_owned()
-        } else if let Some(rest) = name.strip_prefix('/') {
+        } else if name.starts_with('/') && !name[1..].contains('/') {
             // As `inspect` shows it.
-            format!("a container's name holds no `/`: `{engine}:{}`", rest.escape_debug())
+            "a container's name holds no `/`".to_owned()
         } else if name.contains('/') {
             format!("`{shown}` is an image, not a container: a container's name holds no `/`")
         } else if name.len() > 255 {

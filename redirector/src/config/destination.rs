@@ -7,9 +7,13 @@ use std::{
     str::FromStr,
 };
 
-use super::{ParseError, Target, target::KEYWORDS};
+use super::{
+    ParseError, Target,
+    meant::read_or_guess,
+    target::{self, KEYWORDS},
+};
 
-/// `original`, `reject`, `drop`, `pass`, `unix:/PATH`, `HOST:PORT` or `TARGET/IP:PORT`.
+/// `original`, `reject`, `drop`, `pass`, `unix:/PATH`, `unix:@NAME`, `HOST:PORT` or `TARGET/IP:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// The application in the same namespace, at the original destination.
@@ -22,7 +26,8 @@ pub enum Destination {
     Pass,
     /// The program that holds the rule's listeners; only `redirector exec` and the hand-off socket make it.
     Handoff,
-    /// A stream socket of the daemon's mount namespace.
+    /// A stream socket of the daemon's mount namespace; or, with `@` in front of its name, an abstract one of its network
+    /// namespace.
     Unix(PathBuf),
     /// A TCP endpoint, dialled from the daemon's namespace.
     Host {
@@ -68,7 +73,8 @@ impl Destination {
     }
 }
 
-const FORMS: &str = "`HOST:PORT`, `TARGET/IP:PORT`, `original`, `unix:/PATH`, `reject`, `drop` or `pass`";
+const FORMS: &str =
+    "`HOST:PORT`, `TARGET/IP:PORT`, `original`, `unix:/PATH`, `unix:@NAME`, `reject`, `drop` or `pass`";
 
 /// The length of `sun_path`, less the NUL.
 const MAX_UNIX_PATH: usize = 107;
@@ -77,12 +83,17 @@ impl FromStr for Destination {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        parse(text)
-            .map_err(|ParseError(why)| ParseError(format!("destination `{}`: {why}", text.escape_debug())))
+        read_or_guess("destination", text)
     }
 }
 
-fn parse(text: &str) -> Result<Destination, ParseError> {
+/// Whether a word begins a target, and so is no host.
+pub(super) fn is_keyword(word: &str) -> bool {
+    KEYWORDS.contains(&word)
+}
+
+/// Says why a text is no destination, and does not repeat it.
+pub(super) fn parse(text: &str) -> Result<Destination, ParseError> {
     match text {
         "original" => return Ok(Destination::Original),
         "reject" => return Ok(Destination::Reject),
@@ -92,8 +103,14 @@ fn parse(text: &str) -> Result<Destination, ParseError> {
         _ => {}
     }
     if let Some(path) = text.strip_prefix("unix:") {
-        return if !path.starts_with('/') {
-            Err(ParseError("the path is not absolute; write `unix:/PATH`".into()))
+        // As in a URL.
+        let path = path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path);
+        return if path.starts_with("//@") {
+            Err(ParseError("an abstract socket is named by `unix:@NAME`".into()))
+        } else if path == "@" {
+            Err(ParseError("an abstract socket has a name after its `@`".into()))
+        } else if !path.starts_with(['/', '@']) {
+            Err(ParseError("the path is not absolute".into()))
         } else if path.contains('\0') {
             Err(ParseError("a path holds no NUL".into()))
         } else if path.len() > MAX_UNIX_PATH {
@@ -111,17 +128,23 @@ fn parse(text: &str) -> Result<Destination, ParseError> {
 
 /// `HOST:PORT`.
 fn parse_endpoint(text: &str) -> Result<(Host, DestinationPort), ParseError> {
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(ParseError(format!("a destination is {FORMS}")));
+    if text.contains([',', ';']) {
+        let why = "a rule has one destination; for several, run a balancer as CMD of `redirector exec`";
+        return Err(ParseError(why.into()));
+    }
+    let Some((host, port)) = text.rsplit_once(':').filter(|_| !text.ends_with(']')) else {
+        let why =
+            if text.is_empty() { format!("a destination is {FORMS}") } else { "the port is missing".into() };
+        return Err(ParseError(why));
     };
-    let host = parse_host(host, text)?;
+    let host = parse_host(host)?;
     let port = match port {
         "*" => DestinationPort::Client,
         _ => match port.parse::<u16>() {
             Ok(number) if number > 0 && !port.starts_with('+') => DestinationPort::Fixed(number),
             _ => {
                 return Err(ParseError(format!(
-                    "`{}` is not a port: 1 to 65535, or `*` for the client's",
+                    "`{}` is not a port: 1 to 65535, or `*` for the one that the client connected to",
                     port.escape_debug()
                 )));
             }
@@ -132,7 +155,8 @@ fn parse_endpoint(text: &str) -> Result<(Host, DestinationPort), ParseError> {
 
 /// `TARGET/IP:PORT`, in two.
 fn parse_inside(target: &str, endpoint: &str) -> Result<Destination, ParseError> {
-    let target: Target = target.parse()?;
+    let target = target::parse(target)
+        .map_err(|ParseError(why)| ParseError(format!("target `{}`: {why}", target.escape_debug())))?;
     // They mean something only to the command that names them, and the daemon looks again later.
     if matches!(target, Target::Caller | Target::Cookie(_)) {
         let why = format!(
@@ -143,30 +167,28 @@ fn parse_inside(target: &str, endpoint: &str) -> Result<Destination, ParseError>
     match parse_endpoint(endpoint)? {
         (Host::Address(address), port) => Ok(Destination::Inside { target, address, port }),
         (Host::Name(name), _) => Err(ParseError(format!(
-            "`{name}` is a name; inside another namespace a destination is an address, as in `{target}/127.0.0.1:80`"
+            "`{name}` is a name; inside another namespace a destination is an address"
         ))),
     }
 }
 
-fn parse_host(host: &str, text: &str) -> Result<Host, ParseError> {
+fn parse_host(host: &str) -> Result<Host, ParseError> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let address: Ipv6Addr = inner
             .parse()
             .map_err(|_| ParseError(format!("`{}` is not an IPv6 address", inner.escape_debug())))?;
         return usable(address.into());
     }
-    if let Some(kind) =
-        KEYWORDS.iter().find(|kind| host.strip_prefix(**kind).is_some_and(|rest| rest.starts_with(':')))
-    {
-        return Err(ParseError(format!(
-            "a destination in another namespace has an address there, as in `{kind}:NAME/127.0.0.1:80`"
-        )));
+    if KEYWORDS.iter().any(|kind| host.strip_prefix(kind).is_some_and(|rest| rest.starts_with(':'))) {
+        return Err(ParseError("a destination in another namespace has an address there".into()));
     }
-    if host.contains(':') {
-        let whole = text.parse::<Ipv6Addr>().is_ok();
-        let hint =
-            if whole { format!("[{text}]:PORT") } else { text.replacen(host, &format!("[{host}]"), 1) };
-        return Err(ParseError(format!("an IPv6 address needs brackets; write `{}`", hint.escape_debug())));
+    if let Some((begin, _)) = host.split_once(':') {
+        let is_address = host.split('%').next().is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+        return Err(ParseError(if is_address || begin.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            "an IPv6 address needs brackets".into()
+        } else {
+            format!("`{}` is neither an address nor a host name", host.escape_debug())
+        }));
     }
     if let Ok(address) = host.parse::<IpAddr>() {
         return usable(address);
@@ -175,10 +197,7 @@ fn parse_host(host: &str, text: &str) -> Result<Host, ParseError> {
         return Err(ParseError("the host is empty".into()));
     }
     if KEYWORDS.contains(&host) {
-        return Err(ParseError(format!(
-            "`{host}` begins a target; for a host of that name write `{}`",
-            text.replacen(host, &format!("{host}."), 1).escape_debug()
-        )));
+        return Err(ParseError(format!("`{host}` begins a target; a host of that name is `{host}.`")));
     }
     let labels_fit = host.strip_suffix('.').unwrap_or(host).split('.').all(|label| {
         (1..=63).contains(&label.len())
@@ -194,7 +213,7 @@ fn parse_host(host: &str, text: &str) -> Result<Host, ParseError> {
 /// An address that a connection can go to.
 fn usable(address: IpAddr) -> Result<Host, ParseError> {
     let why = match address {
-        _ if address.is_unspecified() => "is no destination; for this host write `127.0.0.1` or `[::1]`",
+        _ if address.is_unspecified() => "is no destination",
         _ if address.is_multicast() => "is a multicast address",
         IpAddr::V4(v4) if v4.is_broadcast() => "is the broadcast address",
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is IPv4-mapped; write the IPv4 address",
@@ -252,6 +271,7 @@ mod tests {
             "pass",
             "handoff",
             "unix:/run/a.sock",
+            "unix:@a.sock",
             "127.0.0.1:80",
             "[::1]:80",
             "10.0.0.1:*",
@@ -268,27 +288,34 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_may_be_a_url() {
+        assert_eq!("unix:///run/a.sock".parse::<Destination>().unwrap().to_string(), "unix:/run/a.sock");
+    }
+
+    #[test]
     fn errors_show_the_corrected_form() {
         for (text, part) in [
             ("", "a destination is"),
-            ("127.0.0.1", "a destination is"),
+            ("127.0.0.1", "`127.0.0.1:80`"),
             ("127.0.0.1:0", "`0` is not a port"),
             ("127.0.0.1:65536", "`65536` is not a port"),
             ("127.0.0.1:+80", "is not a port"),
             ("10.0.0.1:80@3", "`80@3` is not a port"),
-            ("::1:80", "`[::1:80]:PORT`"),
+            ("::1:80", "`[::1]:80`"),
             ("fd00::1%eth0:80", "needs brackets"),
             ("docker:514", "`docker.:514`"),
-            ("netns:a:80", "`netns:NAME/127.0.0.1:80`"),
+            ("netns:a:80", "`netns:a/127.0.0.1:80`"),
             ("netns:/10.0.0.1:80", "the name is empty"),
             ("netns:a/db:80", "`netns:a/127.0.0.1:80`"),
             ("netns:a/10.0.0.1:0", "`0` is not a port"),
-            ("netns:a/10.0.0.1", "a destination is"),
+            ("netns:a/10.0.0.1", "`netns:a/10.0.0.1:80`"),
             ("netns:a/0.0.0.0:80", "no destination"),
-            ("web/10.0.0.1:80", "`netns:web`"),
+            ("web/10.0.0.1:80", "`netns:web/10.0.0.1:80`"),
             ("self/10.0.0.1:80", "`self` is for"),
             ("cookie:1/10.0.0.1:80", "`cookie:1` is for"),
             ("unix:run/a", "not absolute"),
+            ("unix:@", "a name after its `@`"),
+            ("unix://@a", "`unix:@a`"),
             ("0.0.0.0:80", "no destination"),
             ("224.0.0.1:80", "multicast"),
             ("255.255.255.255:80", "broadcast"),

@@ -107,6 +107,16 @@ impl RuleSpec {
         flaws.of_list("from", ("source", "sources"), &self.from);
         flaws.of_list("except", ("exception", "exceptions"), &self.except);
         flaws.of_list("interface", ("interface", "interfaces"), &self.interfaces);
+        let other = self.interfaces.first().and_then(|first| {
+            self.interfaces.iter().position(|one| one.is_excluded() != first.is_excluded())
+        });
+        if let Some(index) = other {
+            let (one, two) = (&self.interfaces[0], &self.interfaces[index]);
+            let why = format!(
+                "interfaces `{one}` and `{two}`: a rule names those that it takes, or those that it does not"
+            );
+            flaws.add(("interface", Some(index)), &[], why);
+        }
         if !self.matches.is_empty() && flaws.0.iter().all(|flaw| flaw.item != Some(MAX_ITEMS)) {
             self.flaws_of_traffic(&mut flaws);
         }

@@ -80,6 +80,9 @@ fn parse(text: &str) -> Result<FlowSpec, ParseError> {
     };
     let (destination, device) = match to[..] {
         [destination] => (destination, None),
+        [_, "dev", name] if name.starts_with('!') => {
+            return Err(ParseError("a packet comes by one interface: write `dev NAME` without `!`".into()));
+        }
         [destination, "dev", name] => (destination, Some(name.parse()?)),
         [destination, "dev"] => {
             let why = format!("the interface is missing; write `{} dev NAME`", shown(destination));

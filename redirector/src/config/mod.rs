@@ -14,10 +14,12 @@ mod interface;
 mod label;
 mod listeners;
 mod matching;
+pub(crate) mod meant;
 mod ports;
 mod prefix;
 mod protocol;
 mod rule;
+mod socket;
 mod source;
 mod target;
 
@@ -37,6 +39,7 @@ pub(crate) use rule::is_default_priority;
 pub use rule::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, OnUnavailable, Origin, Rule, RuleName, RuleSpec, Span,
 };
+pub use socket::socket_path;
 pub use source::Source;
 pub use target::Target;
 
@@ -54,15 +57,15 @@ macro_rules! text_forms {
 }
 
 text_forms! {
-    Destination: "HOST:PORT, TARGET/IP:PORT, original, unix:/PATH, reject, drop or pass; PORT `*` is the client's",
+    Destination: "HOST:PORT, TARGET/IP:PORT, original, unix:/PATH, unix:@NAME, reject, drop or pass; PORT `*` is the client's",
     FlowSpec: "PROTOCOL SRC:PORT -> DST:PORT [dev NAME], PROTOCOL tcp or udp, IPv6 in brackets",
-    Interface: "The name of an interface, 1 to 15 bytes",
+    Interface: "NAME of an interface, 1 to 15 bytes; or !NAME, all but that one",
     Label: "KEY or KEY=VALUE, as `docker ps --filter label=` takes it",
     Match: "PROTOCOL:[ADDRESS[/LEN]:]PORTS, as tcp:80,443,8000-8099 or tcp:[fd00::/8]:443; PROTOCOL is tcp, udp or any",
     RuleName: "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit",
     Source: "ADDRESS[/LEN] of clients, without host bits",
     Span: "A length of time, as 500ms, 5s or 1m 30s",
-    Target: "netns:NAME, path:/ABS, pid:N, docker:NAME, podman:NAME or cookie:N",
+    Target: "netns:NAME, path:/ABS, pid:N, host, docker:NAME, podman:NAME or cookie:N",
 }
 
 /// Serde by way of the text form.

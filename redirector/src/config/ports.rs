@@ -102,9 +102,7 @@ impl FromStr for PortSet {
                 Some((first, last)) => {
                     let (first, last) = (port(first)?, port(last)?);
                     if first > last {
-                        return Err(ParseError(format!(
-                            "the range `{first}-{last}` is reversed; write `{last}-{first}`"
-                        )));
+                        return Err(ParseError(format!("the range `{first}-{last}` is reversed")));
                     }
                     (first, last)
                 }

@@ -24,12 +24,11 @@ pub(super) fn prefix<A: FromStr + Into<IpAddr>>(text: &str, bits: u8) -> Result<
     if let IpAddr::V6(v6) = address
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        let v4_length = length.saturating_sub(96);
-        return Err(ParseError(format!("`{text}` is an IPv4-mapped address; write `{v4}/{v4_length}`")));
+        return Err(ParseError(format!("`{text}` is the IPv4 address `{v4}`, and is to be written so")));
     }
     let net = IpNet::new(address, length).map_err(|_| bad())?;
     if net.trunc() != net {
-        return Err(ParseError(format!("`{text}` has host bits set; write `{}`", net.trunc())));
+        return Err(ParseError(format!("`{text}` has host bits set")));
     }
     Ok(net)
 }

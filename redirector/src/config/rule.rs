@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use redirector_ebpf::PROTOCOL_TCP;
 
-use super::{Destination, Interface, Match, ParseError, Source};
+use super::{Destination, Interface, Match, ParseError, Source, meant::read_or_guess};
 
 /// A rule as the user wrote it: the one type behind the command line and the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,7 +33,7 @@ pub struct RuleSpec {
     /// What is not taken, although a match names it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<Match>,
-    /// Of what comes by these interfaces only. Minimum kernel 5.17.
+    /// Of what comes by these interfaces only, or with `!` by all but these. Minimum kernel 5.17.
     #[serde(default, rename = "interface", skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
     /// Before every rule with a lower one, whatever they match.
@@ -83,6 +83,12 @@ impl RuleSpec {
         (self.from.is_empty() || self.from.iter().any(|source| source.contains(client)))
             && self.matches.iter().any(|one| one.contains(PROTOCOL_TCP, destination))
             && !self.except.iter().any(|one| one.contains(PROTOCOL_TCP, destination))
+    }
+
+    /// Whether its interfaces are those by which nothing comes that it takes.
+    #[must_use]
+    pub fn excludes_interfaces(&self) -> bool {
+        self.interfaces.iter().any(Interface::is_excluded)
     }
 
     /// The rule under its name. It has no flaws.
@@ -176,17 +182,20 @@ impl FromStr for RuleName {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let fits = (1..=64).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-            && text.as_bytes()[0].is_ascii_alphanumeric();
-        if !fits {
-            return Err(ParseError(format!(
-                "rule name `{}`: 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-`, beginning with a letter or digit",
-                text.escape_debug()
-            )));
-        }
-        Ok(Self(text.into()))
+        read_or_guess("rule name", text)
     }
+}
+
+/// Says why a text is no name of a rule, and does not repeat it.
+pub(super) fn parse_name(text: &str) -> Result<RuleName, ParseError> {
+    let fits = (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && text.as_bytes()[0].is_ascii_alphanumeric();
+    if !fits {
+        let why = "1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-`, beginning with a letter or digit";
+        return Err(ParseError(why.into()));
+    }
+    Ok(RuleName(text.into()))
 }
 
 impl fmt::Display for RuleName {
@@ -226,13 +235,18 @@ impl FromStr for Span {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = |why: &str| ParseError(format!("time `{}`: {why}", text.escape_debug()));
-        let span = humantime::parse_duration(text).map_err(|_| error("write it as `500ms`, `5s` or `1h`"))?;
-        if span > Duration::from_secs(24 * 24 * 3600) {
-            return Err(error("longer than 24 days"));
-        }
-        Ok(Self(span))
+        read_or_guess("time", text)
     }
+}
+
+/// Says why a text is no length of time, and does not repeat it.
+pub(super) fn parse_span(text: &str) -> Result<Span, ParseError> {
+    let span = humantime::parse_duration(text);
+    let span = span.map_err(|_| ParseError("a time is written as `500ms`, `5s` or `1h`".into()))?;
+    if span > Duration::from_secs(24 * 24 * 3600) {
+        return Err(ParseError("longer than 24 days".into()));
+    }
+    Ok(Span(span))
 }
 
 impl fmt::Display for Span {

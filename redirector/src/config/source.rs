@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ParseError, prefix::prefix};
+use super::{ParseError, meant::read_or_guess, prefix::prefix};
 
 /// The addresses of clients: an address or a prefix, without host bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,13 +18,20 @@ impl FromStr for Source {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        // In a match the brackets end the address; here they are as good.
-        let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-        let found =
-            if inner.contains(':') { prefix::<Ipv6Addr>(inner, 128) } else { prefix::<Ipv4Addr>(inner, 32) };
-        let error = |ParseError(why)| ParseError(format!("source `{}`: {why}", text.escape_debug()));
-        found.map(Self).map_err(error)
+        read_or_guess("source", text)
     }
+}
+
+/// Says why a text is no source, and does not repeat all of it.
+pub(super) fn parse(text: &str) -> Result<Source, ParseError> {
+    if text.contains(',') {
+        return Err(ParseError("one source is one address or prefix; several are given one by one".into()));
+    }
+    // In a match the brackets end the address; here they are as good.
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let found =
+        if inner.contains(':') { prefix::<Ipv6Addr>(inner, 128) } else { prefix::<Ipv4Addr>(inner, 32) };
+    found.map(Source)
 }
 
 impl fmt::Display for Source {
@@ -71,10 +78,10 @@ mod tests {
     fn errors_name_what_is_wrong() {
         for (text, part) in [
             ("", "not an IPv4 address"),
-            ("10.0.0.1/8", "write `10.0.0.0/8`"),
+            ("10.0.0.1/8", "did you mean `10.0.0.0/8`?"),
             ("10.0.0.0/33", "not an IPv4 address"),
-            ("fd00::1/8", "write `fd00::/8`"),
-            ("::ffff:10.0.0.1", "write `10.0.0.1/32`"),
+            ("fd00::1/8", "did you mean `fd00::/8`?"),
+            ("::ffff:10.0.0.1", "did you mean `10.0.0.1`?"),
             ("localhost", "not an IPv4 address"),
             ("10.0.0.1:80", "not an IPv6 address"),
         ] {

@@ -2,10 +2,13 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use super::{Container, Engine, ParseError};
+use super::{
+    Container, Engine, ParseError,
+    meant::{Meant as _, read_or_guess},
+};
 
-/// A namespace as the user names it: `netns:NAME`, `path:/ABS`, `pid:N`, `self`, `docker:NAME`, `podman:NAME` or
-/// `cookie:N`.
+/// A namespace as the user names it: `netns:NAME`, `path:/ABS`, `pid:N`, `self`, `host`, `docker:NAME`,
+/// `podman:NAME` or `cookie:N`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A name that `ip netns` knows.
@@ -16,6 +19,8 @@ pub enum Target {
     Pid(u32),
     /// The namespace of the process that asks.
     Caller,
+    /// The namespace of this host: that of PID 1 where the daemon runs.
+    Host,
     /// That of a running container.
     Container(Container),
     /// A namespace that is steered already, by its netns cookie.
@@ -30,12 +35,25 @@ impl Target {
         match self {
             Self::Pid(_) => true,
             Self::Path(path) => path.starts_with("/proc"),
-            Self::Netns(_) | Self::Caller | Self::Container(_) | Self::Cookie(_) => false,
+            Self::Netns(_) | Self::Caller | Self::Host | Self::Container(_) | Self::Cookie(_) => false,
         }
     }
 }
 
-const FORMS: &str = "`netns:NAME`, `path:/ABS`, `pid:N`, `self`, `docker:NAME`, `podman:NAME` or `cookie:N`";
+/// Whether there is something to suggest.
+fn is_guessed(text: &str) -> bool {
+    Target::guesses(text).iter().any(|guess| {
+        guess != text
+            && guess.split_once(':').is_some_and(|(kind, _)| KINDS.contains(&kind))
+            && parse(guess).is_ok()
+    })
+}
+
+/// What a target can begin with.
+const KINDS: [&str; 6] = ["netns", "path", "pid", "cookie", "docker", "podman"];
+
+const FORMS: &str =
+    "`netns:NAME`, `path:/ABS`, `pid:N`, `self`, `host`, `docker:NAME`, `podman:NAME` or `cookie:N`";
 
 /// Words that begin a target, now or in a later version, so that they are not taken for host names.
 pub(super) const KEYWORDS: [&str; 12] = [
@@ -57,65 +75,49 @@ impl FromStr for Target {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = |why: String| Err(ParseError(format!("target `{}`: {why}", text.escape_debug())));
-        if text == "self" {
-            return Ok(Self::Caller);
-        }
-        let Some((kind, rest)) = text.split_once(':') else {
-            return error(format!("needs a kind: {}", readings(text)));
-        };
-        match kind {
-            "netns" => match rest {
-                "" => error("the name is empty".into()),
-                "." | ".." => error("not a name".into()),
-                _ if rest.contains('/') => {
-                    error("a name holds no `/`; for a file use `path:/ABSOLUTE/PATH`".into())
-                }
-                _ if rest.contains('\0') => error("a name holds no NUL".into()),
-                _ if rest.len() > 255 => error("the name is longer than 255 bytes".into()),
-                _ => Ok(Self::Netns(rest.into())),
-            },
-            "path" if !rest.starts_with('/') => {
-                error(format!("the path is not absolute; use `path:/…/{}`", rest.escape_debug()))
-            }
-            "path" if rest.contains('\0') => error("a path holds no NUL".into()),
-            "path" if rest.len() > 4095 => error("the path is longer than 4095 bytes".into()),
-            "path" => Ok(Self::Path(rest.into())),
-            "pid" => match rest.parse::<u32>() {
-                Ok(pid) if pid > 0 && i32::try_from(pid).is_ok() => Ok(Self::Pid(pid)),
-                _ => error(format!("`{}` is not a process id", rest.escape_debug())),
-            },
-            "docker" => Container::parse(Engine::Docker, rest)
-                .map(Self::Container)
-                .or_else(|ParseError(why)| error(why)),
-            "podman" => Container::parse(Engine::Podman, rest)
-                .map(Self::Container)
-                .or_else(|ParseError(why)| error(why)),
-            "cookie" => match rest.parse::<u64>() {
-                Ok(cookie) if cookie > 0 => Ok(Self::Cookie(cookie)),
-                _ => error(format!("`{}` is not a netns cookie", rest.escape_debug())),
-            },
-            "self" => error("`self` takes nothing after it".into()),
-            _ => error(format!("unknown kind `{}`; a target is {FORMS}", kind.escape_debug())),
-        }
+        read_or_guess("target", text)
     }
 }
 
-/// What a word without a kind could have meant.
-fn readings(word: &str) -> String {
-    let kinds = if word.starts_with('/') {
-        &["path"][..]
-    } else if word.is_empty() {
-        return FORMS.to_owned();
-    } else if word.bytes().all(|byte| byte.is_ascii_digit()) {
-        &["pid", "docker", "podman", "netns"][..]
-    } else {
-        &["docker", "podman", "netns"]
+/// Says why a text is no target, and does not repeat it.
+pub(super) fn parse(text: &str) -> Result<Target, ParseError> {
+    let error = |why: String| Err(ParseError(why));
+    match text {
+        "self" => return Ok(Target::Caller),
+        "host" => return Ok(Target::Host),
+        "" => return error(format!("needs a kind: {FORMS}")),
+        _ => {}
+    }
+    let Some((kind, rest)) = text.split_once(':') else {
+        return error("needs a kind".into());
     };
-    let readings: Vec<_> = kinds.iter().map(|kind| format!("{kind}:{word}")).collect();
-    let readings = readings.iter().filter(|reading| reading.parse::<Target>().is_ok());
-    let readings: Vec<_> = readings.map(|reading| format!("`{}`", reading.escape_debug())).collect();
-    if readings.is_empty() { FORMS.to_owned() } else { format!("did you mean {}?", readings.join(" or ")) }
+    match kind {
+        "netns" => match rest {
+            "" => error("the name is empty".into()),
+            "." | ".." => error("not a name".into()),
+            _ if rest.contains('/') => error("a name holds no `/`; a file is named by `path:`".into()),
+            _ if rest.contains('\0') => error("a name holds no NUL".into()),
+            _ if rest.len() > 255 => error("the name is longer than 255 bytes".into()),
+            _ => Ok(Target::Netns(rest.into())),
+        },
+        "path" if !rest.starts_with('/') => error("the path is not absolute".into()),
+        "path" if rest.contains('\0') => error("a path holds no NUL".into()),
+        "path" if rest.len() > 4095 => error("the path is longer than 4095 bytes".into()),
+        "path" => Ok(Target::Path(rest.into())),
+        "pid" => match rest.parse::<u32>() {
+            Ok(pid) if pid > 0 && i32::try_from(pid).is_ok() => Ok(Target::Pid(pid)),
+            _ => error(format!("`{}` is not a process id", rest.escape_debug())),
+        },
+        "docker" => Container::parse(Engine::Docker, rest).map(Target::Container),
+        "podman" => Container::parse(Engine::Podman, rest).map(Target::Container),
+        "cookie" => match rest.parse::<u64>() {
+            Ok(cookie) if cookie > 0 => Ok(Target::Cookie(cookie)),
+            _ => error(format!("`{}` is not a netns cookie", rest.escape_debug())),
+        },
+        "self" | "host" => error(format!("`{kind}` takes nothing after it")),
+        _ if is_guessed(text) => error(format!("unknown kind `{}`", kind.escape_debug())),
+        _ => error(format!("unknown kind `{}`; a target is {FORMS}", kind.escape_debug())),
+    }
 }
 
 impl fmt::Display for Target {
@@ -125,6 +127,7 @@ impl fmt::Display for Target {
             Self::Path(path) => write!(f, "path:{}", path.display()),
             Self::Pid(pid) => write!(f, "pid:{pid}"),
             Self::Caller => f.write_str("self"),
+            Self::Host => f.write_str("host"),
             Self::Container(container) => container.fmt(f),
             Self::Cookie(cookie) => write!(f, "cookie:{cookie}"),
         }
@@ -143,6 +146,7 @@ mod tests {
             "path:/proc/1/ns/net",
             "pid:1",
             "self",
+            "host",
             "cookie:18446744073709551615",
             "docker:web",
             "podman:my_web.1-a",
@@ -158,6 +162,7 @@ mod tests {
             ("", "needs a kind"),
             ("ns1", "did you mean `docker:ns1` or `podman:ns1` or `netns:ns1`?"),
             ("12", "`pid:12` or `docker:12`"),
+            ("host:", "did you mean `host`?"),
             ("/run/netns/a", "did you mean `path:/run/netns/a`?"),
             ("a\nb", "did you mean `netns:a\\nb`?"),
             ("netns:", "empty"),

@@ -7,7 +7,13 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{
+            ffi::{OsStrExt as _, OsStringExt as _},
+            fs::{FileTypeExt as _, MetadataExt as _},
+        },
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -74,9 +80,22 @@ impl OwnSockets {
 
     /// Whether a rule may lead there as the path is now. Gives what may surprise. Blocks.
     pub(crate) fn judge(&self, path: &Path, opener: &Opener) -> Result<Option<String>, &'static str> {
-        // Nobody is there yet.
-        let Ok(file) = open(path, OFlag::empty()) else { return Ok(None) };
-        let Ok(identity) = file.metadata().map(|file| Identity::of(&file)) else { return Ok(None) };
+        // Ours have files. Who listens at an abstract one is seen at each dial.
+        if abstract_name(path).is_some() {
+            return Ok(None);
+        }
+        let missing = || {
+            format!(
+                "there is no `{}` yet: the rule is unavailable until somebody listens there",
+                path.display()
+            )
+        };
+        let Ok(file) = open(path, OFlag::empty()) else { return Ok(Some(missing())) };
+        let Ok(metadata) = file.metadata() else { return Ok(Some(missing())) };
+        if !metadata.file_type().is_socket() {
+            return Ok(Some(format!("`{}` is no socket: nobody can be connected to there", path.display())));
+        }
+        let identity = Identity::of(&metadata);
         if self.has(identity) || self.is_locked_by_another(&file) {
             return Err(REFUSED);
         }
@@ -101,12 +120,18 @@ impl OwnSockets {
                 io::Error::new(io::ErrorKind::PermissionDenied, REFUSED),
             )
         };
-        let file = open(path, OFlag::empty())?;
-        if self.has(Identity::of(&file.metadata()?)) {
+        let file = abstract_name(path).is_none().then(|| open(path, OFlag::empty())).transpose()?;
+        if let Some(file) = &file
+            && self.has(Identity::of(&file.metadata()?))
+        {
             return Err(refused());
         }
+        let address = match &file {
+            Some(file) => path_of(file),
+            None => abstract_name(path).unwrap_or_default(),
+        };
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-        match socket.connect(&SockAddr::unix(path_of(&file))?) {
+        match socket.connect(&SockAddr::unix(address)?) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             result => result?,
         }
@@ -188,6 +213,12 @@ fn open(path: &Path, flags: OFlag) -> io::Result<File> {
     sys::path::hold(path, flags)
 }
 
+/// As the kernel knows an abstract socket (unix(7)): with NUL in front, where people write `@`.
+fn abstract_name(path: &Path) -> Option<PathBuf> {
+    let name = path.as_os_str().as_bytes().strip_prefix(b"@")?;
+    Some(OsString::from_vec([b"\0", name].concat()).into())
+}
+
 fn path_of(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
@@ -222,6 +253,9 @@ mod tests {
         let other = dir.path().join("other");
         let _listener = std::os::unix::net::UnixListener::bind(&other).unwrap();
         assert_eq!(own.judge(&other, &Opener::default()), Ok(None));
-        assert_eq!(own.judge(&dir.path().join("none"), &Opener::default()), Ok(None));
+        let said = |path: &Path| own.judge(path, &Opener::default()).unwrap().unwrap_or_default();
+        assert!(said(&dir.path().join("none")).contains("yet"));
+        assert!(said(dir.path()).contains("no socket"));
+        assert_eq!(said(Path::new("@nobody")), "");
     }
 }

@@ -73,6 +73,7 @@ impl Remotes {
         // Until it is in the list, nobody is told of its death.
         let mut list = self.list();
         let watched = self.watch.add(location.file);
+        watched.named_by(&location.processes);
         let remote = Arc::new(Remote { location, factory, gone: CancellationToken::new(), watched });
         list.retain(|one| one.strong_count() > 0);
         list.push(Arc::downgrade(&remote));

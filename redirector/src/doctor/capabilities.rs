@@ -52,6 +52,16 @@ const NEEDS: [Need; 8] = [
     },
 ];
 
+/// Capabilities without which nothing can be steered, and that this process does not have. What cannot be seen is not missing.
+#[must_use]
+pub fn missing() -> Vec<&'static str> {
+    let Ok(effective) = effective() else { return Vec::new() };
+    let place = namespaces::user_namespace().unwrap_or(namespaces::UserNamespace::Initial);
+    let is_missing =
+        |need: &&Need| need.otherwise == Status::Fail && check(need, effective, place).status == Status::Fail;
+    NEEDS.iter().filter(is_missing).map(|need| need.name).collect()
+}
+
 pub(super) fn checks() -> Vec<Check> {
     match effective().and_then(|effective| Ok((effective, namespaces::user_namespace()?))) {
         Ok((effective, place)) => NEEDS.iter().map(|need| check(need, effective, place)).collect(),

@@ -15,6 +15,7 @@ mod system;
 
 use std::path::Path;
 
+pub use capabilities::missing;
 pub use report::{Check, Report, Status};
 
 use crate::locate::Engines;

@@ -49,7 +49,8 @@ fn daemon(socket: &Path) -> Check {
     match ask(socket) {
         Ok(listing) => {
             let count = listing.namespaces.len();
-            Check::ok(name, format!("answers on {}, and steers {count} namespaces", socket.display()))
+            let namespaces = if count == 1 { "namespace" } else { "namespaces" };
+            Check::ok(name, format!("answers on {}, and steers {count} {namespaces}", socket.display()))
         }
         Err(why) => {
             Check::not_ok(name, Status::Note, why, "`redirector run` starts one; `doctor` needs none")

@@ -19,10 +19,11 @@ use nix::{
 
 use super::{
     engines::{ContainerId, EngineError},
+    processes::{Seen, Thread},
     walk::{hold_along, open_held},
 };
 use crate::{
-    config::Target,
+    config::{Target, meant::nearest},
     netns::{NetnsFile, ProcessLink},
     sys::{
         namespace::{namespace_type, pidfd_open},
@@ -31,7 +32,7 @@ use crate::{
 };
 
 /// Where `ip netns` keeps its names (iproute2, `NETNS_RUN_DIR`).
-const NAMED: &str = "/run/netns";
+pub const NAMED: &str = "/run/netns";
 
 /// `NSFS_MAGIC`, include/uapi/linux/magic.h.
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
@@ -126,7 +127,9 @@ pub enum TargetError {
         source: EngineError,
     },
     /// The engine knows the container's process, and that number means another one here.
-    #[error("target `{target}`: its process is {pid} for the engine, which is in another PID namespace")]
+    #[error(
+        "target `{target}`: its process is {pid} for the engine, which is in another PID namespace, and cannot be found from here"
+    )]
     OtherPidNamespaceOfEngine {
         /// As the user wrote it.
         target: Target,
@@ -152,7 +155,7 @@ impl TargetError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotFound { target: Target::Netns(_), .. } => {
+            Self::NotFound { target: Target::Netns(meant), .. } => {
                 let mut names: Vec<String> = fs::read_dir(NAMED)
                     .into_iter()
                     .flatten()
@@ -161,6 +164,9 @@ impl TargetError {
                     })
                     .collect();
                 names.sort();
+                if let Some(name) = nearest(meant, names.iter().map(String::as_str)) {
+                    return Some(format!("did you mean `netns:{name}`?"));
+                }
                 names.truncate(5);
                 (!names.is_empty())
                     .then(|| format!("`ip netns list` shows the names; some are {}", names.join(", ")))
@@ -171,6 +177,9 @@ impl TargetError {
             ),
             Self::Engine { source, .. } => source.hint(),
             Self::NotRunning { .. } => Some("start it".into()),
+            Self::OtherPidNamespaceOfEngine { .. } => Some(
+                "run the daemon in the engine's PID namespace or in one around it (a container with `--pid=host`), or name the namespace by `netns:` or `path:`".into(),
+            ),
             Self::OtherPidNamespace { .. } => Some("name the namespace by `netns:` or `path:`".into()),
             _ => None,
         }
@@ -198,6 +207,7 @@ pub fn open(target: &Target, caller: Caller) -> Result<OpenNetns, TargetError> {
             Some(pid) => open_process(target, pid),
             None => Err(TargetError::OtherPidNamespace { target: target.clone() }),
         },
+        Target::Host => open_host(target),
         Target::Container(_) => {
             Err(TargetError::NotFound { target: target.clone(), what: "no engine was asked".into() })
         }
@@ -206,6 +216,15 @@ pub fn open(target: &Target, caller: Caller) -> Result<OpenNetns, TargetError> {
             what: "this namespace is not steered".into(),
         }),
     }
+}
+
+/// Opens PID 1's namespace. That it is ours can be seen where it may not be opened: PID 1 may have a capability more.
+fn open_host(target: &Target) -> Result<OpenNetns, TargetError> {
+    let first = Thread { process: 1, thread: 1 };
+    let path = if first.netns() == Seen::Elsewhere { "/proc/self/ns/net" } else { "/proc/1/ns/net" };
+    let opened = open_path(target, Path::new(path))?;
+    // It is whose the host's is, and no process's: PID 1 has no successor.
+    Ok(OpenNetns { host: true, processes: Arc::default(), ..opened })
 }
 
 fn syscall(target: &Target, call: String) -> impl FnOnce(io::Error) -> TargetError {
@@ -311,6 +330,8 @@ mod tests {
         let open = |target: &str| open(&target.parse().unwrap(), Caller::this_process()).unwrap();
         let own = open("self");
         assert!(own.host);
+        // The machine of a test may be one whose PID 1 is elsewhere.
+        assert!(open("host").host && open("host").processes.is_empty());
         for target in [format!("pid:{pid}"), format!("path:/proc/{pid}/ns/net")] {
             let opened = open(&target);
             assert_eq!(opened.file, own.file, "{target}");

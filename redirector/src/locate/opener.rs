@@ -68,8 +68,8 @@ async fn open_container(
     });
     for _ in 0..LOOKS {
         let (named, before, peer) = (target.clone(), seen.clone(), engine.peer());
-        let shares = move || peer.shares_processes().unwrap_or(false);
-        match blocking(move || open_inspected(&named, &before, shares)).await {
+        let ours = move |pid| peer.process_called(pid).ok().flatten();
+        match blocking(move || open_inspected(&named, &before, ours)).await {
             // No two sandboxes have the same path, but where it is that of a process.
             Ok(opened) if seen.sandbox.as_ref() == Some(&opened.path) && opened.processes.is_empty() => {
                 return Ok(opened);
@@ -103,11 +103,12 @@ fn refusal(target: &Target, source: EngineError) -> TargetError {
     TargetError::Engine { target, source }
 }
 
-/// Opens what the engine keeps, where that is there; else what the container's first process is in.
+/// Opens what the engine keeps, where that is there; else what the container's first process is in. `ours` gives our number of
+/// a process of the engine's.
 fn open_inspected(
     target: &Target,
     seen: &Inspected,
-    shares_processes: impl FnOnce() -> bool,
+    ours: impl Fn(i32) -> Option<i32>,
 ) -> Result<OpenNetns, TargetError> {
     let Some(pid) = seen.pid else {
         let (target, id, status) = (target.clone(), seen.id.clone(), seen.status.clone());
@@ -118,10 +119,16 @@ fn open_inspected(
         Some(Ok(opened)) => opened,
         // What the engine of another user keeps cannot be seen by its path, and a container that has the namespace
         // of another one has nothing there.
-        _ if !shares_processes() => {
-            return Err(TargetError::OtherPidNamespaceOfEngine { target: target.clone(), pid });
+        _ => {
+            let other = || TargetError::OtherPidNamespaceOfEngine { target: target.clone(), pid };
+            let process = ours(pid).ok_or_else(other)?;
+            let opened = open_process(target, process)?;
+            // A number that is another's by now would have been opened.
+            if ours(pid) != Some(process) {
+                return Err(other());
+            }
+            opened
         }
-        _ => open_process(target, pid)?,
     };
     Ok(OpenNetns { host: opened.host || seen.is_in_host_network, container: Some(seen.id.clone()), ..opened })
 }

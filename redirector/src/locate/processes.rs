@@ -1,8 +1,15 @@
 //! Processes and their threads, from `/proc`.
 
-use std::{collections::HashSet, fs, io, os::unix::fs::MetadataExt as _, path::PathBuf, sync::OnceLock};
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    sync::OnceLock,
+};
 
-use crate::netns::NetnsFile;
+use crate::{netns::NetnsFile, sys::namespace::parent_namespace};
 
 /// One thread of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +99,41 @@ pub(super) fn processes() -> io::Result<Vec<i32>> {
     Ok(processes)
 }
 
+/// A process's number in our PID namespace, and in each below that it is in (`NSpid` of proc_pid_status(5); Linux 4.1).
+pub(super) fn numbers_of(pid: i32) -> io::Result<Vec<i32>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    Ok(numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect())
+}
+
+/// Our number of the process that `engine`, which is in a PID namespace below ours, calls `pid`. `None` when there is none.
+pub(super) fn called_by(engine: i32, pid: i32) -> io::Result<Option<i32>> {
+    let level = numbers_of(engine)?.len();
+    let Some(place) = level.checked_sub(1) else { return Ok(None) };
+    let namespace = pid_namespace(engine, 0)?;
+    for process in processes()? {
+        let numbers = unless_ended(numbers_of(process))?.unwrap_or_default();
+        if numbers.get(place) != Some(&pid) {
+            continue;
+        }
+        // In another one at the same level that number is another process.
+        if unless_ended(pid_namespace(process, numbers.len() - level))? == Some(namespace) {
+            return Ok(Some(process));
+        }
+    }
+    Ok(None)
+}
+
+/// Device and inode of a process's PID namespace, or of the one so many above it.
+fn pid_namespace(process: i32, above: usize) -> io::Result<(u64, u64)> {
+    let mut namespace = File::open(format!("/proc/{process}/ns/pid"))?;
+    for _ in 0..above {
+        namespace = parent_namespace(&namespace)?.into();
+    }
+    let metadata = namespace.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
 /// The threads of a process: each can be in a namespace of its own. None when it has ended.
 pub(super) fn threads(process: i32) -> io::Result<Vec<Thread>> {
     let threads = unless_ended(numbers(&format!("/proc/{process}/task")))?.unwrap_or_default();
@@ -113,6 +155,14 @@ pub(super) fn mount_tables(processes: &[i32]) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_of_a_pid_namespace_below_is_found_by_its_number_there() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(!numbers_of(own).unwrap().is_empty());
+        assert!(numbers_of(i32::MAX).is_err());
+        assert_eq!(called_by(own, i32::MAX).unwrap(), None);
+    }
 
     #[test]
     fn an_ended_process_is_no_error_and_a_full_fd_table_is_one() {

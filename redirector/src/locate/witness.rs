@@ -1,15 +1,17 @@
 //! What proves that a namespace is still used by somebody else than us.
 //!
 //! A namespace lives as long as a task is in it, an nsfs mount or fd refers to it, or a socket is in it. Ours
-//! do not count, and nobody's sockets or fds do: a namespace that has lost its last process and mount cannot be
-//! entered by name any more. The kernel tells nobody while our listeners hold it (Linux 6.19 will), so this is
-//! read from `/proc`.
+//! do not count, and nobody's sockets do: a namespace that has lost its last process and mount cannot be
+//! entered by name any more. Of fds only that one counts by which it was named, as LXC and systemd hold namespaces: to
+//! look for others would be to look at every file of every process. The kernel tells nobody while our listeners
+//! hold it (Linux 6.19 will), so this is read from `/proc`.
 
 use std::{
     collections::{HashMap, HashSet},
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
@@ -17,7 +19,10 @@ use super::{
     open::is_file,
     processes::{self, Seen, Thread, unless_ended},
 };
-use crate::{netns::NetnsFile, sys::namespace::pidfd_open};
+use crate::{
+    netns::{NetnsFile, ProcessLink},
+    sys::namespace::pidfd_open,
+};
 
 /// Somebody who keeps a namespace.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(super) enum Witness {
     Mount(PathBuf),
     /// A thread is in it; the pidfd is of its process.
     Process(i32, i32, OwnedFd),
+    /// A process has it open, by which it was named.
+    Named(Arc<[ProcessLink]>),
 }
 
 /// Mount tables as they were read last. Those that tell when they change are read again only then.
@@ -84,6 +91,7 @@ impl Witness {
             Self::Process(process, thread, _) => {
                 Thread { process: *process, thread: *thread }.netns() == Seen::In(file)
             }
+            Self::Named(links) => links.iter().any(|link| link.leads_to() == Some(file)),
         }
     }
 }

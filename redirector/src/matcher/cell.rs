@@ -7,13 +7,48 @@ use redirector_ebpf::{
     Action, CONSUMER_BLACK_HOLE, Decision, FAMILY_IPV4, FAMILY_IPV6, PROTOCOL_TCP, PROTOCOL_UDP,
 };
 
-use super::{
-    CompileError, Placed,
-    order::{Interfaces, Precedence},
-    ports::Ranges,
-    prefixes::Prefix,
-};
+use super::{CompileError, Placed, order::Precedence, ports::Ranges, prefixes::Prefix};
 use crate::config::{Destination, Match, OnUnavailable, without};
+
+/// By which interfaces comes what a cell takes.
+#[derive(Clone, Debug)]
+pub(super) enum Ingress {
+    /// By any.
+    Any,
+    /// By the one with this index.
+    By(u32),
+    /// By any but those with these indices.
+    AllBut(Rc<[u32]>),
+}
+
+impl Ingress {
+    /// Whether the cell is for what comes by this interface; `None` is one that no rule names.
+    pub(super) fn includes(&self, interface: Option<u32>) -> bool {
+        match (self, interface) {
+            (Self::Any, _) | (Self::AllBut(_), None) => true,
+            (Self::By(_), None) => false,
+            (Self::By(its), Some(interface)) => *its == interface,
+            (Self::AllBut(others), Some(interface)) => !others.contains(&interface),
+        }
+    }
+
+    /// The interfaces that it names.
+    pub(super) fn named(&self) -> &[u32] {
+        match self {
+            Self::Any => &[],
+            Self::By(its) => std::slice::from_ref(its),
+            Self::AllBut(others) => others,
+        }
+    }
+
+    /// The only one.
+    pub(super) fn only(&self) -> Option<u32> {
+        match self {
+            Self::By(its) => Some(*its),
+            Self::Any | Self::AllBut(_) => None,
+        }
+    }
+}
 
 /// One match of a rule with one of its sources and one of its interfaces, in one protocol and family.
 #[derive(Debug)]
@@ -28,8 +63,8 @@ pub(super) struct Cell {
     pub(super) destination: Prefix,
     /// [`Prefix::ALL`] without a source.
     pub(super) source: Prefix,
-    /// `None`: whatever the interface.
-    pub(super) interface: Option<u32>,
+    /// By which interfaces it comes.
+    pub(super) ingress: Ingress,
     /// Its ports.
     pub(super) ports: Ranges,
     /// What is not taken, although it is inside: destinations with their ports, longer than `destination`.
@@ -76,8 +111,13 @@ pub(super) fn cells(rules: &[Placed<'_>]) -> Result<Vec<Cell>, CompileError> {
         let rule = placed.rule;
         let named: Vec<_> = rule.from.iter().copied().map(Some).collect();
         let sources = if named.is_empty() { &[None][..] } else { &named };
-        let present: Vec<_> = placed.interfaces.iter().copied().map(Some).collect();
-        let interfaces = if rule.interfaces.is_empty() { &[None][..] } else { &present };
+        let ingresses: Vec<_> = if rule.interfaces.is_empty() {
+            vec![Ingress::Any]
+        } else if rule.excludes_interfaces() {
+            vec![Ingress::AllBut(placed.interfaces.into())]
+        } else {
+            placed.interfaces.iter().copied().map(Ingress::By).collect()
+        };
         let exceptions = rule.except.iter().map(|except| (except, Ranges::from(except.ports.ranges())));
         let exceptions: Vec<_> = exceptions.collect();
         for matching in &rule.matches {
@@ -90,18 +130,17 @@ pub(super) fn cells(rules: &[Placed<'_>]) -> Result<Vec<Cell>, CompileError> {
                     continue;
                 }
                 let sources = sources.iter().filter(|source| is_in(family, source.map(|source| source.0)));
-                for (source, interface) in
-                    sources.flat_map(|source| interfaces.iter().map(move |one| (source, *one)))
+                for (source, ingress) in
+                    sources.flat_map(|source| ingresses.iter().map(move |one| (source, one)))
                 {
-                    let interfaces = if interface.is_some() { Interfaces::Named } else { Interfaces::All };
-                    let precedence = Precedence::of(rule, matching, *source, interfaces);
+                    let precedence = Precedence::of(rule, matching, *source);
                     let cell = Cell {
                         rank: 0,
                         protocol,
                         family,
                         destination: prefix(matching.prefix),
                         source: prefix(source.map(|source| source.0)),
-                        interface,
+                        ingress: ingress.clone(),
                         ports: Rc::clone(&ports),
                         exceptions: Rc::clone(&inside),
                         rule: placed.index,

@@ -7,8 +7,8 @@ use crate::config::{Match, Protocol, Rule, Source};
 /// What the order looks at, of one cell: one match of a rule with one of its sources and one of its interfaces. The lesser comes first and decides.
 ///
 /// In this order: the higher priority; `tcp` or `udp` before `any`; the longer destination prefix; fewer ports in the match;
-/// the longer source prefix; an interface before none; the rule's name in byte order. Prefixes of different families are compared by length too, which decides nothing: no
-/// packet matches both.
+/// the longer source prefix; a named interface before all but a named one, and that before any; the rule's name in byte order.
+/// Prefixes of different families are compared by length too, which decides nothing: no packet matches both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Precedence<'a> {
     /// The rule's.
@@ -21,36 +21,46 @@ pub(super) struct Precedence<'a> {
     pub(super) ports: u32,
     /// 0 to 128; 0 without a source.
     pub(super) source_prefix_length: u8,
-    /// 1 for a rule that names interfaces, else 0.
-    pub(super) interfaces: u8,
+    /// Whether the rule names interfaces.
+    pub(super) interfaces: Interfaces,
     /// Unique in a namespace.
     pub(super) rule_name: &'a [u8],
 }
 
-/// Whether a cell is for one interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a rule is for some interfaces. The greater comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Interfaces {
     /// It is for whatever interface.
     All,
-    /// It is for one that its rule names.
+    /// It is for all but those that it names.
+    AllBut,
+    /// It is for those that it names.
     Named,
+}
+
+impl Interfaces {
+    /// What a rule says of them.
+    pub(super) fn of(rule: &Rule) -> Self {
+        if rule.interfaces.is_empty() {
+            Self::All
+        } else if rule.excludes_interfaces() {
+            Self::AllBut
+        } else {
+            Self::Named
+        }
+    }
 }
 
 impl<'a> Precedence<'a> {
     /// Of a cell of a rule.
-    pub(super) fn of(
-        rule: &'a Rule,
-        matching: &Match,
-        source: Option<Source>,
-        interfaces: Interfaces,
-    ) -> Self {
+    pub(super) fn of(rule: &'a Rule, matching: &Match, source: Option<Source>) -> Self {
         Self {
             priority: rule.priority,
             protocol: matching.protocol,
             destination_prefix_length: matching.prefix.map_or(0, |prefix| prefix.prefix_len()),
             ports: matching.ports.len(),
             source_prefix_length: source.map_or(0, |source| source.0.prefix_len()),
-            interfaces: (interfaces == Interfaces::Named).into(),
+            interfaces: Interfaces::of(rule),
             rule_name: rule.name.as_str().as_bytes(),
         }
     }

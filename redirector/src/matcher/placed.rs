@@ -15,7 +15,8 @@ pub struct Placed<'a> {
     pub consumer: u32,
     /// Bits of [`redirector_ebpf::Decision::flags`].
     pub flags: u32,
-    /// Indices of the interfaces that the rule names, as far as they are there. Without a name it takes what comes by any.
+    /// Indices of the interfaces that the rule names, as far as they are there: those by which comes what it takes, or
+    /// does not, as it says. Without a name it takes what comes by any.
     pub interfaces: &'a [u32],
 }
 

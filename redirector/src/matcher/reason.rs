@@ -5,10 +5,7 @@
 
 use std::fmt;
 
-use super::{
-    Placed,
-    order::{Interfaces, Precedence},
-};
+use super::{Placed, order::Precedence};
 use crate::config::{FlowSpec, Match, Rule, Source};
 
 /// One match of a rule with one of its sources.
@@ -24,8 +21,7 @@ pub struct NamedCell<'a> {
 
 impl<'a> NamedCell<'a> {
     fn precedence(&self) -> Precedence<'a> {
-        let interfaces = if self.rule.interfaces.is_empty() { Interfaces::All } else { Interfaces::Named };
-        Precedence::of(self.rule, self.matching, self.source, interfaces)
+        Precedence::of(self.rule, self.matching, self.source)
     }
 }
 
@@ -84,8 +80,12 @@ impl fmt::Display for Missed<'_> {
                 None => f.write_str("an exception leaves it out"),
             },
             Miss::Interface => {
-                let names: Vec<_> = rule.interfaces.iter().map(|one| format!("`{one}`")).collect();
-                write!(f, "it is for what comes by {}", names.join(", "))?;
+                let names: Vec<_> = rule.interfaces.iter().map(|one| format!("`{}`", one.as_str())).collect();
+                let names = names.join(", ");
+                if rule.excludes_interfaces() {
+                    return write!(f, "it is for what comes by any interface but {names}");
+                }
+                write!(f, "it is for what comes by {names}")?;
                 match self.presence {
                     Presence::None => f.write_str(", and nothing of that is there"),
                     Presence::Some => Ok(()),
@@ -203,7 +203,9 @@ fn miss(placed: &Placed<'_>, cell: NamedCell<'_>, flow: &FlowSpec, ingress: u32)
         Some(Miss::Client)
     } else if let Some(number) = rule.except.iter().position(|except| except.contains(protocol, to)) {
         Some(Miss::Exception(number))
-    } else if !rule.interfaces.is_empty() && !placed.interfaces.contains(&ingress) {
+    } else if !rule.interfaces.is_empty()
+        && placed.interfaces.contains(&ingress) == rule.excludes_interfaces()
+    {
         Some(Miss::Interface)
     } else {
         None

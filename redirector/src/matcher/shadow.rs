@@ -178,9 +178,10 @@ impl Pieces {
             let begins = [Some(*first), last.checked_add(1)];
             ports.extend(begins.into_iter().flatten().filter(|port| is_in(&cell.ports, *port)));
         }
-        let interfaces = match cell.interface {
+        let named = others.iter().flat_map(|other| other.ingress.named()).copied().map(Some);
+        let interfaces = match cell.ingress.only() {
             Some(index) => BTreeSet::from([Some(index)]),
-            None => others.iter().map(|other| other.interface).chain([None]).collect(),
+            None => named.filter(|one| cell.ingress.includes(*one)).chain([None]).collect(),
         };
         Self {
             destinations: pieces(cell.destination, destinations),
@@ -227,9 +228,10 @@ fn is_excepted(cell: &Cell, destination: u128, port: u16) -> bool {
 
 /// Whether there is anything that both would take, exceptions apart.
 fn meet(one: &Cell, other: &Cell) -> bool {
-    let interfaces = match (one.interface, other.interface) {
-        (Some(one), Some(other)) => one == other,
-        _ => true,
+    let interfaces = match (one.ingress.only(), other.ingress.only()) {
+        (Some(interface), _) => other.ingress.includes(Some(interface)),
+        (None, Some(interface)) => one.ingress.includes(Some(interface)),
+        (None, None) => true,
     };
     let meet = |one: Prefix, other: Prefix| one.contains(other) || other.contains(one);
     interfaces
@@ -263,6 +265,6 @@ fn flow(cell: &Cell, (destination, source): (u128, u128), port: u16, interface: 
         remote_port: 40_000,
         local_port: port.into(),
         // No interface has number 0, so no rule names it.
-        ingress_ifindex: interface.or(cell.interface).unwrap_or(0),
+        ingress_ifindex: interface.or(cell.ingress.only()).unwrap_or(0),
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn build(
     family: u32,
     cells: &[&Cell],
 ) -> Result<bool, CompileError> {
-    let named: BTreeSet<u32> = cells.iter().filter_map(|cell| cell.interface).collect();
+    let named: BTreeSet<u32> = cells.iter().flat_map(|cell| cell.ingress.named()).copied().collect();
     let mut addresses = Addresses::of(cells);
     let Some(destinations) = addresses.destinations.write(builder, family)? else { return Ok(false) };
     let Some(sources) = addresses.sources.write(builder, family)? else { return Ok(false) };
@@ -127,10 +127,7 @@ fn table(
     interface: Option<u32>,
     addresses: &mut Addresses,
 ) -> Result<(), CompileError> {
-    let lane = |cell: &Cell| match cell.interface {
-        Some(its) if interface != Some(its) => Lane::Elsewhere,
-        _ => Lane::of(cell),
-    };
+    let lane = |cell: &Cell| if cell.ingress.includes(interface) { Lane::of(cell) } else { Lane::Elsewhere };
     let in_lane = |sought| cells.iter().copied().filter(move |cell| lane(cell) == sought);
     let mut lanes: Vec<_> = cells.iter().map(|cell| (lane(cell), *cell)).collect();
     // Whoever looks into the table of an interface knows that a rule names the port.

@@ -312,3 +312,41 @@ fn rules_that_never_decide_are_found_with_those_that_do_instead() {
         assert_eq!(said.collect::<Vec<_>>().join(", "), expected, "{rules:#?}");
     }
 }
+
+/// `lo` is 1 and `eth0` is 2; 9 is one that no rule names.
+#[test]
+fn a_rule_may_leave_interfaces_out() {
+    let rules = rules(&[
+        json!({"match": ["tcp:80"], "interface": ["!lo"], "to": ["pass"]}),
+        json!({"match": ["tcp:80"], "interface": ["eth0"], "to": ["pass"]}),
+        json!({"match": ["tcp:80"], "to": ["pass"]}),
+        json!({"match": ["tcp:81"], "interface": ["!lo", "!eth0"], "to": ["pass"]}),
+        json!({"match": ["tcp:82"], "interface": ["!lo"], "to": ["pass"]}),
+        json!({"match": ["tcp:82"], "priority": 1, "to": ["pass"]}),
+    ]);
+    let interfaces: [&[u32]; 6] = [&[1], &[2], &[], &[1, 2], &[1], &[]];
+    let placed = rules.iter().zip(0..).zip(interfaces);
+    let placed: Vec<_> =
+        placed.map(|((rule, index), interfaces)| Placed { interfaces, ..Placed::new(rule, index) }).collect();
+    let image = compile(placed.iter().copied()).unwrap();
+    for (port, decided) in
+        [(80, [Some(2), Some(1), Some(0)]), (81, [None, None, Some(3)]), (82, [Some(5), Some(5), Some(5)])]
+    {
+        for (ingress, rule) in [1, 2, 9].into_iter().zip(decided) {
+            let flow = flow("10.0.0.1:1".parse().unwrap(), format!("10.0.0.2:{port}").parse().unwrap());
+            let decision = image.decide(&redirector_ebpf::Flow { ingress_ifindex: ingress, ..flow });
+            assert_eq!(decision.map(|decision| decision.rule), rule, "port {port} by {ingress}");
+        }
+    }
+    let flow = "tcp 10.0.0.1:1 -> 10.0.0.2:81".parse().unwrap();
+    let account = account(&placed, (&flow, 1), None).unwrap();
+    assert!(
+        account
+            .before
+            .iter()
+            .any(|missed| missed.to_string() == "it is for what comes by any interface but `lo`, `eth0`")
+    );
+    let found = shadowed(&placed, &image).unwrap();
+    let names: Vec<_> = found.iter().map(|(rule, _)| rule.name.as_str()).collect();
+    assert_eq!(names, ["r4"], "and by the one that takes all");
+}

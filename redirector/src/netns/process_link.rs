@@ -8,6 +8,8 @@ use std::{
 
 use nix::{fcntl::AtFlags, sys::stat::fstatat};
 
+use super::NetnsFile;
+
 /// A link below a process's directory in procfs, as `net` in `/proc/PID/ns`. The directory is held, and means that
 /// process for ever, whoever has its number later. It keeps nothing of the process.
 #[derive(Debug)]
@@ -21,6 +23,19 @@ impl ProcessLink {
     #[must_use]
     pub fn new(directory: OwnedFd, name: impl Into<OsString>) -> Self {
         Self { directory, name: name.into() }
+    }
+
+    /// Whether it is the namespace that a process, or a thread, is in; else it is one that it has open.
+    #[must_use]
+    pub fn is_of_member(&self) -> bool {
+        self.name == "net"
+    }
+
+    /// The namespace that it leads to now. `None` when that is not known, or the process has ended.
+    #[must_use]
+    pub fn leads_to(&self) -> Option<NetnsFile> {
+        let file = fstatat(self.directory.as_fd(), &*self.name, AtFlags::empty()).ok()?;
+        Some(NetnsFile { dev: file.st_dev, inode: file.st_ino })
     }
 
     /// Whether it is still there: the process has not ended, or is a zombie, and its number nobody else's.
@@ -44,9 +59,10 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let directory = File::open(format!("/proc/{}/ns", child.id())).unwrap();
         let link = ProcessLink::new(directory.into(), "net");
-        assert!(link.is_there().unwrap());
+        assert!(link.is_there().unwrap() && link.is_of_member());
+        assert_eq!(link.leads_to(), Some(NetnsFile::of(File::open("/proc/self/ns/net").unwrap()).unwrap()));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!link.is_there().unwrap());
+        assert!(!link.is_there().unwrap() && link.leads_to().is_none());
     }
 }

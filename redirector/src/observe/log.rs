@@ -20,7 +20,10 @@ use tracing::Dispatch;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt as _};
 
 use self::queue::Queue;
-use crate::{config::file::LogFormat, text::escaped};
+use crate::{
+    config::file::{LogFormat, LogLevel},
+    text::escaped,
+};
 
 pub use writer::is_writable;
 
@@ -42,14 +45,18 @@ impl Drop for Log {
     }
 }
 
-/// Starts logging: `info` and above, or what `RUST_LOG` says. One line per ended connection comes at
-/// `redirector::access=debug`. Panics are logged whatever it says.
+/// Starts logging: what `level` says, which is about redirector itself; else what `RUST_LOG` says; else what `file` says, or
+/// `info` and above. One line per ended connection comes at `redirector::access=debug`. Panics are logged whatever it says.
 ///
 /// # Errors
 ///
 /// When there can be no thread that writes.
-pub fn init(format: LogFormat) -> io::Result<Log> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+pub fn init(format: LogFormat, level: Option<LogLevel>, file: Option<LogLevel>) -> io::Result<Log> {
+    let filter = match (level, EnvFilter::try_from_default_env()) {
+        (Some(level), _) => filter(level),
+        (None, Ok(filter)) => filter,
+        (None, Err(_)) => self::filter(file.unwrap_or(LogLevel::Info)),
+    };
     let own = Arc::new(Own::new(format));
     thread::Builder::new().name("log".into()).spawn({
         let own = Arc::clone(&own);
@@ -58,6 +65,17 @@ pub fn init(format: LogFormat) -> io::Result<Log> {
     panic::set_hook(Box::new(move |panic| QUEUE.push(own.panicked(panic))));
     subscriber(format, filter, || OneLine(Enqueue)).init();
     Ok(Log(()))
+}
+
+/// What other crates have to say below `info` is for programmers.
+fn filter(level: LogLevel) -> EnvFilter {
+    EnvFilter::new(match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "info,redirector=debug",
+        LogLevel::Trace => "info,redirector=trace",
+    })
 }
 
 /// Lines that were not written since the start of this process.

@@ -73,6 +73,7 @@ pub(crate) async fn commit(world: &World, verb: &'static str, plan: Plan) -> Res
     }
     for (part, netns, _) in &done.other {
         settle(netns);
+        part.found.iter().for_each(|found| netns.watched.named_by(&found.named_by));
         part.foreign.clone().into_iter().for_each(|found| netns.set_foreign_programs(found));
         settle_part(part, netns);
         gone.extend(part.gone());

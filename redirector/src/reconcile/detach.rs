@@ -15,7 +15,7 @@ use super::{
     world::World,
 };
 use crate::{
-    config::{RuleName, Target},
+    config::{RuleName, Target, meant::nearest},
     control::{Caller, DetachRequest, DetachResult, Detached, Error, SCHEMA},
     intent::{Edit, Store, Subject},
     locate::ContainerId,
@@ -160,7 +160,17 @@ fn found(store: &Store, edit: &Edit) -> Vec<(ContainerId, RuleName)> {
 /// Why there is nothing to be detached.
 fn missing(world: &World, sought: &Sought, (target, rule): (Target, Option<RuleName>)) -> Error {
     match (sought.find(world), rule) {
-        (Ok(_), Some(rule)) => Refused::NoSuchRule { target, rule }.into(),
+        (Ok(netns), Some(rule)) => {
+            let there = Arc::clone(&netns.published.load().current);
+            let names: Vec<_> = there.rules().iter().map(|state| state.rule.name.to_string()).collect();
+            let hint = match nearest(rule.as_str(), names.iter().map(String::as_str)) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => {
+                    format!("there are: {}", names.iter().take(20).cloned().collect::<Vec<_>>().join(", "))
+                }
+            };
+            Error::from(Refused::NoSuchRule { target, rule }).with_hint(hint)
+        }
         (Ok(_), None) => Refused::NotSteered(target).into(),
         (Err(error), _) => error,
     }

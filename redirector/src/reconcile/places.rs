@@ -72,6 +72,8 @@ pub(crate) fn may_be_meant(
 ) -> Result<(), Refused> {
     match &opened.container {
         _ if !opened.host || host_netns == HostNetns::Allowed => Ok(()),
+        // Who names it means it.
+        None if *target == Target::Host => Ok(()),
         None => Err(Refused::Host(target.clone())),
         Some(_) => Err(Refused::HostOfContainer(target.clone())),
     }

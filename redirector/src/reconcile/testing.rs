@@ -114,6 +114,7 @@ pub(crate) fn survey() -> Survey {
 /// A namespace that somebody has looked at.
 pub(crate) fn found(place: u64, container: Option<ContainerId>) -> Found {
     Found {
+        named_by: Arc::default(),
         fd: File::open("/dev/null").expect("open /dev/null").into(),
         file: NetnsFile { dev: 0, inode: place },
         cookie: NetnsCookie(place),

@@ -9,6 +9,18 @@ use crate::{
     steer::{Found, RuleState},
 };
 
+/// Whether there is an interface by which both take something.
+fn interfaces_meet(one: &Rule, other: &Rule) -> bool {
+    let names = |spec: &Rule| spec.interfaces.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>();
+    let (ours, theirs) = (names(one), names(other));
+    match (one.excludes_interfaces(), other.excludes_interfaces()) {
+        (true, true) => true,
+        (true, false) => theirs.is_empty() || theirs.iter().any(|name| !ours.contains(name)),
+        (false, true) => ours.is_empty() || ours.iter().any(|name| !theirs.contains(name)),
+        (false, false) => have_one_in_common(&ours, &theirs),
+    }
+}
+
 /// Whether both name the same thing, or neither anything.
 fn have_one_in_common<T: PartialEq>(one: &[T], other: &[T]) -> bool {
     one.iter().any(|named| other.contains(named)) || (one.is_empty() && other.is_empty())
@@ -21,9 +33,13 @@ pub(crate) fn warnings(current: &[Arc<RuleState>], rule: &Rule, found: &Found) -
         if let Some(prefix) = &matching.prefix
             && !found.survey.is_local(prefix)
         {
-            warnings.push(format!(
+            let mut warning = format!(
                 "match `{matching}`: no address of `{prefix}` is local there; only traffic that is delivered locally is steered"
-            ));
+            );
+            if prefix.addr().is_unspecified() && prefix.prefix_len() > 0 {
+                warning += &format!("; for every address write `{}:{}`", matching.protocol, matching.ports);
+            }
+            warnings.push(warning);
         }
     }
     let (low, high) = found.survey.local_ports;
@@ -46,7 +62,7 @@ pub(crate) fn warnings(current: &[Arc<RuleState>], rule: &Rule, found: &Found) -
     let twin = current.iter().find(|state| {
         state.rule.name != rule.name
             && have_one_in_common(&state.rule.from, &rule.from)
-            && have_one_in_common(&state.rule.interfaces, &rule.interfaces)
+            && interfaces_meet(&state.rule, rule)
             && state.rule.priority == rule.priority
             && state.rule.matches.iter().any(|one| rule.matches.contains(one))
     });

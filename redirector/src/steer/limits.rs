@@ -67,7 +67,7 @@ pub(crate) fn instances_in_stock() -> usize {
 pub fn raise_limits() -> u64 {
     let unlimited = nix::libc::RLIM_INFINITY;
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, unlimited, unlimited) {
-        tracing::warn!(%error, "setrlimit RLIMIT_MEMLOCK: goes on with the limit as it is");
+        tracing::debug!(%error, "setrlimit RLIMIT_MEMLOCK: goes on with the limit as it is");
     }
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft < hard => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {

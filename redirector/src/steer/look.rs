@@ -1,6 +1,9 @@
 //! What is found out about a namespace before anything is changed there.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
 
 use super::error::{blocking, failed};
 use crate::{
@@ -8,7 +11,7 @@ use crate::{
     control::Error,
     kernel::{self, AttachedProgram},
     locate::{ContainerId, OpenNetns},
-    netns::{self, Bystander, NetnsCookie, NetnsFile, Survey},
+    netns::{self, Bystander, NetnsCookie, NetnsFile, ProcessLink, Survey},
 };
 
 /// What was found out about a namespace, before anything is changed there.
@@ -23,6 +26,8 @@ pub(crate) struct Found {
     pub(crate) existing_connections: u64,
     pub(crate) container: Option<ContainerId>,
     pub(crate) host: bool,
+    /// Links of processes that have it open, by which it was named.
+    pub(crate) named_by: Arc<[ProcessLink]>,
 }
 
 /// Goes and looks, and changes nothing. Connections that are open are counted that a rule would have taken.
@@ -31,7 +36,10 @@ pub(crate) async fn find_out(
     target: &Target,
     spec: Option<&RuleSpec>,
 ) -> Result<Found, Error> {
-    let OpenNetns { fd, file, container, host, .. } = opened;
+    let OpenNetns { fd, file, container, host, processes, .. } = opened;
+    // A process that is in it is found without.
+    let is_one = |link: &ProcessLink| !link.is_of_member();
+    let named_by = if processes.iter().any(is_one) { processes } else { Arc::default() };
     let spec = spec.cloned();
     let target = target.clone();
     blocking(move || {
@@ -45,7 +53,7 @@ pub(crate) async fn find_out(
         let (cookie, survey, bystanders, existing_connections) =
             netns::enter(&fd, look).and_then(|result| result).map_err(|source| error(&source))?;
         let programs = kernel::attached_programs(fd.as_fd()).map_err(|source| error(&source))?;
-        Ok(Found { fd, file, cookie, survey, bystanders, programs, existing_connections, container, host })
+        Ok(Found { fd, file, cookie, survey, bystanders, programs, existing_connections, container, host, named_by })
     })
     .await
 }

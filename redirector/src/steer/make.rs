@@ -119,6 +119,7 @@ impl Maker {
         };
         // Before the link: a namespace that dies from here on is noticed.
         let netns = self.all.add(|| Steered::new(parts(self.watch.add(file))));
+        netns.watched.named_by(&found.named_by);
         make_sockets(&netns, for_sockets, rules.needs()).await?;
         settle(&netns);
         Ok(Ready { netns, found: Arc::clone(found), inside })

@@ -197,7 +197,8 @@ impl RuleTable {
     pub(crate) fn new(mut rules: Vec<Arc<RuleState>>, known: &RuleSets) -> Result<Self, CompileError> {
         rules.sort_by(|one, other| one.rule.name.cmp(&other.rule.name));
         // Whether they are there or not: those that are not may come.
-        let named: HashSet<_> = rules.iter().flat_map(|state| &state.rule.interfaces).collect();
+        let named = rules.iter().flat_map(|state| &state.rule.interfaces);
+        let named: HashSet<_> = named.map(Interface::as_str).collect();
         if named.len() > interfaces::MAX as usize {
             return Err(CompileError::TooManyInterfaces);
         }

@@ -24,6 +24,21 @@ pub fn namespace_type(fd: impl AsFd) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// `NS_GET_PARENT`, include/uapi/linux/nsfs.h.
+const NS_GET_PARENT: libc::Ioctl = 0xb702;
+
+/// An nsfs fd of the PID or user namespace around one. Minimum kernel 4.9.
+///
+/// # Errors
+///
+/// `EPERM`: it is outside of ours.
+pub fn parent_namespace(fd: impl AsFd) -> io::Result<OwnedFd> {
+    point("ioctl NS_GET_PARENT")?;
+    // SAFETY: this request takes no argument.
+    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_PARENT) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(result.into())) }
+}
+
 /// An nsfs fd of the network namespace that a socket lives in. Needs CAP_NET_ADMIN there. Minimum kernel 4.10.
 ///
 /// # Errors

@@ -146,6 +146,16 @@ impl Patient {
         assert!(!outcome.stdout.contains('\x1b'), "colour{outcome}");
         let mut lines = outcome.stdout.lines();
         let mut columns = Vec::new();
+        // One cause of many lines is said before them.
+        let needed = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"];
+        let is_missing =
+            |check: &&Value| check["status"] == "fail" && needed.iter().any(|one| check["name"] == *one);
+        let missing: Vec<_> =
+            checks.iter().filter(is_missing).filter_map(|check| check["name"].as_str()).collect();
+        if !missing.is_empty() {
+            let line = lines.next().unwrap_or_default();
+            assert!(line.contains(&format!(": {} missing", missing.join(", "))), "{outcome}");
+        }
         for check in checks {
             let text = |field: &str| check[field].as_str().unwrap_or_default();
             let line = lines.next().unwrap_or_default();

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 /// Modules of `tests/it` in which it is the kernel that decides, by what differs from one to the next: its programs, maps and
 /// links, how sockets are selected, bound, repaired and given away, who is at the other end of one (`own_sockets`:
 /// `SO_PEERPIDFD`), and when a namespace ends.
-const DEPEND: [&str; 23] = [
+const DEPEND: [&str; 22] = [
     "death",
     "deaths",
     "detach",
@@ -26,16 +26,16 @@ const DEPEND: [&str; 23] = [
     "ports",
     "residue",
     "stock",
-    "successors",
     "tubular",
     "udp",
 ];
 
 /// Those in which it is redirector that decides, or somebody else's program, or what TCP has done in every kernel. `seats` is of
 /// them: who keeps a connection to the control socket is decided by the daemon, of Unix sockets as they have always been. So is
-/// `taken_ports`: who has a port has been decided alike for longer than there are programs that select sockets.
+/// `taken_ports`: who has a port has been decided alike for longer than there are programs that select sockets; and `successors`, where the
+/// daemon finds out who has a listener.
 #[cfg(test)]
-const DO_NOT_DEPEND: [&str; 41] = [
+const DO_NOT_DEPEND: [&str; 44] = [
     "api",
     "attach",
     "attackers",
@@ -52,7 +52,9 @@ const DO_NOT_DEPEND: [&str; 41] = [
     "exec",
     "explain",
     "files",
+    "forms",
     "harness",
+    "hints",
     "injected",
     "inputs",
     "last_words",
@@ -75,6 +77,7 @@ const DO_NOT_DEPEND: [&str; 41] = [
     "seats",
     "servers",
     "silent_files",
+    "successors",
     "taken_ports",
     "targets",
 ];

@@ -41,6 +41,28 @@ pub(in crate::cli) struct Explain {
 }
 
 impl Explain {
+    /// What to do where the shell took `> DESTINATION` for a redirection: then the flow ends with what is left of `->`, and
+    /// stdout is a file that is called as the destination is.
+    pub(in crate::cli) fn swallowed(&self) -> Option<String> {
+        let words = self.words.join(" ");
+        let source = words.strip_suffix('-')?.trim();
+        let file = std::fs::read_link("/proc/self/fd/1").ok();
+        let name = file.as_ref().and_then(|file| file.file_name()?.to_str());
+        let whole =
+            name.map(|name| format!("{source} -> {name}")).filter(|flow| flow.parse::<FlowSpec>().is_ok());
+        Some(match (whole, name) {
+            (Some(flow), Some(name)) => format!(
+                "the shell took `> {name}` for a file, which is there now; quote the flow: \
+                 `redirector explain {} '{flow}'`",
+                self.target
+            ),
+            _ => {
+                "the shell took `>` for a redirection; quote the flow: `'tcp 10.0.0.2:40000 -> 10.0.0.1:80'`"
+                    .into()
+            }
+        })
+    }
+
     /// The packet, of one word or several.
     pub(in crate::cli) fn flow(&self) -> Result<FlowSpec, ParseError> {
         self.words.join(" ").parse()

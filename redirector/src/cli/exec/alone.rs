@@ -19,7 +19,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{super::run::LAST_WORK, Failure, args, teller};
+use super::{
+    super::run::{LAST_WORK, privileged},
+    Failure, args, teller,
+};
 use crate::{
     config::file::DaemonOptions,
     control::{SocketFile, handoff_path},
@@ -57,6 +60,7 @@ async fn any(signals: Vec<tokio::signal::unix::Signal>) {
 /// Runs `redirector exec` again as a child, against a daemon in this process.
 pub(super) fn run(command: &args::Exec) -> Result<ExitCode, Failure> {
     let work = || -> Result<ExitCode, Failure> {
+        privileged()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let served = runtime.block_on(serve(command));
         runtime.shutdown_timeout(LAST_WORK);

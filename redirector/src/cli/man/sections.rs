@@ -41,8 +41,8 @@ pub(super) fn environment(command: &str) -> Vec<Entry> {
     if matches!(command, "redirector" | "run") {
         variables.push((
             "RUST_LOG",
-            "What the daemon logs to stderr: info by default; redirector::access=debug adds a line for each relayed \
-             connection that ends.",
+            "What the daemon logs to stderr where --log-level does not say it: info by default; \
+             info,redirector::access=debug has a line for each relayed connection that ends as well.",
         ));
         variables.push(("NOTIFY_SOCKET", "Where the daemon says that it is ready (sd_notify)."));
     }
@@ -68,7 +68,7 @@ pub(super) fn files(command: &str) -> Vec<Entry> {
         "The daemon's control socket: HTTP and JSON, for root and the daemon's user.",
     )];
     if matches!(command, "redirector" | "run" | "exec" | "cleanup") {
-        files.push(("/run/redirector/handoff.sock", "The socket beside it by which programs get listeners."));
+        files.push(("/run/redirector/handoff.sock", "The socket beside it by which programs get listeners; beside another X.sock it is X.handoff.sock."));
     }
     if matches!(command, "redirector" | "run" | "cleanup") {
         files.push((

@@ -23,11 +23,12 @@ use self::notify::{notify, notify_ready};
 use super::{args, exit::Failure, file::SourceFile};
 use crate::{
     config::file::ConfigFile,
-    control::{DEFAULT_SOCKET, SocketFile, handoff_path},
+    control::{DEFAULT_SOCKET, SocketError, SocketFile, handoff_path},
     daemon::{
         ConnectionLimits, Core, Daemon, RESOLVE_INTERVAL, Surroundings, affordable_connections, raise_limits,
     },
     dial::OwnSockets,
+    doctor,
     locate::{self, Opener},
     observe,
     sys::memory,
@@ -57,6 +58,7 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
         max_connections_per_client,
         resolve_interval,
         log_format,
+        log_level,
         engines,
     } = command;
     let config = config.map(|path| Ok::<_, Failure>((SourceFile::read_again(&path)?.parse_or_tell()?, path)));
@@ -64,7 +66,9 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
     let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
     // Before there are threads.
     memory::keep_little();
-    let _log = observe::init(log_format.or(daemon.log_format).unwrap_or_default())?;
+    let format = log_format.or(daemon.log_format).unwrap_or_default();
+    let _log = observe::init(format, log_level, daemon.log_level)?;
+    privileged()?;
     let opener = engines.opener(&daemon);
     let files = raise_limits();
     let limits = ConnectionLimits {
@@ -91,6 +95,18 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
     served
 }
 
+/// A daemon that can steer nothing is none, whether it says so or not.
+pub(super) fn privileged() -> Result<(), Failure> {
+    let missing = doctor::missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let verb = if missing.len() == 1 { "is" } else { "are" };
+    let why = format!("not privileged: {} {verb} missing, and nothing can be steered", missing.join(", "));
+    Err(Failure::text(why)
+        .with_hint("run it as root, with these capabilities; `redirector doctor` says what else is missing"))
+}
+
 /// As many as are wanted, and as the limit of open files allows.
 fn connections(files: u64, wanted: Option<NonZeroU32>) -> usize {
     let affordable = affordable_connections(files);
@@ -112,7 +128,17 @@ fn connections(files: u64, wanted: Option<NonZeroU32>) -> usize {
 async fn serve(setup: Setup) -> Result<(), Failure> {
     let Setup { socket, opener, limits, drain_timeout, resolve_interval, config } = setup;
     let mut signals = Signals::new()?;
-    let bind = |path: &Path, kind| SocketFile::bind(path, kind).map_err(|error| Failure::failed(&error));
+    let bind = |path: &Path, kind| {
+        SocketFile::bind(path, kind).map_err(|error| {
+            let is_in_use = matches!(error, SocketError::InUse(_));
+            let failure = Failure::failed(&error);
+            if is_in_use {
+                failure.with_hint("a second daemon has a socket of its own: `--socket PATH`")
+            } else {
+                failure
+            }
+        })
+    };
     let (file, listener) = bind(&socket, Type::STREAM)?;
     let (handoff_file, handoff) = bind(&handoff_path(&socket), Type::SEQPACKET)?;
     let listener = UnixListener::from_std(listener.into())?;

@@ -1,6 +1,14 @@
 //! What the supervisor of this process is told (sd_notify(3)): by a thread, because it may not listen.
 
 use std::{
+    env, io,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
     sync::{
         OnceLock,
         mpsc::{self, SyncSender},
@@ -18,17 +26,29 @@ type Message = Box<dyn FnOnce() -> std::io::Result<()> + Send>;
 /// Tells it in the order of the calls, and waits for nobody.
 pub(super) fn notify(states: &[NotifyState<'static>]) {
     let states = states.to_vec();
-    tell(Box::new(move || sd_notify::notify(&states)));
+    tell(Box::new(move || send(&states)));
 }
 
 /// Tells that the daemon is ready, and how it is, in one line.
 pub(super) fn notify_ready(status: String) {
-    tell(Box::new(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])));
+    tell(Box::new(move || send(&[NotifyState::Ready, NotifyState::Status(&status)])));
 }
 
 /// Tells how the daemon is, in one line.
 pub(super) fn notify_status(status: String) {
-    tell(Box::new(move || sd_notify::notify(&[NotifyState::Status(&status)])));
+    tell(Box::new(move || send(&[NotifyState::Status(&status)])));
+}
+
+/// Sends it to `$NOTIFY_SOCKET`, which may be an abstract socket: `@` stands for NUL then (sd_notify(3)).
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let socket = env::var_os("NOTIFY_SOCKET");
+    let Some(name) = socket.as_ref().and_then(|socket| socket.as_bytes().strip_prefix(b"@")) else {
+        return sd_notify::notify(states);
+    };
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    socket.send(message.as_bytes()).map(drop)
 }
 
 fn tell(message: Message) {

@@ -5,20 +5,23 @@ use std::{num::NonZeroU32, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Span;
+use crate::config::{Span, socket};
 
 /// `[daemon]`: read by `redirector run` when it starts. An option of the command line goes before the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DaemonOptions {
-    /// The control socket: an absolute path.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The control socket: an absolute path, or `unix:///PATH`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "socket::from_file")]
+    #[schemars(with = "Option<String>")]
     pub socket: Option<PathBuf>,
-    /// Where Docker listens: an absolute path.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Where Docker listens: an absolute path, or `unix:///PATH`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "socket::from_file")]
+    #[schemars(with = "Option<String>")]
     pub docker_socket: Option<PathBuf>,
-    /// Where Podman listens: an absolute path.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Where Podman listens: an absolute path, or `unix:///PATH`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "socket::from_file")]
+    #[schemars(with = "Option<String>")]
     pub podman_socket: Option<PathBuf>,
     /// Connections that all namespaces together may have at once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +39,25 @@ pub struct DaemonOptions {
     /// How log lines are written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<LogFormat>,
+    /// How much is logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<LogLevel>,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What did not work and should have.
+    Error,
+    /// What may surprise as well.
+    Warn,
+    /// What was done as well.
+    Info,
+    /// Each relayed connection that ends as well.
+    Debug,
+    /// All of it.
+    Trace,
 }
 
 /// How log lines are written.

@@ -1,6 +1,6 @@
 //! Which containers get rules because of a label.
 
-use std::path::PathBuf;
+use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,10 @@ impl DiscoverSpec {
         if !self.unix.is_empty() && !self.reads_labels() {
             return Some(("unix", "`unix`: the rules are here, so no label says any".into()));
         }
-        let relative = self.unix.iter().find(|path| !path.is_absolute());
+        let relative = self
+            .unix
+            .iter()
+            .find(|path| !path.is_absolute() && !path.as_os_str().as_bytes().starts_with(b"@"));
         relative.map(|path| ("unix", format!("`unix`: `{}` is no absolute path", path.display())))
     }
 }

@@ -6,6 +6,7 @@
 mod daemon;
 mod discover;
 mod export;
+mod jargon;
 mod names;
 mod namespace;
 mod place;
@@ -14,7 +15,7 @@ mod schema;
 mod table;
 
 pub use self::{
-    daemon::{DaemonOptions, LogFormat},
+    daemon::{DaemonOptions, LogFormat, LogLevel},
     discover::{DiscoverSpec, Selector},
     export::to_toml,
     names::{name_found_rules, name_rules},

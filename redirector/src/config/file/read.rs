@@ -12,11 +12,11 @@ use toml::{
 };
 
 use super::{
-    DaemonOptions, DiscoverSpec, NamespaceSpec, Position, Problem,
+    DaemonOptions, DiscoverSpec, NamespaceSpec, Position, Problem, jargon,
     place::{Lines, Positions},
     table::{Table, Value},
 };
-use crate::config::RuleSpec;
+use crate::config::{RuleSpec, meant::nearest};
 
 /// The tables of a file.
 #[derive(Default)]
@@ -42,9 +42,6 @@ const SECTIONS: [&str; 3] = ["daemon", "namespace", "discover"];
 /// Wrong values of one table after which it is not read any more: it is read anew after each.
 const MOST_PROBLEMS: usize = 100;
 
-/// How much alike two words are that could be meant for each other.
-const ALIKE: f64 = 0.7;
-
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let (root, errors) = DeTable::parse_recoverable(text);
@@ -65,7 +62,10 @@ impl<'a> Reader<'a> {
                 let is_open = message.contains("between array elements") || message.contains("inline table");
                 let end = if is_open { None } else { text[at..].find('\n') };
                 until = end.map_or(text.len(), |end| at + end + 1);
-                reader.report_at(at, message, None);
+                let begin = text[..at.min(text.len())].rfind('\n').map_or(0, |before| before + 1);
+                let line = text[begin..].lines().next().unwrap_or_default();
+                let (message, hint) = jargon::of_line(message, line);
+                reader.report_at(at, message, hint);
             }
             reader.broken.push(at);
         }
@@ -92,12 +92,19 @@ impl<'a> Reader<'a> {
     /// The tables of the file, by their names.
     pub(super) fn sections(&mut self) -> Section<'a> {
         let mut section = Section::default();
-        for (key, value) in std::mem::take(&mut self.root) {
+        let root = std::mem::take(&mut self.root).into_iter();
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            root.partition(|(key, _)| SECTIONS.contains(&key.get_ref().as_ref()));
+        let unknown =
+            unknown.iter().map(|(key, _)| self.unknown_key(key.span().start, key.get_ref(), &SECTIONS));
+        let misspelt: Vec<_> = unknown.flatten().collect();
+        for (key, value) in known {
             match key.get_ref().as_ref() {
                 "daemon" => section.daemon = Some(value),
+                // What belongs below one of `[[namespaces]]` has been told.
+                name if value.get_ref().is_table() && misspelt.iter().any(|one| one == name) => {}
                 "namespace" => section.namespaces = self.tables_of("namespace", value),
-                "discover" => section.discover = self.tables_of("discover", value),
-                other => drop(self.unknown_key(key.span().start, other, &SECTIONS)),
+                _ => section.discover = self.tables_of("discover", value),
             }
         }
         for one in section.namespaces.iter().chain(&section.discover) {
@@ -132,13 +139,12 @@ impl<'a> Reader<'a> {
         if self.broken.contains(&at) {
             return meant;
         }
-        let alike = known.iter().map(|one| (strsim::jaro_winkler(key, one), one));
-        let hint = match alike.max_by(|one, other| one.0.total_cmp(&other.0)) {
-            Some((likeness, one)) if likeness >= ALIKE => {
-                meant = Some((*one).to_owned());
+        let hint = match nearest(key, known.iter().copied()) {
+            Some(one) => {
+                meant = Some(one.to_owned());
                 format!("did you mean `{one}`?")
             }
-            _ => {
+            None => {
                 let known: Vec<_> = known.iter().map(|one| format!("`{one}`")).collect();
                 format!("here can be {}", known.join(", "))
             }
@@ -265,7 +271,9 @@ impl<'a> Reader<'a> {
                 Err(error) => error,
             };
             let span = error.span().unwrap_or_else(|| table.value.span());
-            if let Some((key, whole, elements)) = table.take_list(&span) {
+            // A key that is not known is taken out whole, with the list that it may have.
+            let is_key = error.message().starts_with("unknown field");
+            if !is_key && let Some((key, whole, elements)) = table.take_list(&span) {
                 let good = self.good_elements::<T>(&key, &whole, elements);
                 table.damaged.push(key.clone());
                 table.put_list(key, whole, good);
@@ -281,7 +289,7 @@ impl<'a> Reader<'a> {
             };
             // Where the text is no TOML that has been said.
             if !self.broken.iter().any(|broken| at.contains(broken)) {
-                table.damaged.extend(self.wrong_value(&key, span.start, error.message()));
+                table.damaged.extend(self.wrong_value((&key, at.start), span.start, error.message()));
             }
             table.damaged.push(key);
         }
@@ -310,25 +318,28 @@ impl<'a> Reader<'a> {
                 Err(_) if is_broken => {}
                 // It is not the element: there is to be no list, which is told when it is read without any.
                 Err(error) if error.message().starts_with("invalid type: sequence") => {}
-                Err(error) => drop(self.wrong_value(key, at, error.message())),
+                Err(error) => drop(self.wrong_value((key, at), at, error.message())),
             }
         }
         good
     }
 
     /// Says in words of the file what serde says of a value. Gives another key that may have been meant.
-    fn wrong_value(&mut self, key: &str, at: usize, message: &str) -> Option<String> {
+    /// The value begins at `begin`; it may be something inside that is wrong.
+    fn wrong_value(&mut self, (key, begin): (&str, usize), at: usize, message: &str) -> Option<String> {
         if message.starts_with("unknown field") {
             // It may be one of a table inside.
             let mut words = quoted(message);
             let unknown = words.next().unwrap_or(key);
             return self.unknown_key(at, unknown, &words.collect::<Vec<_>>());
         }
-        let is_list = message.ends_with("expected a sequence");
-        let hint = is_list.then(|| format!("write a list: `{key} = [\"…\"]`"));
         let is_serdes = message.starts_with("invalid ") || message.starts_with("unknown variant");
-        let message = if is_serdes { format!("`{key}`: {message}") } else { message.to_owned() };
-        self.report_at(at, message, hint);
+        let (message, hint) = jargon::of_value(key, message).unwrap_or_else(|| {
+            // A socket is named by itself, and stands for a key.
+            let is_serdes = is_serdes || message.starts_with("socket `");
+            (if is_serdes { format!("`{key}`: {message}") } else { message.to_owned() }, None)
+        });
+        self.report_at(at, message, hint.filter(|_| at == begin));
         None
     }
 }

@@ -27,10 +27,21 @@ pub use client::{Handed, Handoff, HandoffError};
 pub(crate) use server::{Enclosed, HandedOff, Receiver, serve_handoff};
 pub use types::{ACCEPT_WITHIN, LISTEN_WITHIN, LeaseNews, LeaseRequest, Leased, LeasedListener, Notice};
 
-/// Where a daemon with this control socket hands listeners off.
+/// Where a daemon with this control socket hands listeners off: beside `control.sock` at `handoff.sock`, beside `X.sock` at
+/// `X.handoff.sock`, so that several daemons can have their sockets in one directory.
 #[must_use]
 pub fn handoff_path(control: &Path) -> PathBuf {
-    control.with_file_name("handoff.sock")
+    let name = control.file_name().unwrap_or_default();
+    if name == "control.sock" {
+        return control.with_file_name("handoff.sock");
+    }
+    let mut own = Path::new(name).with_extension("");
+    if control.extension().is_none_or(|extension| extension != "sock") {
+        own = name.into();
+    }
+    let mut own = own.into_os_string();
+    own.push(".handoff.sock");
+    control.with_file_name(own)
 }
 
 /// The longest message.
@@ -45,4 +56,23 @@ pub(crate) fn send_with_fds(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd
     point("sendmsg")?;
     sendmsg::<UnixAddr>(socket.as_fd().as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_control_socket_has_a_second_one_of_its_own() {
+        for (control, expected) in [
+            ("/run/redirector/control.sock", "/run/redirector/handoff.sock"),
+            ("/run/redirector/test.sock", "/run/redirector/test.handoff.sock"),
+            ("/run/redirector/a.b.sock", "/run/redirector/a.b.handoff.sock"),
+            ("/run/redirector/test", "/run/redirector/test.handoff.sock"),
+            ("/run/redirector/test.1", "/run/redirector/test.1.handoff.sock"),
+            ("handoff.sock", "handoff.handoff.sock"),
+        ] {
+            assert_eq!(handoff_path(Path::new(control)), Path::new(expected), "{control}");
+        }
+    }
 }

@@ -34,23 +34,37 @@ pub(super) fn connect(socket: &Path) -> Asking<'_, Box<dyn Runtime>> {
     })
 }
 
+impl DockerApi {
+    /// The containers that have a namespace, and fit another filter.
+    async fn running(
+        &self,
+        others: impl IntoIterator<Item = (String, Vec<String>)>,
+    ) -> Result<Vec<Labelled>, NoAnswer> {
+        // One that is paused has its namespace; one that waits to be restarted has none. Of others an engine may know
+        // states that its API does not name.
+        let status = ("status".to_owned(), ["running", "paused"].map(str::to_owned).to_vec());
+        let filters: HashMap<_, _> = others.into_iter().chain([status]).collect();
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let answer = self.0.list_containers(Some(options)).await.map_err(of_no_container)?;
+        Ok(answer.into_iter().filter_map(labelled).collect())
+    }
+}
+
 impl Runtime for DockerApi {
     fn inspect<'a>(&'a self, name: &'a str) -> Asking<'a, Inspected> {
         Box::pin(async move { inspected(self.0.inspect_container(name, None).await?) })
     }
 
     fn labelled<'a>(&'a self, label: &'a Label) -> Asking<'a, Vec<Labelled>> {
-        // One that is paused has its namespace; one that waits to be restarted has none. Of others an engine may know
-        // states that its API does not name.
-        let filters = HashMap::from([
-            ("label".to_owned(), vec![label.to_string()]),
-            ("status".to_owned(), ["running", "paused"].map(str::to_owned).to_vec()),
-        ]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        // Podman takes the label for a pattern, so there may be others.
+        let filter = ("label".to_owned(), vec![label.to_string()]);
+        Box::pin(async move { self.running([filter]).await })
+    }
+
+    fn names(&self) -> Asking<'_, Vec<String>> {
         Box::pin(async move {
-            let answer = self.0.list_containers(Some(options)).await.map_err(of_no_container)?;
-            // Podman takes the label for a pattern, so there may be others.
-            Ok(answer.into_iter().filter_map(labelled).collect())
+            let running = self.running([]).await?;
+            Ok(running.into_iter().map(|one| one.name).collect())
         })
     }
 

@@ -63,6 +63,10 @@ impl Runtime for Fake {
         Box::pin(async { Ok(self.labelled.clone()) })
     }
 
+    fn names(&self) -> Asking<'_, Vec<String>> {
+        Box::pin(async { Ok(self.labelled.iter().map(|one| one.name.clone()).collect()) })
+    }
+
     fn image_labels<'a>(&'a self, image: &'a str) -> Asking<'a, Labels> {
         Box::pin(async move { Err(NoAnswer::Refused(format!("no image `{image}`"))) })
     }

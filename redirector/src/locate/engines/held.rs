@@ -105,6 +105,17 @@ impl HeldEngine {
         Ok(labelled)
     }
 
+    /// The names of the containers that run, as far as they can be named.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn names(&self) -> Result<Vec<String>, EngineError> {
+        let mut names = self.ask(self.runtime.names()).await?;
+        names.retain(|name| Container::parse(self.engine, name).is_ok());
+        Ok(names)
+    }
+
     /// The labels of an image.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub(in crate::locate) type Happenings = BoxStream<'static, Result<Happened, NoAn
 /// Begins to talk with an engine at this socket, which stays the same one for as long as the answer is used.
 pub(in crate::locate) type Connect = fn(&Path) -> Asking<'_, Box<dyn Runtime>>;
 
-/// A container engine: five questions, and no more.
+/// A container engine: six questions, and no more.
 ///
 /// Who implements it translates. How long an answer may take, which errors name the engine, who listens at its socket, and
 /// whether an answer can be meant are [`super::HeldEngine`]'s concern. A question whose future is dropped is given up.
@@ -40,6 +40,9 @@ pub(in crate::locate) trait Runtime: fmt::Debug + Send + Sync {
 
     /// The containers that run, paused or not, and have a label. More than those do no harm.
     fn labelled<'a>(&'a self, label: &'a Label) -> Asking<'a, Vec<Labelled>>;
+
+    /// The names of all containers that run, paused or not.
+    fn names(&self) -> Asking<'_, Vec<String>>;
 
     /// The labels of an image, by what the engine calls it where it says which containers have it.
     fn image_labels<'a>(&'a self, image: &'a str) -> Asking<'a, Labels>;

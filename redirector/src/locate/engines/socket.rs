@@ -1,7 +1,7 @@
 //! A socket that is held: whoever is asked there is one, whatever its path leads to meanwhile.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
@@ -10,7 +10,10 @@ use std::{
 use nix::fcntl::OFlag;
 use tokio::net::UnixStream;
 
-use crate::sys::{self, blocking::blocking};
+use crate::{
+    locate::processes,
+    sys::{self, blocking::blocking},
+};
 
 #[derive(Debug)]
 pub(super) struct HeldSocket {
@@ -56,6 +59,23 @@ fn path_of(held: &File) -> PathBuf {
 }
 
 impl Peer {
+    /// Our number of a process that is called `pid` where the engine is: in our PID namespace, or in one below. `None` where it
+    /// is elsewhere, or has no such process. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` cannot be read.
+    pub(in crate::locate) fn process_called(self, pid: i32) -> io::Result<Option<i32>> {
+        if self.shares_processes().unwrap_or(false) {
+            return Ok(Some(pid));
+        }
+        // One that listens in a PID namespace beside or around ours has no number here, which the kernel says by 0.
+        match self.pid {
+            Some(engine) if engine > 0 => processes::called_by(engine, pid),
+            _ => Ok(None),
+        }
+    }
+
     /// Whether numbers of processes mean to it what they mean to us: it is in our PID namespace. Blocks.
     ///
     /// # Errors
@@ -63,9 +83,6 @@ impl Peer {
     /// When `/proc` does not show that process.
     pub(in crate::locate) fn shares_processes(self) -> io::Result<bool> {
         let Some(peer) = self.pid else { return Ok(false) };
-        let status = fs::read_to_string(format!("/proc/{peer}/status"))?;
-        // Its number in our PID namespace, and in each below that it is in (proc_pid_status(5); Linux 4.1).
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        Ok(numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1))
+        Ok(processes::numbers_of(peer)?.len() == 1)
     }
 }

@@ -1,18 +1,19 @@
 //! Who wants to know of the death of a namespace.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use crate::netns::NetnsFile;
+use crate::netns::{NetnsFile, ProcessLink};
 
 /// Says which registration is meant. It is never used twice, as an inode number is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Number(pub(super) u64);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum WatchChange {
     Add(Number, NetnsFile),
+    Named(Number, NetnsFile, Arc<[ProcessLink]>),
     Remove(Number, NetnsFile),
 }
 
@@ -22,6 +23,18 @@ pub struct Registration {
     pub(super) number: Number,
     pub(super) file: NetnsFile,
     pub(super) changes: mpsc::WeakUnboundedSender<WatchChange>,
+}
+
+impl Registration {
+    /// Says by which links of processes the namespace was named: while one of them leads there it lives, although no process is
+    /// in it and nothing has it mounted. It keeps no process.
+    pub fn named_by(&self, links: &Arc<[ProcessLink]>) {
+        let changes = self.changes.upgrade().filter(|_| !links.is_empty());
+        if let Some(changes) = changes {
+            let _told: Result<_, _> =
+                changes.send(WatchChange::Named(self.number, self.file, Arc::clone(links)));
+        }
+    }
 }
 
 /// Registrations whose namespaces have died, found in one look.

@@ -7,11 +7,12 @@
 //! What two scans in a row do not find is dead; the second of them is the first of those that were lost meanwhile.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, hash_map},
+    collections::{BTreeMap, HashMap, HashSet, hash_map},
     fs::File,
     io,
     os::fd::OwnedFd,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,8 +27,8 @@ use super::{
     registration::{Died, Number, WatchChange},
 };
 use crate::{
-    locate::witness::{Tables, Witness},
-    netns::NetnsFile,
+    locate::witness::{Tables, Witness, Witnesses},
+    netns::{NetnsFile, ProcessLink},
     observe::RateLimit,
     sys::{self, blocking::blocking},
 };
@@ -45,8 +46,8 @@ const CONFIRM: Duration = Duration::from_millis(100);
 /// What is known of one namespace.
 #[derive(Debug, Default)]
 struct Watched {
-    /// Who wants to know. With the last one it is forgotten.
-    by: BTreeSet<Number>,
+    /// Who wants to know, and by which links they have named it. With the last one it is forgotten.
+    by: BTreeMap<Number, Vec<Arc<[ProcessLink]>>>,
     state: State,
 }
 
@@ -122,10 +123,23 @@ impl<L: Look> Watcher<L> {
         match change {
             WatchChange::Add(number, file) => {
                 let watched = self.watched.entry(file).or_default();
-                watched.by.insert(number);
+                watched.by.entry(number).or_default();
                 // It may be another namespace with the inode of one before.
                 if matches!(watched.state, State::Suspect) {
                     watched.state = State::Unknown;
+                }
+            }
+            WatchChange::Named(number, file, links) => {
+                let watched = self.watched.get_mut(&file);
+                if let Some((watched, names)) =
+                    watched.and_then(|watched| Some((&mut watched.state, watched.by.get_mut(&number)?)))
+                {
+                    // Those of processes that have ended lead nowhere any more.
+                    names.retain(|links| links.iter().any(|link| link.leads_to() == Some(file)));
+                    names.push(links);
+                    if matches!(watched, State::Suspect) {
+                        *watched = State::Unknown;
+                    }
                 }
             }
             WatchChange::Remove(number, file) => {
@@ -208,7 +222,7 @@ impl<L: Look> Watcher<L> {
         self.watched.retain(|file, watched| {
             match (&watched.state, absent.contains(file)) {
                 (State::Suspect, true) => {
-                    died.extend(std::mem::take(&mut watched.by));
+                    died.extend(std::mem::take(&mut watched.by).into_keys());
                     return false;
                 }
                 (State::Unknown, true) => watched.state = State::Suspect,
@@ -222,6 +236,18 @@ impl<L: Look> Watcher<L> {
         }
     }
 
+    /// Finds those that are held open by what they were named by.
+    fn find_named(&mut self, wanted: &HashSet<NetnsFile>, found: &mut Witnesses) {
+        for file in wanted {
+            if !found.of.contains_key(file)
+                && let Some(watched) = self.watched.get(file)
+            {
+                let mut named = watched.by.values().flatten().cloned().map(Witness::Named);
+                found.of.extend(named.find(|one| one.holds(*file, &mut self.tables)).map(|one| (*file, one)));
+            }
+        }
+    }
+
     /// Looks for witnesses of these namespaces; gives those that have none.
     async fn scan(&mut self, wanted: HashSet<NetnsFile>) -> HashSet<NetnsFile> {
         let look = self.look.clone();
@@ -229,13 +255,14 @@ impl<L: Look> Watcher<L> {
             let found = look.find(&wanted);
             (wanted, found)
         });
-        let (mut wanted, found) = match scanned.await.and_then(|(wanted, found)| Ok((wanted, found?))) {
+        let (mut wanted, mut found) = match scanned.await.and_then(|(wanted, found)| Ok((wanted, found?))) {
             Ok(scanned) => scanned,
             Err(error) => {
                 tracing::warn!(%error, "scan for processes and mounts");
                 return HashSet::new();
             }
         };
+        self.find_named(&wanted, &mut found);
         if found.hidden > 0 && !wanted.iter().all(|file| found.of.contains_key(file)) {
             // One of them may be what keeps it.
             if let Some(suppressed) = self.said_hidden.pass() {

@@ -160,6 +160,10 @@ pub(crate) async fn put(
     let state = Arc::new(RuleState::new(rule, (index, consumer), whereabouts));
     state.set_interfaces(&found.survey.interfaces);
     let (cookie, found) = (found.cookie, Arc::new(found));
+    if let Some(netns) = steered.as_ref().filter(|_| mode == Mode::Real) {
+        // Also where nothing is to be changed: it lives as long as this name leads there.
+        netns.watched.named_by(&found.named_by);
+    }
     let mut parts = Vec::new();
     if is_other {
         let mut part = Part::of(target.clone(), cookie, standing.as_ref());
