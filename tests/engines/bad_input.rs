@@ -12,11 +12,12 @@ fn what_names_no_container_is_refused_and_nothing_changes(kind: &'static str) {
     engine.run("web", &[]);
     engine.client(&["create", "--name", "created", engine.image()]);
     engine.run("hosted", &["--network", "host"]);
-    setting.steer("web", &[]);
+    setting.steer("web", &["--no-follow"]);
     let before = setting.list();
     let fds = setting.daemon.fds_at_rest();
     let refused = |target: &str, code: i32, words: &[&str]| {
-        let outcome = setting.cli().run(&["attach", target, "--match", "tcp:80", "--to", "pass"]);
+        let outcome =
+            setting.cli().run(&["attach", target, "--match", "tcp:80", "--to", "pass", "--no-follow"]);
         let said = error(&outcome, code);
         assert!(words.iter().all(|word| outcome.stderr.contains(word)), "{target}: {words:?}: {outcome}");
         assert!(said.contains(target), "{said}");
@@ -42,6 +43,9 @@ fn what_names_no_container_is_refused_and_nothing_changes(kind: &'static str) {
     let to = format!("{}/127.0.0.1:80", target("nosuch"));
     let outcome = setting.cli().run(&["attach", &target("web"), "--match", "tcp:80", "--to", &to]);
     assert!(error(&outcome, 3).contains("nosuch"), "{outcome}");
+    // A container that does not exist is not waited for unless somebody says so.
+    let nosuch = setting.cli().run(&["attach", &target("nosuch"), "--match", "tcp:80", "--to", "pass"]);
+    assert!(error(&nosuch, 3).contains("nosuch") && nosuch.stderr.contains("--wait"), "{nosuch}");
     let follow = setting.cli().run(&["attach", "self", "--match", "tcp:80", "--to", "pass", "--follow"]);
     assert!(error(&follow, 2).contains("--follow"), "{follow}");
 

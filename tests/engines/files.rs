@@ -84,7 +84,17 @@ fn what_follows_is_exported_as_it_was_written(kind: &'static str) {
     setting.engine.client(&["create", "--name", "later", setting.engine.image()]);
     setting.steer("web", &["--follow"]);
     let target = setting.engine.target("web");
-    setting.cli().json(&["attach", &target, "--name", "stays", "--match", "tcp:81", "--to", "reject"]);
+    setting.cli().json(&[
+        "attach",
+        &target,
+        "--name",
+        "stays",
+        "--match",
+        "tcp:81",
+        "--to",
+        "reject",
+        "--no-follow",
+    ]);
     let later = setting.engine.target("later");
     setting
         .cli()

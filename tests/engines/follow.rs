@@ -30,6 +30,8 @@ for_each_engine!(
     a_rule_that_waits_can_be_ended_where_the_container_runs,
     a_rule_without_a_name_that_is_said_twice_is_one_rule,
     attach_without_follow_ends_following,
+    a_container_is_followed_unless_somebody_says_otherwise,
+    a_container_that_does_not_exist_yet_can_be_waited_for,
     a_restart_of_the_engine_is_survived,
     many_containers_start_and_go_at_once,
 );
@@ -172,8 +174,15 @@ fn a_container_that_was_only_created_is_steered_when_it_starts(kind: &'static st
     setting.engine.client(&["create", "--name", "web", setting.engine.image()]);
     let answer = setting.steer("web", &["--follow"]);
     assert_eq!((&answer["result"], cookie(&answer)), (&json!("waiting"), 0));
-    let dry =
-        setting.cli().run(&["attach", &setting.engine.target("web"), "--match", "tcp:1", "--to", "pass"]);
+    let dry = setting.cli().run(&[
+        "attach",
+        &setting.engine.target("web"),
+        "--match",
+        "tcp:1",
+        "--to",
+        "pass",
+        "--no-follow",
+    ]);
     assert_eq!(dry.code(), 3, "{dry}");
     assert!(dry.stderr.contains("its state is `created`") && dry.stderr.contains("--follow"), "{dry}");
     setting.engine.client(&["start", "web"]);
@@ -355,7 +364,7 @@ fn a_rule_that_waits_can_be_ended_where_the_container_runs(kind: &'static str) {
     setting.eventually_steered("web", 0);
     becomes_one_that_waits();
     // The user's word about the same rule ends the waiting, and takes the place.
-    assert_eq!(setting.steer("web", &[])["result"], "changed");
+    assert_eq!(setting.steer("web", &["--no-follow"])["result"], "changed");
     let list = setting.list();
     assert_eq!((&list["waiting"], list["namespaces"][0]["rules"][0].get("follows")), (&json!([]), None));
     assert_eq!(setting.visit("pod").server, "proxy");
@@ -389,11 +398,52 @@ fn attach_without_follow_ends_following(kind: &'static str) {
     setting.engine.run("web", &[]);
     setting.steer("web", &["--follow"]);
     assert_eq!(setting.steer("web", &["--follow"])["result"], "unchanged");
-    assert_eq!(setting.steer("web", &[])["result"], "changed");
+    assert_eq!(setting.steer("web", &["--no-follow"])["result"], "changed");
     assert_eq!(setting.list()["namespaces"][0]["rules"][0].get("follows"), None);
     setting.engine.client(&["restart", "-t", "0", "web"]);
     setting.eventually_nothing();
     assert_eq!(setting.answer("web"), "refused");
+}
+
+fn a_container_is_followed_unless_somebody_says_otherwise(kind: &'static str) {
+    let setting = Setting::new(kind);
+    setting.engine.run("web", &[]);
+    let before = cookie(&setting.steer("web", &[]));
+    setting.engine.client(&["restart", "-t", "0", "web"]);
+    setting.eventually_steered("web", before);
+    assert_eq!(setting.visit("web").server, "proxy");
+    // One that exists and does not run is waited for.
+    setting.engine.client(&["create", "--name", "later", setting.engine.image()]);
+    assert_eq!(setting.steer("later", &[])["result"], "waiting");
+    setting.engine.client(&["start", "later"]);
+    setting.eventually_steered("later", 0);
+    // The last word counts; and what cannot follow does not, where nobody has asked for it.
+    let web = setting.engine.target("web");
+    let to = format!("pid:{}/127.0.0.1:80", std::process::id());
+    let attach = ["attach", &web, "--name", "process", "--match", "tcp:1", "--to", &to];
+    setting.cli().json(&attach);
+    let follow = setting.cli().run(&[&attach[..], &["--follow"]].concat());
+    assert_eq!(follow.code(), 2, "{follow}");
+    let both = ["--follow", "--no-follow"];
+    assert_eq!(setting.steer("web", &both)["result"], "changed");
+    assert_eq!(setting.steer("web", &[])["result"], "changed");
+}
+
+fn a_container_that_does_not_exist_yet_can_be_waited_for(kind: &'static str) {
+    let setting = Setting::new(kind);
+    let web = setting.engine.target("web");
+    let attach = ["attach", &web, "--match", "tcp:8080", "--to", "pass"];
+    let outcome = setting.cli().run(&attach);
+    assert_eq!(outcome.code(), 3, "{outcome}");
+    assert_eq!(setting.steer("web", &["--wait"])["result"], "waiting");
+    assert_eq!(setting.steer("once", &["--wait", "--no-follow"])["result"], "waiting");
+    for name in ["web", "once"] {
+        setting.engine.run(name, &[]);
+        setting.eventually_steered(name, 0);
+        assert_eq!(setting.visit(name).server, "proxy");
+    }
+    setting.engine.client(&["rm", "--force", "web", "once"]);
+    setting.eventually_waiting("web");
 }
 
 /// Takes long because an engine is ended and begins again, with the containers that it has had.

@@ -22,12 +22,12 @@ fn a_container_is_found_by_name_by_id_and_by_the_beginning_of_its_id(kind: &'sta
     let setting = Setting::new(kind);
     let id = setting.engine.run("web", &[]);
     assert_eq!(setting.answer("web"), "refused");
-    let attached = setting.steer("web", &[]);
+    let attached = setting.steer("web", &["--no-follow"]);
     assert_eq!(attached["target"], setting.engine.target("web"));
     let greeting = setting.visit("web");
     assert_eq!(greeting.server, "proxy");
     for name in [&*id, &id[..12], &id[..5]] {
-        let again = setting.steer(name, &[]);
+        let again = setting.steer(name, &["--no-follow"]);
         assert_eq!((&again["result"], cookie(&again)), (&json!("unchanged"), cookie(&attached)), "{name}");
         let list = setting.cli().json(&["list", &setting.engine.target(name)]);
         assert_eq!(list["namespaces"][0]["container"], id, "{list:#}");
@@ -56,7 +56,7 @@ fn containers_that_share_a_namespace_are_one_namespace(kind: &'static str) {
     let setting = Setting::new(kind);
     setting.engine.run("pod", &[]);
     setting.engine.run("web", &["--network", "container:pod"]);
-    let (pod, web) = (setting.steer("pod", &[]), setting.steer("web", &[]));
+    let (pod, web) = (setting.steer("pod", &["--no-follow"]), setting.steer("web", &["--no-follow"]));
     assert_eq!(cookie(&pod), cookie(&web));
     assert_eq!(web["result"], "unchanged");
     assert_eq!(setting.targets().0, [setting.engine.target("pod")]);
@@ -71,8 +71,8 @@ fn a_container_without_an_address_is_found(kind: &'static str) {
     setting.engine.run("none", &["--network", "none"]);
     setting.engine.client(&["network", "create", "other"]);
     setting.engine.run("user", &["--network", "other"]);
-    setting.steer("none", &[]);
-    setting.steer("user", &[]);
+    setting.steer("none", &["--no-follow"]);
+    setting.steer("user", &["--no-follow"]);
     let inside = setting.engine.netns_of("none");
     assert_eq!(answer(&inside, at(std::net::Ipv4Addr::LOCALHOST.into(), PORT)), "proxy");
     assert_eq!(setting.visit("user").server, "proxy");
@@ -84,7 +84,7 @@ fn a_container_without_an_address_is_found(kind: &'static str) {
 fn what_comes_through_a_published_port_is_steered(kind: &'static str) {
     let setting = Setting::new(kind);
     setting.engine.run("web", &["--publish", "127.0.0.1:18080:8080"]);
-    setting.steer("web", &[]);
+    setting.steer("web", &["--no-follow"]);
     let published = at(std::net::Ipv4Addr::LOCALHOST.into(), 18080);
     assert_eq!(answer(setting.engine.netns(), published), "proxy");
 }
@@ -92,7 +92,7 @@ fn what_comes_through_a_published_port_is_steered(kind: &'static str) {
 fn without_follow_death_ends_the_rule(kind: &'static str) {
     let setting = Setting::new(kind);
     setting.engine.run("web", &[]);
-    setting.steer("web", &[]);
+    setting.steer("web", &["--no-follow"]);
     let _open = setting.open("web");
     for _ in 0..3 {
         setting.engine.client(&["restart", "-t", "0", "web"]);
@@ -107,7 +107,7 @@ fn containers_in_the_place_of_others_are_not_steered(kind: &'static str) {
     let setting = Setting::new(kind);
     for _ in 0..scale::often() / 5 {
         setting.engine.run("web", &[]);
-        setting.steer("web", &[]);
+        setting.steer("web", &["--no-follow"]);
         assert_eq!(setting.answer("web"), "proxy");
         setting.engine.client(&["rm", "--force", "web"]);
         setting.eventually_nothing();

@@ -80,7 +80,8 @@ fn an_engine_that_answers_anything_is_an_error_that_names_it() {
             drop(fs::remove_file(&socket));
         }
         engine(&dir.join("docker"), answer);
-        let outcome = daemon.cli().run(&["attach", "docker:web", "--match", "tcp:80", "--to", "pass"]);
+        let attach = ["attach", "docker:web", "--match", "tcp:80", "--to", "pass", "--no-follow"];
+        let outcome = daemon.cli().run(&attach);
         let said = error(&outcome, code);
         assert!(said.contains("docker:web") && said.contains(word), "{word}: {said}");
         if code == 1 && word != "host's own" {

@@ -7,6 +7,7 @@ mod backlog;
 mod bystanders;
 mod changes;
 mod cleanup;
+mod close;
 mod death;
 mod deaths;
 mod destinations;
@@ -66,6 +67,7 @@ mod taken_ports;
 mod targets;
 mod tubular;
 mod udp;
+mod waits;
 
 /// What a specification that gives no figure means by "at once".
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);

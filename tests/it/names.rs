@@ -338,3 +338,56 @@ fn an_engine_slower_than_a_dial_is_asked_once_for_all_dials_and_the_next_dial_ha
     let asked = web.asked.load(Ordering::Relaxed) - before;
     assert!(asked <= 4, "{asked} questions");
 }
+
+/// A machine whose name server comes up after the daemon, and a name that nobody has yet.
+#[test]
+fn a_rule_of_the_daemons_file_is_down_until_its_destination_has_an_address() {
+    let (home, net, dir) = (Netns::new(), Topology::new(), Dir::new());
+    home.ip("link set lo up");
+    let names = NameServer::inside(&home);
+    names.is_silent_about("silent.test");
+    let rule = |name: &str, port: u16, more: &str| {
+        format!(
+            "[[namespace.rule]]\nname = \"{name}\"\nmatch = [\"tcp:{port}\"]\nto = [\"{name}.test:8080\"]\n{more}"
+        )
+    };
+    let text = [
+        format!("[[namespace]]\ntarget = \"{}\"\n", net.pod.target()),
+        rule("silent", 80, ""),
+        rule("nobody", 81, "on_unavailable = \"pass\"\n"),
+        "[[namespace.rule]]\nname = \"other\"\nmatch = [\"tcp:82\"]\nto = [\"reject\"]\n".to_owned(),
+    ];
+    let path = dir.join("redirector.toml");
+    fs::write(&path, text.concat()).expect("write the file");
+    let path = path.to_str().expect("UTF-8");
+    let _application = Server::inside(&net.pod, "application", 81);
+    let daemon = home.enter(|| names.daemon(&["--config", path]));
+    let named = Named { world: World::with(daemon, net), home, names };
+    for name in ["silent", "nobody"] {
+        assert_eq!(named.world.rule(name)["state"], "down");
+    }
+    // Meanwhile it is unavailable, and everything else is in force.
+    assert_eq!(named.world.answer(at(POD_V4, 80)), "refused");
+    assert_eq!(named.world.answer(at(POD_V4, 81)), "application");
+    assert_eq!(named.world.rule("other")["state"], "up");
+    let _server = named.server("server", OLD);
+    for (name, port) in [("silent", 80), ("nobody", 81)] {
+        named.names.says(&format!("{name}.test"), &[OLD]);
+        eventually("it is up when its destination has an address", SECOND * 5, || {
+            match named.world.answer(at(POD_V4, port)).as_str() {
+                "server" => Ok(()),
+                other => Err((other.to_owned(), named.world.rule(name))),
+            }
+        });
+        assert_eq!(named.world.rule(name)["state"], "up");
+    }
+    // Whoever applies a file by hand is told at once, unless it is to wait.
+    fs::write(path, text.concat().replace("nobody.test", "never.test")).expect("write the file");
+    let apply = ["apply", path];
+    let refused = redirector_tests::cli::error(&named.world.cli().run(&apply), 1);
+    assert!(refused.contains("1 problem"), "{refused}");
+    assert_eq!(named.world.answer(at(POD_V4, 81)), "server");
+    let applied = named.world.cli().json(&[&apply[..], &["--wait"]].concat());
+    assert!(applied["warnings"].to_string().contains("down until"), "{applied:#}");
+    assert_eq!(named.world.answer(at(POD_V4, 81)), "application");
+}

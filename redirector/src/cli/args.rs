@@ -58,6 +58,8 @@ pub(super) enum Command {
     Attach(Attach),
     /// Take one rule away, or every rule and stop steering the namespace
     Detach(Detach),
+    /// Reset relayed connections; the rules stay
+    Close(Close),
     /// Show the steered namespaces, their rules and counters
     List(List),
     /// Say where one packet would go, and why
@@ -82,9 +84,13 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
-    /// Apply this file before anything else, and again at SIGHUP
-    #[arg(value_hint = ValueHint::FilePath, long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    /// Apply this file before anything else, and again at SIGHUP; of a directory each `*.toml` in it. Repeatable
+    #[arg(value_hint = ValueHint::AnyPath, long, value_name = "PATH")]
+    pub(super) config: Vec<PathBuf>,
+
+    /// The same, but nothing where there is no such file or directory. Repeatable
+    #[arg(value_hint = ValueHint::AnyPath, long, value_name = "PATH")]
+    pub(super) optional_config: Vec<PathBuf>,
 
     /// How long relayed connections may go on after SIGTERM or Ctrl-C; a second signal ends them at once [default: 30s]
     #[arg(long, value_name = "TIME")]
@@ -177,7 +183,7 @@ pub(super) struct Attach {
     #[arg(value_hint = ValueHint::Other, long, value_name = "DEST", required = true)]
     pub(super) to: Vec<Destination>,
 
-    /// The rule's name; an existing rule of that name is changed [default: rule-N, the lowest N that is free]
+    /// The rule's name; an existing rule of that name is replaced [default: rule-N, the lowest N that is free]
     #[arg(value_hint = ValueHint::Other, long, value_name = "RULE")]
     pub(super) name: Option<RuleName>,
 
@@ -198,10 +204,18 @@ pub(super) struct Attach {
     #[arg(long)]
     pub(super) coexist: bool,
 
-    /// Of a container: the rule goes with it when it is restarted, or another one gets its name, and waits while none
-    /// runs; without it the rule ends with the namespace
-    #[arg(long)]
+    /// Follow the target: re-attach when its container is restarted, or when something else gets its name or path, and wait
+    /// while nothing has it. The default for containers; also for `netns:` and `path:`
+    #[arg(long, overrides_with = "no_follow")]
     pub(super) follow: bool,
+
+    /// Let the rule end with the namespace
+    #[arg(long)]
+    pub(super) no_follow: bool,
+
+    /// Wait for a target that is not there yet. While the destination is not found the rule is down
+    #[arg(long)]
+    pub(super) wait: bool,
 
     /// Allow the host's own namespace as target
     #[arg(long)]
@@ -348,6 +362,29 @@ pub(super) struct Detach {
 
     /// Only this rule
     #[arg(value_hint = ValueHint::Other, long, alias = "name", value_name = "RULE")]
+    pub(super) rule: Option<RuleName>,
+
+    /// Reset the connections of these rules, too; without it they go on to their end
+    #[arg(long)]
+    pub(super) close: bool,
+
+    /// Print a JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = TARGETS)]
+pub(super) struct Close {
+    /// The namespace: one that is steered, or that has connections left
+    pub(super) target: Target,
+
+    /// Only connections of this client, or of clients in this network
+    #[arg(long, value_name = "ADDRESS[/LEN]")]
+    pub(super) client: Option<Source>,
+
+    /// Only connections of this rule
+    #[arg(long, value_name = "RULE")]
     pub(super) rule: Option<RuleName>,
 
     /// Print a JSON document

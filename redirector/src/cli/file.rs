@@ -9,7 +9,7 @@ use std::{
 use super::exit::Failure;
 use crate::{
     config::file::{ConfigFile, MAX_SIZE, Position, Problem},
-    control::{Error, Refusal},
+    control::Refusal,
     text,
 };
 
@@ -17,6 +17,7 @@ use crate::{
 const TOLD: usize = 200;
 
 /// A file that could be read.
+#[derive(Debug)]
 pub(super) struct SourceFile {
     path: PathBuf,
     content: Vec<u8>,
@@ -67,11 +68,6 @@ impl SourceFile {
         self.parse().map_err(|problems| self.refuse(&problems))
     }
 
-    /// What is wrong with it where it is to be applied.
-    pub(super) fn problems(file: &ConfigFile, error: &Error) -> Vec<Problem> {
-        error.problems.iter().map(|refusal| Self::problem(file, refusal)).collect()
-    }
-
     /// One of them.
     pub(super) fn problem(file: &ConfigFile, refusal: &Refusal) -> Problem {
         Problem {
@@ -81,22 +77,13 @@ impl SourceFile {
         }
     }
 
-    /// Tells why it is not applied.
-    pub(super) fn refused(&self, file: &ConfigFile, error: Error) -> Failure {
-        for problem in Self::problems(file, &error) {
-            self.tell(&problem);
-        }
-        match error.problems.len() {
-            0 => error.into(),
-            count => {
-                let message =
-                    format!("file `{}`: {}; nothing is changed", self.path.display(), problems(count));
-                Failure::from(Error { message, hint: None, ..error })
-            }
-        }
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
-    fn tell(&self, Problem { place, message, hint }: &Problem) {
+    /// Tells a problem.
+    pub(super) fn tell(&self, Problem { place, message, hint }: &Problem) {
         self.say_at("error", *place, message);
         if let Some(hint) = hint {
             self.say_at("hint", *place, hint);
@@ -127,7 +114,8 @@ impl SourceFile {
     }
 }
 
-fn problems(count: usize) -> String {
+/// So many problems, in words.
+pub(super) fn problems(count: usize) -> String {
     let counted = counted(count, "problem");
     if count > TOLD { format!("{counted}, of which the first {TOLD} are told") } else { counted }
 }

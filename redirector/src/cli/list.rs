@@ -105,7 +105,7 @@ fn print(out: &mut impl io::Write, listing: &Listing) -> io::Result<()> {
 }
 
 fn print_waiting(out: &mut impl io::Write, waiting: &WaitingView) -> io::Result<()> {
-    let WaitingView { target, container, why, rules } = waiting;
+    let WaitingView { target, container, why, rules, set: _ } = waiting;
     let id = if container.is_empty() { String::new() } else { format!(" (container {})", short(container)) };
     writeln!(out, "\n{}{id}: waiting: {}", shown(target), why.escape_debug())?;
     let mut table = Table::new();

@@ -5,6 +5,7 @@ mod args;
 mod attach;
 mod check;
 mod cleanup;
+mod close;
 mod completions;
 mod detach;
 mod doctor;
@@ -14,6 +15,7 @@ mod explain;
 mod export;
 mod file;
 mod file_rules;
+mod files;
 mod health;
 mod hints;
 mod list;
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => return exit::finish_in_time(run::run(args.socket, command)),
         Command::Attach(command) => client(attach::attach(&socket, command)),
         Command::Detach(command) => client(detach::detach(&socket, command)),
+        Command::Close(command) => client(close::close(&socket, command)),
         Command::List(command) => client(list::list(&socket, command)),
         Command::Explain(command) => client(explain::explain(&socket, command)),
         Command::Apply(command) => client(apply::apply(&socket, command)),

@@ -19,6 +19,7 @@ mod ports;
 mod prefix;
 mod protocol;
 mod rule;
+mod set;
 mod socket;
 mod source;
 mod target;
@@ -39,6 +40,7 @@ pub(crate) use rule::is_default_priority;
 pub use rule::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, OnUnavailable, Origin, Rule, RuleName, RuleSpec, Span,
 };
+pub use set::SetName;
 pub use socket::socket_path;
 pub use source::Source;
 pub use target::Target;

@@ -9,7 +9,7 @@ use super::{
 
 /// A namespace as the user names it: `netns:NAME`, `path:/ABS`, `pid:N`, `self`, `host`, `docker:NAME`,
 /// `podman:NAME` or `cookie:N`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     /// A name that `ip netns` knows.
     Netns(String),
@@ -37,6 +37,32 @@ impl Target {
             Self::Path(path) => path.starts_with("/proc"),
             Self::Netns(_) | Self::Caller | Self::Host | Self::Container(_) | Self::Cookie(_) => false,
         }
+    }
+
+    /// Whether it is a name that may lead to another namespace later, and is meant to: rules can wait for what has it, and
+    /// follow it.
+    #[must_use]
+    pub fn can_be_followed(&self) -> bool {
+        match self {
+            Self::Netns(_) | Self::Container(_) => true,
+            Self::Path(_) => !self.is_process(),
+            Self::Pid(_) | Self::Caller | Self::Host | Self::Cookie(_) => false,
+        }
+    }
+
+    /// The container that it names.
+    #[must_use]
+    pub fn container(&self) -> Option<&Container> {
+        match self {
+            Self::Container(container) => Some(container),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Container> for Target {
+    fn from(container: &Container) -> Self {
+        Self::Container(container.clone())
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    RuleName, RuleSpec, Target,
+    RuleName, RuleSpec, SetName, Target,
     file::{DiscoverSpec, NamespaceSpec},
 };
 
@@ -17,15 +17,44 @@ pub struct ApplyRequest {
     /// The same.
     #[serde(default)]
     pub discover: Vec<DiscoverSpec>,
+    /// Of which set they are; what is no file's is of a set of its own, `-`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetName>,
+    /// Further sets. Problems count namespaces from those above on, through one set after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<FileSet>,
+    /// Directories whose files are all here: sets of others there are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<String>,
+    /// What any other set has goes as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
     /// Say what would be done, and do nothing.
     #[serde(default)]
     pub dry_run: bool,
     /// Take over the rules of `attach` as well.
     #[serde(default)]
     pub prune: bool,
-    /// Put the rest into force where namespaces are there and cannot be made, and try those again by and by.
+    /// Where a target is not there, its rules wait for it; where a destination is not, its rules are down until it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wait: bool,
+    /// The same; and put the rest into force where namespaces are there and cannot be made, and try those again by and by.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lenient: bool,
+}
+
+/// All that one set wants.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSet {
+    /// The canonical path of a file, or a name.
+    pub set: SetName,
+    /// As the file has them.
+    #[serde(default)]
+    pub namespaces: Vec<NamespaceSpec>,
+    /// As the file has them.
+    #[serde(default)]
+    pub discover: Vec<DiscoverSpec>,
 }
 
 /// Answer to `POST /v1/apply`.
@@ -44,6 +73,9 @@ pub struct Applied {
     pub unchanged: u64,
     /// What may surprise, a sentence each.
     pub warnings: Vec<String>,
+    /// Namespaces whose rules wait, because what they name is not there: one of these for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Refusal>,
     /// Namespaces that could not be made, where the request was lenient.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<Refusal>,
@@ -54,7 +86,7 @@ pub struct Applied {
 pub struct Change {
     /// As the file names it, or, when it does not, as it was attached.
     pub target: Target,
-    /// The netns cookie; 0 while the rule waits for its container.
+    /// The netns cookie; 0 while the rule waits for its target.
     pub cookie: u64,
     /// The rule's name.
     pub rule: RuleName,
@@ -90,7 +122,7 @@ impl Applied {
 pub struct ChangeSide {
     /// What it says.
     pub rule: RuleSpec,
-    /// The container that it goes with.
+    /// The target that it goes with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<Target>,
 }

@@ -6,6 +6,7 @@
 mod apply;
 mod client;
 mod connection;
+mod difference;
 mod error;
 mod explanation;
 mod handoff;
@@ -19,8 +20,9 @@ mod types;
 mod words;
 
 pub use crate::locate::Caller;
-pub use apply::{Applied, ApplyRequest, Change, ChangeSide, DiscoverChange, Exported, Refusal};
+pub use apply::{Applied, ApplyRequest, Change, ChangeSide, DiscoverChange, Exported, FileSet, Refusal};
 pub use client::{ClientError, call, get};
+pub(crate) use difference::{differences, values};
 pub use error::{Code, Error, ErrorBody, ErrorDetail};
 pub use explanation::{
     BystanderView, CellView, DecidedBy, ExplainRequest, ExplainedRule, Explanation, FibView, ForeignView,
@@ -38,11 +40,11 @@ pub(crate) use server::{Body, Query, Reply, serve, to_its_end};
 pub use socket::{DEFAULT_SOCKET, SocketError, SocketFile};
 pub use stale::{Stale, remove_stale};
 pub use types::{
-    AttachRequest, AttachResult, Attached, ConnectionCounts, DaemonCounts, DetachRequest, Detached,
-    DiscoverView, DrainingView, Drift, LeaseView, ListenerView, Listing, NamespaceView, NetnsCounts,
-    ProgramView, RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
+    AttachRequest, AttachResult, Attached, CloseRequest, Closed, ConnectionCounts, DaemonCounts,
+    DetachRequest, Detached, DiscoverView, DrainingView, Drift, LeaseView, ListenerView, Listing,
+    NamespaceView, NetnsCounts, ProgramView, RefusedView, RuleCounts, RuleView, SCHEMA, WaitingView,
 };
 pub use words::{
-    Availability, BystanderKind, Decider, DetachResult, IngressBy, NamespaceState, ReasonKind, RulesIn, Runs,
-    ShadowedBy, SocketKind,
+    Availability, BystanderKind, CloseResult, Decider, DetachResult, IngressBy, NamespaceState, ReasonKind,
+    RulesIn, Runs, ShadowedBy, SocketKind,
 };

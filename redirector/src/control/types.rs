@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Availability, DetachResult, NamespaceState, RulesIn, health::HealthView};
+use super::{Availability, CloseResult, DetachResult, NamespaceState, RulesIn, health::HealthView};
 use crate::{
     config::{
-        Destination, Engine, Interface, Label, Match, OnUnavailable, Origin, RuleName, RuleSpec, Source,
-        Span, Target,
+        Destination, Engine, Interface, Label, Match, OnUnavailable, Origin, RuleName, RuleSpec, SetName,
+        Source, Span, Target,
     },
     kernel::AttachedProgram,
     netns::Family,
 };
+
+use super::ChangeSide;
 
 /// The version of every document. Fields are only added.
 pub const SCHEMA: u32 = 1;
@@ -31,9 +33,12 @@ pub struct AttachRequest {
     /// Without it the host's own namespace is refused.
     #[serde(default)]
     pub host_netns: bool,
-    /// For a container: the rule goes where the container goes, and waits while it is not running.
+    /// The rule goes where the target leads, to another container of that name for example, and waits while it leads nowhere.
     #[serde(default)]
     pub follow: bool,
+    /// The rule waits where its target is not there yet, and is down where its destination is not.
+    #[serde(default)]
+    pub wait: bool,
 }
 
 /// What an attach did.
@@ -46,7 +51,7 @@ pub enum AttachResult {
     Changed,
     /// It was there like this.
     Unchanged,
-    /// It will be put into force when the container runs.
+    /// It will be put into force when its target is there.
     Waiting,
 }
 
@@ -65,6 +70,12 @@ pub struct Attached {
     pub cookie: u64,
     /// The rule's name.
     pub rule: RuleName,
+    /// What a rule of this name said, where there was one that said something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<ChangeSide>,
+    /// What it says from now on, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<ChangeSide>,
     /// What may surprise, a sentence each.
     pub warnings: Vec<String>,
     /// `sk_lookup` programs of others in that namespace, in the order in which they run.
@@ -82,6 +93,38 @@ pub struct DetachRequest {
     /// One rule; without it every rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleName>,
+    /// Reset the connections of these rules, too.
+    #[serde(default)]
+    pub close: bool,
+}
+
+/// Body of `POST /v1/close`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloseRequest {
+    /// Which namespace: one that is steered, or was.
+    pub target: Target,
+    /// Connections of these clients only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Source>,
+    /// Connections of this rule only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleName>,
+}
+
+/// Answer to `POST /v1/close`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Closed {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What was done.
+    pub result: CloseResult,
+    /// As the user named it.
+    pub target: Target,
+    /// The netns cookie.
+    pub cookie: u64,
+    /// Relayed connections that are reset.
+    pub connections: u64,
 }
 
 /// Answer to `POST /v1/detach`.
@@ -99,6 +142,9 @@ pub struct Detached {
     pub rules: Vec<RuleName>,
     /// Whether other rules still steer the namespace.
     pub steered: bool,
+    /// Relayed connections that are reset, as asked for.
+    #[serde(default)]
+    pub closed: u64,
     /// Relayed connections that go on to their end.
     pub connections: u64,
 }
@@ -110,8 +156,8 @@ pub struct Listing {
     pub schema: u32,
     /// Those that are steered, by target.
     pub namespaces: Vec<NamespaceView>,
-    /// Rules that are not in force: mostly because the container that they follow is not running. Those of the daemon's own
-    /// file also because their namespace could not be made.
+    /// Rules that are not in force: mostly because their target is not there. Those of the daemon's own file also because their
+    /// namespace could not be made.
     #[serde(default)]
     pub waiting: Vec<WaitingView>,
     /// Which containers have rules because of a label; not there where one target was asked for.
@@ -162,15 +208,18 @@ pub struct NamespaceView {
     pub drift: Drift,
 }
 
-/// A container whose rules wait for it, or a namespace of the daemon's own file that could not be made.
+/// A target whose rules wait for it, or a namespace of the daemon's own file that could not be made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WaitingView {
     /// As it was named when it was attached.
     pub target: Target,
-    /// The id of the container that had that name last; empty where the namespace could not be made.
+    /// The id of the container that had that name last; empty where none was seen, or the namespace could not be made.
     pub container: String,
     /// What keeps them waiting, a sentence.
     pub why: String,
+    /// Of rules that a file names: the file's path, or the name that its set was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetName>,
     /// As they will be put into force.
     pub rules: Vec<RuleSpec>,
 }
@@ -234,6 +283,9 @@ pub struct RuleView {
     pub name: RuleName,
     /// Who made it.
     pub origin: Origin,
+    /// Of one that a file names: the file's path, or the name that its set was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetName>,
     /// Its matches.
     #[serde(rename = "match")]
     pub matches: Vec<Match>,
@@ -273,7 +325,7 @@ pub struct RuleView {
     pub took_nothing: bool,
     /// From the kernel.
     pub counters: RuleCounts,
-    /// The container that it goes with.
+    /// The target that it goes with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<Target>,
     /// The container was found by a label: the rule ends with it.

@@ -14,6 +14,14 @@ pub enum DetachResult {
     Detached,
 }
 
+/// The result of `close`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseResult {
+    /// The connections are reset, if there were any.
+    Closed,
+}
+
 /// Is a namespace steered?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,6 +5,7 @@
 //! | `GET /v1/namespaces` | `?target=TARGET` or nothing | [`Listing`] |
 //! | `POST /v1/attach` | [`AttachRequest`] | [`Attached`] |
 //! | `POST /v1/detach` | [`DetachRequest`] | [`Detached`] |
+//! | `POST /v1/close` | [`CloseRequest`] | [`Closed`] |
 //! | `POST /v1/apply` | [`ApplyRequest`] | [`Applied`] |
 //! | `GET /v1/export` | | [`Exported`] |
 //! | `POST /v1/explain` | [`ExplainRequest`] | [`Explanation`] |
@@ -31,8 +32,9 @@ use super::Daemon;
 use crate::{
     config::{Target, file::MAX_SIZE},
     control::{
-        self, Applied, ApplyRequest, AttachRequest, Attached, Body, Caller, Code, DetachRequest, Detached,
-        Error, ExplainRequest, Explanation, Exported, Listing, Query, Reply, Seat, Shadows, to_its_end,
+        self, Applied, ApplyRequest, AttachRequest, Attached, Body, Caller, CloseRequest, Closed, Code,
+        DetachRequest, Detached, Error, ExplainRequest, Explanation, Exported, Listing, Query, Reply, Seat,
+        Shadows, to_its_end,
     },
     reconcile::{self, World},
     report,
@@ -48,6 +50,7 @@ impl Daemon {
             .route("/v1/namespaces", get(list))
             .route("/v1/attach", post(attach))
             .route("/v1/detach", post(detach))
+            .route("/v1/close", post(close))
             .route("/v1/apply", post(apply).layer(DefaultBodyLimit::max(MAX_FILE)))
             .route("/v1/export", get(export))
             .route("/v1/explain", post(explain))
@@ -113,6 +116,14 @@ async fn detach(
     Body(request): Body<DetachRequest>,
 ) -> Reply<Detached> {
     to_its_end(seat, async move { reconcile::detach(daemon.asked(), caller, request).await }).await
+}
+
+async fn close(
+    State(daemon): State<Arc<Daemon>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Body(request): Body<CloseRequest>,
+) -> Reply<Closed> {
+    reconcile::close(&daemon.world, caller, request).await.map(Json)
 }
 
 async fn apply(

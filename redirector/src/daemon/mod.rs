@@ -19,9 +19,9 @@ use crate::{
     config::Engine,
     dial::{Names, OwnSockets, Remotes},
     kernel::Shared,
-    locate::{Opener, Watch},
+    locate::{MountChanges, Opener, Watch},
     netns::NetnsCookie,
-    reconcile::{Ways, World, discover, end_leases, follow, retry},
+    reconcile::{Ways, World, discover, end_leases, follow, follow_names, retry},
     steer::{All, Limits, Maker, instances_in_stock},
 };
 
@@ -84,6 +84,7 @@ impl Daemon {
         core.start("tends what is steered", tend(Arc::clone(&world), events));
         core.start("ends leases", end_leases(Arc::clone(&world)));
         core.start("tries again what was set aside", retry(Arc::clone(&world)));
+        core.start("follows names and paths", follow_names(Arc::clone(&world), MountChanges::new()?));
         for engine in Engine::ALL {
             core.start("follows containers", follow(Arc::clone(&world), engine));
             core.start("looks for containers by their labels", discover(Arc::clone(&world), engine));

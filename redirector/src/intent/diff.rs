@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::{Container, Origin, Rule, RuleName};
+use crate::config::{Rule, RuleName, Target};
 
 /// Rules that a file takes over, beside its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,15 +13,28 @@ pub(crate) enum Prune {
     Api,
 }
 
+/// Whose a rule is, for a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The file's own.
+    Own,
+    /// Another set's.
+    Other,
+    /// Of `attach`.
+    Api,
+    /// Of a program.
+    Lease,
+}
+
 /// A rule that is there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Have<'a> {
     /// The rule.
     pub(crate) rule: &'a Rule,
-    /// Who made it.
-    pub(crate) origin: Origin,
-    /// The containers that it follows, by each of their names.
-    pub(crate) follows: &'a [Container],
+    /// Whose it is.
+    pub(crate) owner: Owner,
+    /// The targets that it follows: a container by each of its names.
+    pub(crate) follows: &'a [Target],
 }
 
 /// A rule that shall be.
@@ -29,8 +42,8 @@ pub(crate) struct Have<'a> {
 pub(crate) struct Want<'a> {
     /// The rule.
     pub(crate) rule: &'a Rule,
-    /// The containers that it is to follow: one that several share has several names.
-    pub(crate) follows: &'a [Container],
+    /// The targets that it is to follow: several where they lead to one namespace.
+    pub(crate) follows: &'a [Target],
 }
 
 /// How to get from one to the other. Numbers are those of [`Have`] and [`Want`].
@@ -46,6 +59,8 @@ pub(crate) struct Diff {
     pub(crate) remove: Vec<usize>,
     /// Is somebody else's, and stays.
     pub(crate) leave: Vec<usize>,
+    /// Is another set's, and as it shall be.
+    pub(crate) shared: Vec<(usize, usize)>,
     /// Somebody else's rule has the name.
     pub(crate) clash: Vec<(usize, usize)>,
 }
@@ -56,18 +71,25 @@ pub(crate) fn diff(have: &[Have<'_>], want: &[Want<'_>], prune: Prune) -> Diff {
         want.iter().enumerate().map(|(index, want)| (&want.rule.name, index)).collect();
     let mut diff = Diff::default();
     for (index, have) in have.iter().enumerate() {
-        let owned = match have.origin {
-            Origin::File => true,
-            Origin::Api => prune == Prune::Api,
-            Origin::Lease => false,
+        let owned = match have.owner {
+            Owner::Own => true,
+            Owner::Api => prune == Prune::Api,
+            Owner::Other | Owner::Lease => false,
         };
         let Some(wanted) = wanted.remove(&have.rule.name) else {
             if owned { &mut diff.remove } else { &mut diff.leave }.push(index);
             continue;
         };
         let is_same = have.is_as(&want[wanted]);
-        let list = match have.origin {
-            Origin::Lease => &mut diff.clash,
+        let list = match have.owner {
+            Owner::Lease => &mut diff.clash,
+            Owner::Other => {
+                if is_same {
+                    &mut diff.shared
+                } else {
+                    &mut diff.clash
+                }
+            }
             // Whoever made it: the file says the same, and has it from now on.
             _ if is_same => &mut diff.keep,
             _ if owned => &mut diff.change,
@@ -83,7 +105,7 @@ pub(crate) fn diff(have: &[Have<'_>], want: &[Want<'_>], prune: Prune) -> Diff {
 impl Have<'_> {
     fn is_as(&self, want: &Want<'_>) -> bool {
         let follows_the_same = self.follows.len() == want.follows.len()
-            && self.follows.iter().all(|container| want.follows.contains(container));
+            && self.follows.iter().all(|target| want.follows.contains(target));
         follows_the_same && self.rule.is_like(want.rule)
     }
 }
@@ -91,7 +113,7 @@ impl Have<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Engine, RuleSpec};
+    use crate::config::RuleSpec;
 
     fn rule(name: &str, port: u16) -> Rule {
         let spec = serde_json::json!({"match": [format!("tcp:{port}")], "to": ["pass"]});
@@ -102,49 +124,53 @@ mod tests {
     #[test]
     fn a_file_changes_its_own_rules_and_takes_over_only_what_says_the_same() {
         let wanted = rule("r", 80);
-        for (origin, port, prune, expected) in [
-            (Origin::File, 80, Prune::No, "keep"),
-            (Origin::File, 81, Prune::No, "change"),
-            (Origin::Api, 80, Prune::No, "keep"),
-            (Origin::Api, 81, Prune::No, "clash"),
-            (Origin::Api, 81, Prune::Api, "change"),
-            (Origin::Lease, 80, Prune::No, "clash"),
-            (Origin::Lease, 80, Prune::Api, "clash"),
+        for (owner, port, prune, expected) in [
+            (Owner::Own, 80, Prune::No, "keep"),
+            (Owner::Other, 80, Prune::No, "shared"),
+            (Owner::Other, 81, Prune::No, "clash"),
+            (Owner::Other, 81, Prune::Api, "clash"),
+            (Owner::Own, 81, Prune::No, "change"),
+            (Owner::Api, 80, Prune::No, "keep"),
+            (Owner::Api, 81, Prune::No, "clash"),
+            (Owner::Api, 81, Prune::Api, "change"),
+            (Owner::Lease, 80, Prune::No, "clash"),
+            (Owner::Lease, 80, Prune::Api, "clash"),
         ] {
             let there = rule("r", port);
             let found = diff(
-                &[Have { rule: &there, origin, follows: &[] }],
+                &[Have { rule: &there, owner, follows: &[] }],
                 &[Want { rule: &wanted, follows: &[] }],
                 prune,
             );
             let both = vec![(0, 0)];
             let expected = match expected {
                 "keep" => Diff { keep: both, ..Diff::default() },
+                "shared" => Diff { shared: both, ..Diff::default() },
                 "change" => Diff { change: both, ..Diff::default() },
                 _ => Diff { clash: both, ..Diff::default() },
             };
-            assert_eq!(found, expected, "{origin:?} {port} {prune:?}");
+            assert_eq!(found, expected, "{owner:?} {port} {prune:?}");
         }
     }
 
     #[test]
     fn what_a_file_does_not_have_goes_if_it_is_the_files() {
         let (one, two, three, new) = (rule("a", 1), rule("b", 2), rule("c", 3), rule("d", 4));
-        let have = [(&one, Origin::File), (&two, Origin::Api), (&three, Origin::Lease)];
-        let have = have.map(|(rule, origin)| Have { rule, origin, follows: &[] });
+        let other = rule("e", 5);
+        let have = [(&one, Owner::Own), (&two, Owner::Api), (&three, Owner::Lease), (&other, Owner::Other)];
+        let have = have.map(|(rule, owner)| Have { rule, owner, follows: &[] });
         let want = [Want { rule: &new, follows: &[] }];
-        let expected = Diff { add: vec![0], remove: vec![0], leave: vec![1, 2], ..Diff::default() };
+        let expected = Diff { add: vec![0], remove: vec![0], leave: vec![1, 2, 3], ..Diff::default() };
         assert_eq!(diff(&have, &want, Prune::No), expected);
-        let expected = Diff { add: vec![0], remove: vec![0, 1], leave: vec![2], ..Diff::default() };
+        let expected = Diff { add: vec![0], remove: vec![0, 1], leave: vec![2, 3], ..Diff::default() };
         assert_eq!(diff(&have, &want, Prune::Api), expected);
         assert_eq!(diff(&[], &[], Prune::No), Diff::default());
     }
 
     #[test]
-    fn to_follow_a_container_is_something_else_than_to_stay() {
+    fn to_follow_a_target_is_something_else_than_to_stay() {
         let there = rule("r", 80);
-        let web = Container { engine: Engine::Docker, name: "web".into() };
-        let side = Container { engine: Engine::Docker, name: "side".into() };
+        let [web, side] = ["docker:web", "netns:side"].map(|text| text.parse::<Target>().unwrap());
         let (web, both) = (vec![web.clone()], vec![web, side]);
         for (follows, wanted, is_same) in [
             (&vec![], &vec![], true),
@@ -155,7 +181,7 @@ mod tests {
             (&both, &both, true),
             (&both, &web, false),
         ] {
-            let have = [Have { rule: &there, origin: Origin::File, follows }];
+            let have = [Have { rule: &there, owner: Owner::Own, follows }];
             let found = diff(&have, &[Want { rule: &there, follows: wanted }], Prune::No);
             assert_eq!(!found.keep.is_empty(), is_same);
             assert_eq!(!found.change.is_empty(), !is_same);

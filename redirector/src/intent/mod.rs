@@ -10,7 +10,7 @@ mod subject;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use diff::{Diff, Have, Prune, Want, diff};
+pub(crate) use diff::{Diff, Have, Owner, Prune, Want, diff};
 pub(crate) use rule::{Follows, HostNetns, Intended};
 pub(crate) use store::{Edit, Here, Store};
 pub(crate) use subject::Subject;

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Intended, Subject};
 use crate::{
-    config::{Container, Engine, Origin, RuleName, RuleSpec},
+    config::{Container, Engine, Origin, RuleName, RuleSpec, Target},
     locate::ContainerId,
     netns::NetnsCookie,
 };
@@ -17,13 +17,13 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
     rules: BTreeMap<Subject, Rules>,
-    /// For which containers there is a rule of a name in a namespace. What is for the namespace itself is there.
+    /// For which targets there is a rule of a name in a namespace. What is for the namespace itself is there.
     followed: BTreeMap<NetnsCookie, Arc<Followed>>,
 }
 
 type Rules = Arc<BTreeMap<RuleName, Intended>>;
 
-type Followed = BTreeMap<RuleName, BTreeSet<Container>>;
+type Followed = BTreeMap<RuleName, BTreeSet<Target>>;
 
 /// What is wanted in one namespace. Who asks for each of its rules looks for the namespace once.
 #[derive(Clone, Copy, Debug)]
@@ -35,20 +35,20 @@ pub(crate) struct Here<'a> {
 }
 
 impl<'a> Here<'a> {
-    /// For whom a rule of a name is there: one that several names of a container have led to is for several.
+    /// For whom a rule of a name is there: one that several targets have led to is for several.
     pub(crate) fn at(self, name: &RuleName) -> impl Iterator<Item = (&'a Subject, &'a Intended)> {
         let bound = self.bound.and_then(|(subject, rules)| Some((subject, look_up(rules, name)?)));
-        let containers = self.followed.and_then(|names| names.get(name)).into_iter().flatten();
+        let targets = self.followed.and_then(|names| names.get(name)).into_iter().flatten();
         let name = name.clone();
-        bound.into_iter().chain(containers.filter_map(move |container| {
-            let (subject, rules) = self.store.rules.get_key_value(&Subject::from(container))?;
+        bound.into_iter().chain(targets.filter_map(move |target| {
+            let (subject, rules) = self.store.rules.get_key_value(&Subject::from(target))?;
             Some((subject, look_up(rules, &name)?))
         }))
     }
 
-    /// The containers that it follows.
-    pub(crate) fn owners(self, name: &RuleName) -> Vec<Container> {
-        self.at(name).filter_map(|(subject, _)| subject.container().cloned()).collect()
+    /// The targets that it follows.
+    pub(crate) fn owners(self, name: &RuleName) -> Vec<Target> {
+        self.at(name).filter_map(|(subject, _)| subject.target().cloned()).collect()
     }
 
     /// Who has made a rule that is there; `None` where nobody wants it.
@@ -104,9 +104,9 @@ impl Edit {
         self.drop.insert((subject.into(), name.clone()));
     }
 
-    /// The containers that it has rules for.
-    pub(crate) fn containers(&self) -> impl Iterator<Item = &Container> {
-        self.put.iter().filter_map(|(subject, _)| subject.container())
+    /// The targets that it has rules for.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.put.iter().filter_map(|(subject, _)| subject.target())
     }
 
     /// Whether it has a rule of this name for a subject.
@@ -131,9 +131,9 @@ impl Store {
         Here { store: self, bound, followed: self.followed.get(&place).map(Arc::as_ref) }
     }
 
-    /// The rule of this name that follows a container.
-    pub(crate) fn followed(&self, container: &Container, name: &RuleName) -> Option<&Intended> {
-        self.get(&container.into(), name)
+    /// The rule of this name that follows a target, or waits for it.
+    pub(crate) fn followed(&self, target: &Target, name: &RuleName) -> Option<&Intended> {
+        self.get(&target.into(), name)
     }
 
     /// The rules for one subject.
@@ -141,13 +141,31 @@ impl Store {
         self.rules.get(subject).into_iter().flat_map(|rules| rules.iter())
     }
 
-    /// Every rule that follows a container.
-    pub(crate) fn following(&self) -> impl Iterator<Item = (&Container, &Intended)> {
+    /// Every rule that follows a target, or waits for it.
+    pub(crate) fn following(&self) -> impl Iterator<Item = (&Target, &Intended)> {
+        let all = self.of_targets();
+        all.flat_map(|(target, rules)| rules.values().map(move |one| (target, one)))
+    }
+
+    fn of_targets(&self) -> impl Iterator<Item = (&Target, &Rules)> {
         // Namespaces come before them.
         let others = (Bound::Excluded(Subject::Netns(NetnsCookie(u64::MAX))), Bound::Unbounded);
         let others = self.rules.range(others);
-        let all = others.filter_map(|(subject, rules)| Some((subject.container()?, rules)));
-        all.flat_map(|(container, rules)| rules.values().map(move |one| (container, one)))
+        others.filter_map(|(subject, rules)| Some((subject.target()?, rules)))
+    }
+
+    /// Whether rules follow, or wait for, a target that is no container.
+    pub(crate) fn has_names(&self) -> bool {
+        self.of_targets().any(|(target, _)| target.container().is_none())
+    }
+
+    /// The targets other than containers that rules follow, or wait for, with where those are.
+    pub(crate) fn names(&self) -> BTreeMap<Target, BTreeSet<Option<NetnsCookie>>> {
+        let mut names = BTreeMap::<_, BTreeSet<_>>::new();
+        for (target, one) in self.following().filter(|(target, _)| target.container().is_none()) {
+            names.entry(target.clone()).or_default().insert(one.at);
+        }
+        names
     }
 
     /// The containers of an engine that rules follow, as far as something is true of one of these.
@@ -155,10 +173,11 @@ impl Store {
         &self,
         engine: Engine,
         concerns: impl Fn(&Container, Option<&ContainerId>) -> bool,
-    ) -> BTreeSet<Container> {
-        let of_engine = self.following().filter(|(container, _)| container.engine == engine);
+    ) -> BTreeSet<Target> {
+        let containers = self.following().filter_map(|(target, one)| Some((target.container()?, one)));
+        let of_engine = containers.filter(|(container, _)| container.engine == engine);
         let concerned = of_engine.filter(|(container, one)| concerns(container, one.id()));
-        concerned.map(|(container, _)| container.clone()).collect()
+        concerned.map(|(container, _)| container.into()).collect()
     }
 
     /// As [`Here::at`].
@@ -171,14 +190,14 @@ impl Store {
     }
 
     /// As [`Here::owners`].
-    pub(crate) fn owners(&self, place: NetnsCookie, name: &RuleName) -> Vec<Container> {
+    pub(crate) fn owners(&self, place: NetnsCookie, name: &RuleName) -> Vec<Target> {
         self.here(place).owners(name)
     }
 
-    /// Whether somebody wants it there, and nobody because of a container.
+    /// Whether somebody wants it there, and nobody because of a target that leads there.
     pub(crate) fn is_bound(&self, place: NetnsCookie, name: &RuleName) -> bool {
         let mut here = self.at(place, name).peekable();
-        here.peek().is_some() && here.all(|(subject, _)| subject.container().is_none())
+        here.peek().is_some() && here.all(|(subject, _)| subject.target().is_none())
     }
 
     /// As [`Here::origin`].
@@ -193,16 +212,16 @@ impl Store {
         self.rules.values().flat_map(|rules| rules.values().filter_map(at)).collect()
     }
 
-    /// The containers that a rule of one of these names follows.
-    pub(crate) fn namesakes(&self, names: &[RuleName]) -> BTreeSet<Container> {
+    /// The targets that a rule of one of these names follows.
+    pub(crate) fn namesakes(&self, names: &[RuleName]) -> BTreeSet<Target> {
         let namesakes = self.following().filter(|(_, one)| names.contains(&one.rule.name));
-        namesakes.map(|(container, _)| container.clone()).collect()
+        namesakes.map(|(target, _)| target.clone()).collect()
     }
 
-    /// A name for a rule that has none and is to follow a container: that of one that says the same, else `rule-N`, the lowest
+    /// A name for a rule that has none and is to follow a target: that of one that says the same, else `rule-N`, the lowest
     /// N that is free.
-    pub(crate) fn name_for(&self, container: &Container, spec: &RuleSpec) -> RuleName {
-        let rules = self.rules.get(&container.into()).map(Arc::as_ref);
+    pub(crate) fn name_for(&self, target: &Target, spec: &RuleSpec) -> RuleName {
+        let rules = self.rules.get(&target.into()).map(Arc::as_ref);
         let same = rules
             .into_iter()
             .flatten()
@@ -231,29 +250,29 @@ impl Store {
         }
     }
 
-    /// A namespace has died: what was for it is not wanted any more, and what follows a container waits. Gives the containers.
-    pub(crate) fn bury(&mut self, place: NetnsCookie) -> BTreeSet<Container> {
+    /// A namespace has died: what was for it is not wanted any more, and what follows a target waits. Gives the targets.
+    pub(crate) fn bury(&mut self, place: NetnsCookie) -> BTreeSet<Target> {
         self.rules.remove(&Subject::Netns(place));
         let followed = self.followed.remove(&place).map(Arc::unwrap_or_clone).unwrap_or_default();
         let mut waiting = BTreeSet::new();
-        for (name, container) in
+        for (name, target) in
             followed.into_iter().flat_map(|(name, all)| all.into_iter().map(move |one| (name.clone(), one)))
         {
-            let rules = self.rules.get_mut(&Subject::from(&container));
+            let rules = self.rules.get_mut(&Subject::from(&target));
             if let Some(one) = rules.and_then(|rules| Arc::make_mut(rules).get_mut(&name)) {
                 one.at = None;
                 if let Some(follows) = &mut one.follows {
                     follows.why = "its namespace has ended".into();
                 }
             }
-            waiting.insert(container);
+            waiting.insert(target);
         }
         waiting
     }
 
-    /// What keeps rules of a container waiting, as far as they do.
-    pub(crate) fn wait_because(&mut self, container: &Container, rule: Option<&RuleName>, why: &str) {
-        let Some(rules) = self.rules.get_mut(&container.into()) else { return };
+    /// What keeps rules of a target waiting, as far as they do.
+    pub(crate) fn wait_because(&mut self, target: &Target, rule: Option<&RuleName>, why: &str) {
+        let Some(rules) = self.rules.get_mut(&target.into()) else { return };
         let rules = Arc::make_mut(rules).iter_mut();
         let meant = rules.filter(|(name, _)| rule.is_none_or(|rule| rule == *name));
         for follows in meant.filter_map(|(_, one)| one.follows.as_mut()) {
@@ -264,20 +283,20 @@ impl Store {
     fn insert(&mut self, subject: Subject, intended: Intended) {
         let name = intended.rule.name.clone();
         self.remove(&subject, &name);
-        if let (Some(place), Some(container)) = (intended.at, subject.container()) {
+        if let (Some(place), Some(target)) = (intended.at, subject.target()) {
             let here = Arc::make_mut(self.followed.entry(place).or_default());
-            here.entry(name.clone()).or_default().insert(container.clone());
+            here.entry(name.clone()).or_default().insert(target.clone());
         }
         Arc::make_mut(self.rules.entry(subject).or_default()).insert(name, intended);
     }
 
     fn remove(&mut self, subject: &Subject, name: &RuleName) {
         let Some(place) = self.forget(subject, name).and_then(|one| one.at) else { return };
-        let Some(container) = subject.container() else { return };
+        let Some(target) = subject.target() else { return };
         let Some(followed) = self.followed.get_mut(&place) else { return };
         let names = Arc::make_mut(followed);
         if let Some(here) = names.get_mut(name) {
-            here.remove(container);
+            here.remove(target);
             if here.is_empty() {
                 names.remove(name);
             }

@@ -1,7 +1,7 @@
 //! What tests of plans say what is there with, and what comes of it: lines of text, so that a case is a line of a table.
 //!
-//! One rule that is wanted is `PLACE NAME PORT[>TO] WHO [CONTAINER=ID]`. The place is the number of a namespace, or `-` where
-//! it waits. Who wants it is `api`, `file`, `lease` or `found`, with a `!` where the host's namespace may be meant. `TO` is
+//! One rule that is wanted is `PLACE NAME PORT[>TO] WHO [TARGET[=ID]]`. The place is the number of a namespace, or `-` where
+//! it waits; a `^` behind the target says that the rule stays where it comes to. A container that was seen has an id. Who wants it is `api`, `file[:SET]`, `lease` or `found`, with a `!` where the host's namespace may be meant. `TO` is
 //! `reject` where it is not said; behind it `%INTERFACE`, and `~` for `coexist`.
 
 use std::{
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{Edit, Follows, HostNetns, Intended, Store, Subject};
 use crate::{
-    config::{Container, Origin, Rule, RuleName, RuleSpec, Target},
+    config::{Container, Origin, Rule, RuleName, RuleSpec, SetName, Target},
     locate::ContainerId,
     netns::NetnsCookie,
 };
@@ -51,6 +51,15 @@ pub(crate) fn container(text: &str) -> Container {
     }
 }
 
+/// `TARGET[=ID][^]`: what a rule follows, and whether it only waits for it.
+pub(crate) fn followed(text: &str) -> (Target, Option<ContainerId>, bool) {
+    let (text, once) = text.strip_suffix('^').map_or((text, false), |text| (text, true));
+    match text.split_once('=') {
+        Some((named, digit)) => (target(named), Some(id(digit)), once),
+        None => (target(text), None, once),
+    }
+}
+
 /// The id that consists of one digit.
 pub(crate) fn id(digit: &str) -> ContainerId {
     ContainerId::new(digit.repeat(64)).expect("an id")
@@ -85,6 +94,7 @@ pub(crate) fn wanted(line: &str) -> (Subject, Intended) {
     let at = place.trim_end_matches('?').parse().ok().map(NetnsCookie);
     let host_netns = if who.ends_with('!') { HostNetns::Allowed } else { HostNetns::Refused };
     let who = who.trim_end_matches('!');
+    let (who, set) = who.split_once(':').map_or((who, None), |(who, set)| (who, Some(SetName::new(set))));
     let origin = match who {
         "api" => Origin::Api,
         "file" | "found" => Origin::File,
@@ -94,11 +104,11 @@ pub(crate) fn wanted(line: &str) -> (Subject, Intended) {
     let rule = rule(named, says);
     let Some(follows) = follows.first() else {
         let at = at.expect("what follows nothing is somewhere");
-        return (at.into(), Intended { host_netns, ..Intended::there(at, rule, origin) });
+        return (at.into(), Intended { host_netns, set, ..Intended::there(at, rule, origin) });
     };
-    let (container, id) = container_and_id(follows);
-    let follows = Some(Box::new(Follows { id, why: "it waits".into(), found: who == "found" }));
-    (Subject::from(&container), Intended { rule, origin, host_netns, at, follows })
+    let (target, id, once) = followed(follows);
+    let follows = Some(Box::new(Follows { id, why: "it waits".into(), found: who == "found", once }));
+    (Subject::from(&target), Intended { rule, origin, set, host_netns, at, follows })
 }
 
 /// All that is wanted.
@@ -137,10 +147,12 @@ pub(crate) fn told(store: &Store) -> String {
             Origin::File => "file",
             Origin::Lease => "lease",
         };
+        let set = one.set.as_ref().filter(|set| !set.is_unnamed()).map(|set| format!(":{set}"));
+        let who = format!("{who}{}", set.unwrap_or_default());
         let host = if one.host_netns == HostNetns::Allowed { "!" } else { "" };
-        let follows = subject.container().map(|container| {
-            let id = one.id().map(ToString::to_string).unwrap_or_default();
-            format!(" {container}={}", id.get(..1).unwrap_or("?"))
+        let follows = subject.target().map(|target| {
+            let id = one.id().map(|id| format!("={}", &id.to_string()[..1])).unwrap_or_default();
+            format!(" {target}{id}{}", if one.is_once() { "^" } else { "" })
         });
         let follows = follows.unwrap_or_default();
         format!("{place} {} {} {who}{host}{follows}", one.rule.name, says(&one.rule))

@@ -13,7 +13,7 @@ mod watch;
 mod witness;
 
 pub use engines::{ContainerId, EngineError, Engines, Events, Happened, HeldEngine, Labelled, Labels};
-pub use open::{Caller, NAMED, OpenNetns, TargetError, open};
+pub use open::{Caller, NAMED, OpenNetns, TargetError, file_of, open};
 pub use opener::Opener;
-pub use watch::{Died, Registration, Watch};
+pub use watch::{Died, MountChanges, Registration, Watch};
 pub use witness::sees_host;

@@ -1,6 +1,7 @@
 //! Opening a target.
 
 use std::{
+    fmt,
     fs::{self, File},
     io,
     os::{
@@ -44,6 +45,18 @@ pub struct Caller {
     pub pid: Option<i32>,
     /// Effective user.
     pub uid: Option<u32>,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, uid } = self;
+        match (uid, pid) {
+            (Some(uid), Some(pid)) => write!(f, "uid {uid} pid {pid}"),
+            (Some(uid), None) => write!(f, "uid {uid}"),
+            (None, Some(pid)) => write!(f, "pid {pid}"),
+            (None, None) => f.write_str("nobody"),
+        }
+    }
 }
 
 impl Caller {
@@ -151,6 +164,18 @@ impl TargetError {
         matches!(self, Self::NotFound { .. } | Self::NotRunning { .. })
     }
 
+    /// Whether what is named is not there now, or whoever could tell does not: it may come by itself.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.is_not_found() || matches!(self, Self::Engine { .. })
+    }
+
+    /// Whether there is something else than what can be meant.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        matches!(self, Self::NotANetns { .. })
+    }
+
     /// A known mend.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -197,7 +222,17 @@ const OTHER_NAMESPACE: &str = "a namespace of another kind";
 /// [`TargetError`].
 pub fn open(target: &Target, caller: Caller) -> Result<OpenNetns, TargetError> {
     match target {
-        Target::Netns(name) => open_path(target, &Path::new(NAMED).join(name)),
+        Target::Netns(name) => {
+            let path = Path::new(NAMED).join(name);
+            open_path(target, &path).map_err(|error| match error {
+                // `ip netns` makes the file before it mounts the namespace there, and may leave it.
+                TargetError::NotANetns { what: OTHER_FILE, .. } if is_empty_file(&path) => {
+                    let what = format!("nothing is mounted at `{}`", path.display());
+                    TargetError::NotFound { target: target.clone(), what }
+                }
+                error => error,
+            })
+        }
         Target::Path(path) => open_path(target, path),
         Target::Pid(pid) => {
             check_pid_namespace(target, caller)?;
@@ -225,6 +260,22 @@ fn open_host(target: &Target) -> Result<OpenNetns, TargetError> {
     let opened = open_path(target, Path::new(path))?;
     // It is whose the host's is, and no process's: PID 1 has no successor.
     Ok(OpenNetns { host: true, processes: Arc::default(), ..opened })
+}
+
+/// The file of the namespace that a name of `ip netns`, or a path, leads to now, without opening it; `None` where it leads to none.
+#[must_use]
+pub fn file_of(target: &Target) -> Option<NetnsFile> {
+    let path = match target {
+        Target::Netns(name) => Path::new(NAMED).join(name),
+        Target::Path(path) => path.clone(),
+        _ => return None,
+    };
+    let metadata = fs::metadata(path).ok()?;
+    Some(NetnsFile { dev: metadata.dev(), inode: metadata.ino() })
+}
+
+fn is_empty_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
 }
 
 fn syscall(target: &Target, call: String) -> impl FnOnce(io::Error) -> TargetError {

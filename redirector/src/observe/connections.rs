@@ -80,6 +80,8 @@ reasons! {
         Aborted = "aborted",
         /// The death of the namespace that its destination lies in.
         DestinationGone = "destination_namespace_gone",
+        /// Somebody has closed it: `close`, or `detach --close`.
+        Closed = "closed",
         /// It had been idle longest when a limit of connections was met.
         IdleAtLimit = "idle_at_limit",
         /// With FIN from both sides, but the client, though it answers, has not acknowledged a byte of the rest for ten minutes.

@@ -50,8 +50,8 @@ async fn let_go(world: &World, cookie: NetnsCookie, mut dead: Vec<Arc<Steered>>)
         }
         world.maker.selves.remove(netns.cookie);
         let waiting = world.intent().bury(netns.cookie);
-        for container in &waiting {
-            tracing::info!(target = %container, "its rules wait until the container runs again");
+        for target in &waiting {
+            tracing::info!(%target, "its rules wait until it is there again");
         }
         world.news.look_at(waiting);
     }

@@ -17,7 +17,9 @@ use crate::{
 pub(crate) enum Missing {
     /// An error: whoever attaches the rule can mend it.
     Refused,
-    /// A rule that is down until the destination is there: nobody is there to mend it.
+    /// A rule that is down until the destination is there. Whoever asks says now which process a destination means.
+    Later,
+    /// A rule that is down until the destination is there: nobody is there to mend it, or to say which process is meant.
     Down,
 }
 
@@ -28,7 +30,7 @@ const BRIEFLY: Duration = Duration::from_secs(1);
 async fn soon<T>(missing: Missing, answer: impl Future<Output = T>) -> Option<T> {
     match missing {
         Missing::Refused => Some(answer.await),
-        Missing::Down => tokio::time::timeout(BRIEFLY, answer).await.ok(),
+        Missing::Later | Missing::Down => tokio::time::timeout(BRIEFLY, answer).await.ok(),
     }
 }
 
@@ -47,7 +49,7 @@ pub(crate) async fn whereabouts(
                     let message = format!("destination `{destination}`: resolve `{text}`: {source}");
                     Error::new(Code::Failed, message)
                 })?,
-                Missing::Down => {
+                Missing::Later | Missing::Down => {
                     name.resolve_later();
                     drop(soon(missing, name.resolve()).await);
                 }
@@ -70,12 +72,13 @@ pub(crate) async fn whereabouts(
             let located = soon(missing, locate(world, destination, target, caller)).await;
             let location = match (located, missing) {
                 (Some(Ok(location)), _) => Some(location),
-                (Some(Err(error)), Missing::Refused) => return Err(error),
+                (Some(Err(Unlocated { error, .. })), Missing::Refused) => return Err(error),
+                (Some(Err(Unlocated { error, is_missing: false })), Missing::Later) => return Err(error),
                 _ => None,
             };
             // Nobody is there to say which process is meant by now.
             let is_meant = |location: &Location| {
-                missing == Missing::Refused || !leads_through_process(target, &location.processes)
+                missing != Missing::Down || !leads_through_process(target, &location.processes)
             };
             let location = location.filter(is_meant);
             let elsewhere = world.remotes.elsewhere(target, &world.opener, location);
@@ -85,19 +88,28 @@ pub(crate) async fn whereabouts(
     }
 }
 
+/// Why a destination's namespace could not be looked at.
+struct Unlocated {
+    error: Error,
+    /// It may come by itself.
+    is_missing: bool,
+}
+
 /// The namespace of a destination that lies in one.
 async fn locate(
     world: &World,
     destination: &Destination,
     target: &Target,
     caller: Caller,
-) -> Result<Location, Error> {
-    let opened = places::open(world, target.clone(), caller).await.map_err(Error::from);
-    let opened = opened.map_err(|error| Error {
-        message: format!("destination `{destination}`: {}", error.message),
-        ..error
+) -> Result<Location, Unlocated> {
+    let opened = places::open(world, target.clone(), caller).await;
+    let opened = opened.map_err(|error| {
+        let is_missing = error.is_missing();
+        let error = Error::from(error);
+        let message = format!("destination `{destination}`: {}", error.message);
+        Unlocated { error: Error { message, ..error }, is_missing }
     })?;
     let named = target.clone();
     let look = move || Remote::location(opened).map_err(|error| failed("look at", &named, &error));
-    blocking(look).await
+    blocking(look).await.map_err(|error| Unlocated { error, is_missing: false })
 }

@@ -1,4 +1,4 @@
-//! `detach`: one rule, or the whole namespace; of a container what follows it, wherever that is. All of it, or nothing.
+//! `detach`: one rule, or the whole namespace; and what follows the target, wherever that is. All of it, or nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,7 @@ use crate::{
 pub(crate) async fn detach(
     world: &World,
     caller: Caller,
-    DetachRequest { target, rule }: DetachRequest,
+    DetachRequest { target, rule, close }: DetachRequest,
 ) -> Result<Detached, Error> {
     let sought = seek(world, &target, caller).await;
     let steered = || sought.find(world).ok();
@@ -54,8 +54,25 @@ pub(crate) async fn detach(
         world.steered.get(*at).map(|netns| Part::without(&Standing::from(&netns), names))
     };
     let parts = places.iter().filter_map(without).collect();
+    // Whatever is in force there when it goes.
+    let steered: Vec<_> =
+        places.iter().filter_map(|(at, names)| Some((world.steered.get(*at)?, names.clone()))).collect();
+    let states = steered.iter().map(|(netns, names)| {
+        let current = Arc::clone(&netns.published.load().current);
+        names.iter().filter_map(|name| current.get(name).cloned()).collect::<Vec<_>>()
+    });
+    let states: Vec<_> = states.flatten().collect();
     take_out(world, Plan { parts, edit }).await?;
     // What was found stays away until the next file.
+    let closed = if close {
+        states.iter().for_each(|state| state.close());
+        let of = |(netns, names): &(Arc<Steered>, Vec<RuleName>)| {
+            netns.share.roster.close(|whose| names.contains(&whose.rule.name))
+        };
+        steered.iter().map(of).sum::<usize>() as u64
+    } else {
+        0
+    };
     world.discovery.detached(found);
     let rules = with(rules, forgotten(world));
     // Those that only wait are nowhere.
@@ -63,30 +80,30 @@ pub(crate) async fn detach(
     let at = there.map(|netns| netns.cookie).or(places.keys().next_back().copied());
     let is_steered = at.is_some_and(|at| world.steered.get(at).is_some());
     if let Some(netns) = there {
-        tracing::info!(netns = %netns.target, rules = rules.len(), steered = is_steered, "detach");
+        let names: Vec<_> = rules.iter().map(ToString::to_string).collect();
+        let names = names.join(" ");
+        tracing::info!(netns = %netns.target, rules = rules.len(), names, steered = is_steered, by = %caller, "detach");
     }
     let target = there.map_or(target, |netns| netns.target.clone());
-    Ok(answer((target, at.unwrap_or(NetnsCookie(0)), there.map(|netns| &**netns)), rules, is_steered))
+    let answer =
+        answer((target, at.unwrap_or(NetnsCookie(0)), there.map(|netns| &**netns)), rules, is_steered);
+    Ok(Detached { closed, connections: answer.connections.saturating_sub(closed), ..answer })
 }
 
-/// What a detach is about: the namespace, the containers that rules there follow, and where else rules for them are.
+/// What a detach is about: the namespace, the targets that rules there follow, and where else rules for them are.
 fn about(
     store: &Store,
     target: &Target,
     (at, there): (Option<NetnsCookie>, Option<&Standing>),
 ) -> BTreeSet<Subject> {
-    let container = match target {
-        Target::Container(container) => Some(container.clone()),
-        _ => None,
-    };
-    let mut containers: BTreeSet<_> = container.into_iter().collect();
+    let mut targets = BTreeSet::from_iter(Some(target.clone()).filter(Target::can_be_followed));
     // What could not be made there may be tried again at this moment.
     let mut about: BTreeSet<_> = at.map(Subject::Netns).into_iter().collect();
     if let Some(there) = there {
-        containers.extend(there.rules.iter().flat_map(|state| store.owners(there.cookie, &state.rule.name)));
+        targets.extend(there.rules.iter().flat_map(|state| store.owners(there.cookie, &state.rule.name)));
         about.insert(Subject::Netns(there.cookie));
     }
-    about.extend(with_places(store, &containers));
+    about.extend(with_places(store, &targets));
     about
 }
 
@@ -101,7 +118,7 @@ struct Gone {
 }
 
 impl Gone {
-    /// The rules of a namespace, one or all; and those that follow the container that is named, where they are and where they
+    /// The rules of a namespace, one or all; and those that follow the target that is named, where they are and where they
     /// wait.
     fn of(store: &Store, target: &Target, there: Option<&Standing>, rule: Option<&RuleName>) -> Self {
         let mut gone = Self::default();
@@ -111,13 +128,11 @@ impl Gone {
                 gone.take(store, there.cookie, name);
             }
         }
-        // One rule is meant where it is; where it is not there, where it follows the container.
-        if let Target::Container(container) = target
-            && (rule.is_none() || gone.is_empty())
-        {
-            let subject = Subject::from(container);
+        // One rule is meant where it is; where it is not there, where it follows the target.
+        if target.can_be_followed() && (rule.is_none() || gone.is_empty()) {
+            let subject = Subject::from(target);
             for (name, one) in store.of(&subject).filter(|(name, _)| is_meant(name)) {
-                gone.edit.drop(container, name);
+                gone.edit.drop(target, name);
                 match one.at {
                     Some(at) => gone.take(store, at, name),
                     None => gone.tell(name),
@@ -196,6 +211,7 @@ fn answer(
         cookie: at.0,
         rules,
         steered,
+        closed: 0,
         connections,
     }
 }

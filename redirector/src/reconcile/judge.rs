@@ -64,7 +64,7 @@ fn are_interfaces_there(
 ) -> Result<(), Refused> {
     let is_there = |name: &str| survey.interfaces.iter().any(|(there, _)| there == name);
     match spec.interfaces.iter().find(|one| !is_there(one.as_str())) {
-        Some(absent) if missing == Missing::Refused => {
+        Some(absent) if missing != Missing::Down => {
             let there = survey.interfaces.iter().map(|(name, _)| name.clone()).collect();
             Err(Refused::NoInterface { target: target.clone(), absent: absent.clone(), there })
         }

@@ -4,7 +4,7 @@
 use redirector_ebpf::{MAX_CONSUMERS, MAX_RULES};
 
 use crate::{
-    config::{Container, Destination, Interface, RuleName, Target},
+    config::{Destination, Interface, RuleName, SetName, Target},
     control::{Code, Error},
     matcher::CompileError,
 };
@@ -22,8 +22,10 @@ pub(crate) enum Refused {
     Host(Target),
     #[error("target `{0}`: that container uses the host's own network namespace")]
     HostOfContainer(Target),
-    #[error("target `{0}`: only a container can be followed")]
-    NoContainer(Target),
+    #[error(
+        "target `{0}`: only a container, `netns:NAME` or `path:/ABS` can be followed or waited for, and no process"
+    )]
+    CannotBeFollowed(Target),
     #[error("{0}")]
     CannotFollow(String),
     #[error("target `{0}`: the loopback device `lo` is down there, `original` needs it")]
@@ -46,8 +48,8 @@ pub(crate) enum Refused {
     NameTakenThere { target: Target, rule: RuleName },
     #[error("rule `{rule}`: in `{target}` it is that of a configuration file")]
     OfFile { target: Target, rule: RuleName },
-    #[error("rule `{rule}`: for `{container}` it is that of a configuration file")]
-    OfFileFor { container: Container, rule: RuleName },
+    #[error("rule `{rule}`: for `{target}` it is that of a configuration file")]
+    OfFileFor { target: Target, rule: RuleName },
     #[error("rule `{0}`: the namespace has {MAX_RULES} rules already")]
     TooManyRules(RuleName),
     #[error("target `{0}`: a namespace has at most {MAX_RULES} rules")]
@@ -74,6 +76,8 @@ pub(crate) enum Refused {
     Twin { target: Target, rule: RuleName },
     #[error("rule `{rule}`: in `{target}` a program has listeners by a rule of that name")]
     OfProgram { target: Target, rule: RuleName },
+    #[error("rule `{rule}`: for `{target}` the set `{set}` has a rule of that name already")]
+    OfSet { target: Target, rule: RuleName, set: SetName },
     #[error("rule `{rule}`: in `{target}` there is one of `attach` that says something else")]
     OfAttach { target: Target, rule: RuleName },
 }
@@ -87,7 +91,7 @@ impl Refused {
     fn code(&self) -> Code {
         match self {
             Self::NotSteered(_) | Self::NoSuchRule { .. } => Code::NotFound,
-            Self::NoContainer(_) => Code::Usage,
+            Self::CannotBeFollowed(_) => Code::Usage,
             _ => Code::Failed,
         }
     }
@@ -98,7 +102,9 @@ impl Refused {
             Self::Host(_) | Self::HostOfContainer(_) => {
                 "steering it takes traffic of the whole host; if you mean it, add `--host-netns`, in a file `host_netns = true`"
             }
-            Self::CannotFollow(_) => "name its namespace, or its container",
+            Self::CannotFollow(_) => {
+                "name its namespace, or its container; or add `--no-follow`, in a file `follow = false`"
+            }
             Self::LoopbackDown(_) => "`ip link set lo up` inside the namespace",
             Self::NoIngress => "`interface` needs Linux 5.17 or newer",
             Self::NoInterface { there, .. } => {
@@ -118,6 +124,9 @@ impl Refused {
             Self::Changed(_) => "try again",
             Self::FilesOwn { .. } | Self::Twin { .. } => "give one of them another name",
             Self::OfProgram { .. } => "take another name, or end that program",
+            Self::OfSet { .. } => {
+                "take another name; or change it there; or, to have all rules of files replaced, add `--replace`"
+            }
             Self::OfAttach { .. } => "detach it, take another name, or add `--prune`",
             _ => return None,
         };
@@ -138,7 +147,7 @@ impl From<Refused> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intent::testing::{container, name, target};
+    use crate::intent::testing::{name, target};
 
     /// Each line: why, the kind of error, a word of the text, a word of the mend where one is known.
     #[test]
@@ -148,7 +157,7 @@ mod tests {
             (Refused::Stopping, Code::Failed, "stopping", None),
             (Refused::NotSteered(to()), Code::NotFound, "`netns:n`", None),
             (Refused::NoSuchRule { target: to(), rule: rule() }, Code::NotFound, "`web`", None),
-            (Refused::NoContainer(to()), Code::Usage, "`netns:n`", None),
+            (Refused::CannotBeFollowed(to()), Code::Usage, "`netns:n`", None),
             (Refused::Host(to()), Code::Failed, "host's own", Some("--host-netns")),
             (Refused::HostOfContainer(to()), Code::Failed, "that container", Some("--host-netns")),
             (Refused::CannotFollow("it is so".into()), Code::Failed, "it is so", Some("name its namespace")),
@@ -179,7 +188,7 @@ mod tests {
                 Some("`apply`"),
             ),
             (
-                Refused::OfFileFor { container: container("docker:x"), rule: rule() },
+                Refused::OfFileFor { target: target("docker:x"), rule: rule() },
                 Code::Failed,
                 "`docker:x`",
                 Some("`apply`"),
@@ -211,6 +220,12 @@ mod tests {
                 Code::Failed,
                 "a program",
                 Some("end that program"),
+            ),
+            (
+                Refused::OfSet { target: to(), rule: rule(), set: SetName::new("/etc/a.toml") },
+                Code::Failed,
+                "`/etc/a.toml`",
+                Some("--replace"),
             ),
             (Refused::OfAttach { target: to(), rule: rule() }, Code::Failed, "`attach`", Some("--prune")),
         ];

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::world::World;
 use crate::{
-    config::Container,
+    config::Target,
     intent::{Store, Subject},
     netns::NetnsCookie,
     steer::{Scope, Turn},
@@ -21,24 +21,24 @@ pub(crate) async fn turn_of(world: &World, about: impl Fn(&Store) -> BTreeSet<Su
     }
 }
 
-/// A container, and every namespace where a rule for it is.
+/// Targets, and every namespace where a rule for one of them is.
 pub(crate) fn with_places<'a>(
     store: &Store,
-    containers: impl IntoIterator<Item = &'a Container>,
+    targets: impl IntoIterator<Item = &'a Target>,
 ) -> BTreeSet<Subject> {
     let mut all = BTreeSet::new();
-    for container in containers {
-        let subject = Subject::from(container);
+    for target in targets {
+        let subject = Subject::from(target);
         all.extend(store.of(&subject).filter_map(|(_, one)| one.at).map(Subject::Netns));
         all.insert(subject);
     }
     all
 }
 
-/// One namespace, and what is wanted for a container that is there.
-pub(crate) async fn turn_there(world: &World, at: NetnsCookie, container: Option<&Container>) -> Turn {
+/// One namespace, and what is wanted for the target that leads there.
+pub(crate) async fn turn_there(world: &World, at: NetnsCookie, target: Option<&Target>) -> Turn {
     turn_of(world, |store| {
-        let mut about = with_places(store, container);
+        let mut about = with_places(store, target);
         about.insert(Subject::Netns(at));
         about
     })

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::{apply::SetAside, discover::Discovery, follow::News, refused::Refused};
 use crate::{
-    config::{Container, RuleName},
+    config::{RuleName, Target},
     dial::{Names, OwnSockets, Remotes},
     intent::{Edit, Store},
     lease::Registry,
@@ -92,7 +92,7 @@ impl World {
 
     /// Has somebody look again at containers whose rules have such names: what was in their way may be gone.
     pub(crate) fn look_at_namesakes(&self, gone: &[RuleName]) {
-        let namesakes: Vec<Container> = self.intent().namesakes(gone).into_iter().collect();
+        let namesakes: Vec<Target> = self.intent().namesakes(gone).into_iter().collect();
         if !namesakes.is_empty() {
             self.news.look_at(namesakes);
         }

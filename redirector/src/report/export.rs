@@ -51,18 +51,17 @@ pub(crate) async fn exported(world: &World, caller: Caller) -> Exported {
         }
     }
     // Those of containers that were found are not said, but what finds them.
-    for (container, one) in intent.following().filter(|(_, one)| !one.is_found()) {
+    for (target, one) in intent.following().filter(|(_, one)| !one.is_found()) {
         let host_netns = one.host_netns == HostNetns::Allowed;
-        add(Target::Container(container.clone()), true, host_netns, one.rule.to_spec());
+        add(target.clone(), !one.is_once(), host_netns, one.rule.to_spec());
     }
     // Those that could not be made, unless there are others in their place.
     let mut aside: Vec<_> = world.set_aside.list().into_iter().map(|one| one.spec).collect();
     aside.retain(|spec| namespaces.keys().all(|heading| heading.target != spec.target.to_string()));
     let namespaces = namespaces.into_iter().map(|(heading, (target, mut rules))| {
         rules.sort_by(|one, other| one.name.cmp(&other.name));
-        let is_container = matches!(target, Target::Container(_));
         // Where it is the default it is not said.
-        let follow = (is_container && !heading.follows).then_some(false);
+        let follow = (heading.follows != target.container().is_some()).then_some(heading.follows);
         NamespaceSpec { target, follow, host_netns: heading.host_netns, rules }
     });
     Exported {

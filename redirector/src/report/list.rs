@@ -59,26 +59,28 @@ pub(super) fn snapshot(world: &World) -> (Store, Vec<Arc<Steered>>) {
     (intent.clone(), world.steered.all())
 }
 
-/// The rules that follow a container and are not in force where it was last, of all containers or of one, by what keeps them
-/// waiting.
+/// The rules that follow a target, or wait for it, and are not in force where it led last, of all targets or of one, by what keeps
+/// them waiting.
 fn waiting(intent: &Store, steered: &[Arc<Steered>], only: Option<&Target>) -> Vec<WaitingView> {
     let steered: HashMap<_, _> = steered.iter().map(|netns| (netns.cookie, netns)).collect();
     let mut views: Vec<WaitingView> = Vec::new();
-    for (container, one) in intent.following() {
-        let target = Target::Container(container.clone());
+    for (target, one) in intent.following() {
         let there = one.at.and_then(|at| steered.get(&at));
-        if only.is_some_and(|only| *only != target) || there.is_some_and(|netns| is_in_force(netns, one)) {
+        if only.is_some_and(|only| only != target) || there.is_some_and(|netns| is_in_force(netns, one)) {
             continue;
         }
         // One that nothing keeps waiting is coming or going at this moment.
         let is_changing = |follows: &&Follows| there.is_some() && follows.why.is_empty();
         let Some(follows) = one.follows.as_deref().filter(|follows| !is_changing(follows)) else { continue };
         let (spec, why) = (one.rule.to_spec(), follows.why.clone());
-        match views.last_mut().filter(|view| view.target == target && view.why == why) {
+        let is_with =
+            |view: &&mut WaitingView| view.target == *target && view.why == why && view.set == one.set;
+        match views.last_mut().filter(is_with) {
             Some(view) => view.rules.push(spec),
             None => {
-                let container = follows.id.to_string();
-                views.push(WaitingView { target, container, why, rules: vec![spec] });
+                let container = follows.id.as_ref().map(ToString::to_string).unwrap_or_default();
+                let (target, set) = (target.clone(), one.set.clone());
+                views.push(WaitingView { target, container, why, set, rules: vec![spec] });
             }
         }
     }
@@ -123,17 +125,19 @@ fn view(netns: &Steered, intent: &Store, leases: &[Arc<Lease>]) -> Result<Namesp
 
 /// As it was named, or, of a container that has another name now, as that.
 fn named(netns: &Steered, here: Here<'_>) -> Target {
-    let Target::Container(before) = &netns.target else { return netns.target.clone() };
+    if netns.target.container().is_none() {
+        return netns.target.clone();
+    }
     let published = netns.published.load();
     let mut now = None;
     for state in published.current.rules() {
         let owners = here.owners(&state.rule.name);
-        if owners.is_empty() || owners.contains(before) {
+        if owners.is_empty() || owners.contains(&netns.target) {
             return netns.target.clone();
         }
         now = now.or(owners.into_iter().next());
     }
-    now.map_or_else(|| netns.target.clone(), Target::Container)
+    now.unwrap_or_else(|| netns.target.clone())
 }
 
 fn read(counter: &AtomicU64) -> u64 {
@@ -175,6 +179,7 @@ fn rule(
     Ok(RuleView {
         name: state.rule.name.clone(),
         origin: origin(state, here),
+        set: here.at(&state.rule.name).find_map(|(_, one)| one.set.clone()),
         matches: state.rule.matches.clone(),
         from: state.rule.from.clone(),
         except: state.rule.except.clone(),
@@ -198,7 +203,7 @@ fn rule(
             unavailable: unavailable_in_all,
             unavailable_reasons,
         },
-        follows: here.owners(&state.rule.name).into_iter().next().map(Target::Container),
+        follows: here.owners(&state.rule.name).into_iter().next(),
         discovered: here.is_found(&state.rule.name),
         lease,
     })

@@ -12,6 +12,7 @@ use tokio::{io::Interest, net::TcpStream};
 use super::{
     lingering::LingeringSocket,
     places::{Carried, TakenPlace},
+    roster::Whose,
     rules::RuleState,
     steered::{Life, Steered},
 };
@@ -192,7 +193,12 @@ async fn carry(
         from_clients: &connections.bytes_in,
         from_destinations: &connections.bytes_out,
     });
-    let carried = netns.share.roster.enter(active.seat.take(), &first, &destination);
+    let whose = Whose { client, rule: Arc::clone(&state.rule) };
+    let carried = netns.share.roster.enter(active.seat.take(), &first, &destination, whose);
+    if state.is_closed() {
+        // It was taken away while this connection was made.
+        carried.close();
+    }
     let limits = (state.rule.idle_timeout.0, netns.limits.patience);
     let relayed = {
         tokio::select! {
@@ -205,6 +211,7 @@ async fn carry(
             },
             () = aborted(&netns) => Ended::Aborted,
             () = place.gone() => Ended::DestinationGone,
+            () = carried.closed() => Ended::Closed,
             () = carried.evicted() => Ended::IdleAtLimit,
         }
     };
@@ -362,6 +369,7 @@ async fn given_up(netns: &Steered, place: &Home, carried: &Carried) -> Ended {
     tokio::select! {
         () = aborted(netns) => Ended::Aborted,
         () = place.gone() => Ended::DestinationGone,
+        () = carried.closed() => Ended::Closed,
         () = carried.evicted() => Ended::IdleAtLimit,
     }
 }

@@ -53,7 +53,18 @@ pub(crate) async fn find_out(
         let (cookie, survey, bystanders, existing_connections) =
             netns::enter(&fd, look).and_then(|result| result).map_err(|source| error(&source))?;
         let programs = kernel::attached_programs(fd.as_fd()).map_err(|source| error(&source))?;
-        Ok(Found { fd, file, cookie, survey, bystanders, programs, existing_connections, container, host, named_by })
+        Ok(Found {
+            fd,
+            file,
+            cookie,
+            survey,
+            bystanders,
+            programs,
+            existing_connections,
+            container,
+            host,
+            named_by,
+        })
     })
     .await
 }

@@ -12,7 +12,11 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::relay::{Clock, Stream};
+use crate::{
+    config::Rule,
+    listener::Client,
+    relay::{Clock, Stream},
+};
 
 /// A connection is idle that has made no progress for so long.
 const IDLE: Duration = Duration::from_secs(10);
@@ -33,7 +37,16 @@ pub(crate) struct Carried<S> {
     pub(crate) clock: Clock,
     seat: Mutex<Option<S>>,
     evicted: CancellationToken,
+    closed: CancellationToken,
     streams: [Weak<Stream>; 2],
+    whose: Whose,
+}
+
+/// What somebody can name a connection by.
+#[derive(Clone, Debug)]
+pub(crate) struct Whose {
+    pub(crate) client: Client,
+    pub(crate) rule: Arc<Rule>,
 }
 
 impl<S> Carried<S> {
@@ -44,6 +57,16 @@ impl<S> Carried<S> {
             self.evicted.cancel();
         }
         seat
+    }
+
+    /// Has it reset: somebody does not want it any more.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Ready when somebody does not want it any more.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     /// Ready when it has to make room.
@@ -110,12 +133,15 @@ impl<S> Roster<S> {
         seat: Option<S>,
         client: &Arc<Stream>,
         destination: &Arc<Stream>,
+        whose: Whose,
     ) -> OnRoster<'_, S> {
         let carried = Arc::new(Carried {
             clock: Clock::start(),
             seat: Mutex::new(seat),
             evicted: CancellationToken::new(),
+            closed: CancellationToken::new(),
             streams: [client, destination].map(Arc::downgrade),
+            whose,
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.shard(number).insert(number, Arc::clone(&carried));
@@ -138,6 +164,19 @@ impl<S> Roster<S> {
             }
             self.note(&mut noted);
         }
+    }
+
+    /// Has those reset that are meant. Gives how many these are.
+    pub(crate) fn close(&self, is_meant: impl Fn(&Whose) -> bool) -> usize {
+        let mut count = 0;
+        for shard in self.shards.get().into_iter().flat_map(|shards| shards.iter()) {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for one in shard.values().filter(|one| !one.closed.is_cancelled() && is_meant(&one.whose)) {
+                one.close();
+                count += 1;
+            }
+        }
+        count
     }
 
     fn note(&self, noted: &mut Noted<S>) {
@@ -184,7 +223,12 @@ impl<S> Roster<S> {
             clock: Clock::aged(age),
             seat: Mutex::new(seat),
             evicted: CancellationToken::new(),
+            closed: CancellationToken::new(),
             streams: [Weak::new(), Weak::new()],
+            whose: Whose {
+                client: Client(std::net::SocketAddr::from(([10, 0, 0, 1], 1))),
+                rule: crate::intent::testing::rule("r", "80"),
+            },
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.shard(number).insert(number, Arc::clone(&carried));

@@ -40,6 +40,8 @@ pub(crate) struct RuleState {
     failures: AtomicU32,
     /// What has become of its connections.
     pub(crate) tally: Tally,
+    /// Nobody wants its connections any more.
+    closed: AtomicBool,
 }
 
 /// Dials in a row that fail before a rule is marked down.
@@ -49,12 +51,23 @@ impl RuleState {
     /// Down from the start where its destination is not known.
     pub(crate) fn new(rule: Arc<Rule>, (index, consumer): (u32, u32), whereabouts: Whereabouts) -> Self {
         let (down, failures, tally) = (AtomicBool::default(), AtomicU32::new(0), Tally::default());
-        let state =
-            Self { rule, index, consumer, whereabouts, interfaces: Mutex::default(), down, failures, tally };
+        let closed = AtomicBool::new(false);
+        let interfaces = Mutex::default();
+        let state = Self { rule, index, consumer, whereabouts, interfaces, down, failures, tally, closed };
         if !state.whereabouts.is_known() {
             state.take_down(|| format!("`{}` is not found", state.rule.to));
         }
         state
+    }
+
+    /// Nobody wants its connections any more, those that are being made included.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether nobody does.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Where its connections go.

@@ -118,7 +118,17 @@ fn what_is_said_of_a_container_itself_goes_before(kind: &'static str) {
         let rules = list["namespaces"][0]["rules"].as_array().expect("an array").iter();
         rules.map(|rule| json!([rule["name"], rule["origin"]])).collect::<Vec<_>>()
     };
-    setting.cli().json(&["attach", &target, "--name", "web", "--match", "tcp:1", "--to", "pass"]);
+    setting.cli().json(&[
+        "attach",
+        &target,
+        "--name",
+        "web",
+        "--match",
+        "tcp:1",
+        "--to",
+        "pass",
+        "--no-follow",
+    ]);
     for changes in [4, 0] {
         let answer = setting.apply(&discover);
         assert_eq!(answer["changes"].as_array().map(Vec::len), Some(changes), "{answer:#}");

@@ -6,6 +6,7 @@ mod broken;
 mod generated;
 mod killed;
 mod own;
+mod sets;
 mod undone;
 
 use std::fs;

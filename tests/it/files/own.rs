@@ -14,6 +14,7 @@ use redirector_tests::{
     eventually::eventually,
     exec::Exec,
     fake_engine::{ID, engine, json, version},
+    netns::Netns,
     server::Server,
     topology::{POD_V4, Topology, at},
     world::World,
@@ -93,9 +94,9 @@ fn a_daemon_begins_with_its_file_and_applies_it_again_at_sighup() {
     world.daemon.signal(Signal::SIGHUP);
     logged(&world.daemon, &["SIGHUP: nothing is changed", "problems=2"]);
     logged(&world.daemon, &["line=2", "column=10", "did you mean"]);
-    write(&text("netns:rdt-none/127.0.0.1:80"));
+    write(&text("path:/etc/passwd/127.0.0.1:80"));
     world.daemon.signal(Signal::SIGHUP);
-    logged(&world.daemon, &["rdt-none", "line=3"]);
+    logged(&world.daemon, &["/etc/passwd", "not a network namespace", "line=3"]);
     fs::remove_file(&path).unwrap();
     world.daemon.signal(Signal::SIGHUP);
     logged(&world.daemon, &["SIGHUP: nothing is changed", "No such file"]);
@@ -123,10 +124,22 @@ fn without_a_file_sighup_changes_nothing() {
 fn a_daemon_does_not_start_with_a_file_that_is_broken_or_cannot_be_applied() {
     let dir = Dir::new();
     let path = dir.join("redirector.toml");
-    let absent = file(&[namespace("netns:rdt-none", &json!([{"match": ["tcp:80"], "to": ["reject"]}]))]);
+    let there = Netns::new();
+    let named = |target: &str, rule: &str| {
+        let rules = json!([{"name": rule, "match": ["tcp:80"], "to": ["reject"]}]);
+        let mut twin = namespace(&format!("path:{}", there.path().display()), &rules);
+        twin["rule"][0]["to"] = json!(["drop"]);
+        file(&[namespace(&there.target(), &rules), namespace(target, &rules), twin])
+    };
+    let other = "netns:rdt-none";
     for (text, code, part) in [
         ("[daemon]\nsockets = 1\n", 2, "redirector.toml:2:1: error: unknown key `sockets`"),
-        (&*absent, 1, "rdt-none"),
+        // One target that is wrong, although another is there, and a third is missing.
+        (&named("path:/etc/passwd", "a"), 1, "not a network namespace"),
+        (&named("path:/proc/self/ns/mnt", "a"), 1, "not a network namespace"),
+        (&named("path:/proc/self/ns/net", "a"), 1, "host's own network namespace"),
+        // Two that are one namespace, and say different things.
+        (&named(other, "a"), 1, "is the same namespace"),
     ] {
         fs::write(&path, text).unwrap();
         let socket = dir.join("control.sock");

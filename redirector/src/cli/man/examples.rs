@@ -23,6 +23,10 @@ pub(super) fn of(command: &str) -> &'static [Example] {
                 "redirector run --config /etc/redirector.toml",
             ),
             (
+                "The same with each file of a directory, which need not be there:",
+                "redirector run --optional-config /etc/redirector.d",
+            ),
+            (
                 "Give relayed connections two minutes to end when the daemon is stopped:",
                 "redirector run --drain-timeout 2m",
             ),
@@ -46,7 +50,11 @@ pub(super) fn of(command: &str) -> &'static [Example] {
             ),
             (
                 "A container's port to a server on the loopback of another one, through restarts of both:",
-                "redirector attach docker:web --match 'tcp:80' --to docker:proxy/127.0.0.1:8080 --follow",
+                "redirector attach docker:web --match 'tcp:80' --to docker:proxy/127.0.0.1:8080",
+            ),
+            (
+                "A namespace that is not there yet, each time it is made:",
+                "redirector attach netns:web --match 'tcp:80' --to 127.0.0.1:5000 --follow --wait",
             ),
             (
                 "Look first what it would do:",
@@ -56,6 +64,14 @@ pub(super) fn of(command: &str) -> &'static [Example] {
         "detach" => &[
             ("One rule:", "redirector detach netns:web --rule http"),
             ("Every rule, of a namespace whose name is gone:", "redirector detach cookie:4321"),
+            ("And the connections that were made by it:", "redirector detach netns:web --rule http --close"),
+        ],
+        "close" => &[
+            ("The connections of one client:", "redirector close netns:web --client 10.0.0.2"),
+            (
+                "Those of a network, by one rule:",
+                "redirector close netns:web --client 10.0.0.0/8 --rule http",
+            ),
         ],
         "list" => &[
             ("Everything:", "redirector list"),

@@ -19,10 +19,16 @@ use tokio::{
     sync::Notify,
 };
 
-use self::notify::{notify, notify_ready};
-use super::{args, exit::Failure, file::SourceFile};
+use self::{
+    notify::{notify, notify_ready},
+    reload::OwnFiles,
+};
+use super::{
+    args,
+    exit::Failure,
+    files::{Paths, Reading, Sources},
+};
 use crate::{
-    config::file::ConfigFile,
     control::{DEFAULT_SOCKET, SocketError, SocketFile, handoff_path},
     daemon::{
         ConnectionLimits, Core, Daemon, RESOLVE_INTERVAL, Surroundings, affordable_connections, raise_limits,
@@ -41,8 +47,8 @@ struct Setup {
     limits: ConnectionLimits,
     drain_timeout: Duration,
     resolve_interval: Duration,
-    /// The file, read.
-    config: Option<(PathBuf, ConfigFile)>,
+    /// The files, read; `None` where there are none.
+    config: Option<OwnFiles>,
 }
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +59,7 @@ pub(super) const LAST_WORK: Duration = Duration::from_secs(1);
 pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Failure> {
     let args::Run {
         config,
+        optional_config,
         drain_timeout,
         max_connections,
         max_connections_per_client,
@@ -61,9 +68,10 @@ pub(super) fn run(socket: Option<PathBuf>, command: args::Run) -> Result<(), Fai
         log_level,
         engines,
     } = command;
-    let config = config.map(|path| Ok::<_, Failure>((SourceFile::read_again(&path)?.parse_or_tell()?, path)));
-    let config = config.transpose()?.map(|(file, path)| (path, file));
-    let daemon = config.as_ref().map(|(_, file)| file.daemon.clone()).unwrap_or_default();
+    let paths = Paths { all: config, optional: optional_config };
+    let files = Sources::read(&paths, Reading::AgainAndAgain)?.parse_or_tell()?;
+    let daemon = files.daemon()?;
+    let config = (!paths.is_empty()).then(|| OwnFiles { paths, files, daemon: daemon.clone() });
     // Before there are threads.
     memory::keep_little();
     let format = log_format.or(daemon.log_format).unwrap_or_default();
@@ -151,8 +159,8 @@ async fn serve(setup: Setup) -> Result<(), Failure> {
     }));
     let handoffs = tokio::spawn(Arc::clone(&daemon).serve_handoff(handoff));
     let ready = async {
-        if let Some((path, file)) = &config {
-            reload::first(&daemon, path, file).await?;
+        if let Some(config) = &config {
+            reload::first(&daemon, &config.files).await?;
         }
         tracing::info!(socket = %socket.display(), max_connections = limits.total, "ready");
         let mut set_aside = daemon.set_aside();

@@ -1,9 +1,6 @@
-//! The daemon's own file: at its start, and at SIGHUP.
+//! The daemon's own files: at its start, and at SIGHUP.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, watch};
@@ -12,18 +9,26 @@ use super::notify::{notify, notify_ready, notify_status};
 use crate::{
     cli::{
         exit::Failure,
-        file::{SourceFile, counted},
+        file::counted,
+        files::{ConfigFiles, FileProblem, Paths, Reading, Sources},
     },
-    config::file::{ConfigFile, DaemonOptions, Problem},
+    config::file::{DaemonOptions, Problem},
     control::{Applied, ApplyRequest, Caller, Code, Error},
     daemon::Daemon,
     sys::blocking::blocking,
 };
 
-async fn apply(daemon: &Arc<Daemon>, file: &ConfigFile) -> Result<Applied, Error> {
+/// The files that a daemon was started with.
+pub(super) struct OwnFiles {
+    pub(super) paths: Paths,
+    pub(super) files: ConfigFiles,
+    /// How they set it up.
+    pub(super) daemon: DaemonOptions,
+}
+
+async fn apply(daemon: &Arc<Daemon>, files: &ConfigFiles) -> Result<Applied, Error> {
     let caller = Caller::this_process();
-    let (namespaces, discover) = (file.namespaces.clone(), file.discover.clone());
-    let request = ApplyRequest { namespaces, discover, lenient: true, ..ApplyRequest::default() };
+    let request = ApplyRequest { lenient: true, ..files.request(None) };
     // A task of its own: what has begun is done to its end, although a signal may have ended the waiting for it.
     let daemon = Arc::clone(daemon);
     let task = tokio::spawn(async move { daemon.apply(caller, request).await });
@@ -31,14 +36,14 @@ async fn apply(daemon: &Arc<Daemon>, file: &ConfigFile) -> Result<Applied, Error
 }
 
 /// Applies the file that the daemon starts with: a daemon without it is none. Namespaces that cannot be made are set aside.
-pub(super) async fn first(daemon: &Arc<Daemon>, path: &Path, file: &ConfigFile) -> Result<(), Failure> {
-    match apply(daemon, file).await {
+pub(super) async fn first(daemon: &Arc<Daemon>, files: &ConfigFiles) -> Result<(), Failure> {
+    match apply(daemon, files).await {
         Ok(applied) => {
-            tell(path, file, &applied);
+            tell(files, &applied);
             Ok(())
         }
         Err(error) => {
-            log(path, &SourceFile::problems(file, &error));
+            log(&files.problems(&error));
             Err(error.into())
         }
     }
@@ -62,11 +67,11 @@ pub(super) fn status(set_aside: usize) -> String {
 }
 
 /// Applies the file whenever it is asked to, as often as there is a need: what is asked for meanwhile is asked for once.
-pub(super) async fn whenever(asked: Arc<Notify>, daemon: Arc<Daemon>, config: Option<(PathBuf, ConfigFile)>) {
+pub(super) async fn whenever(asked: Arc<Notify>, daemon: Arc<Daemon>, config: Option<OwnFiles>) {
     loop {
         asked.notified().await;
         match &config {
-            Some((path, file)) => again(&daemon, path, &file.daemon).await,
+            Some(OwnFiles { paths, daemon: before, .. }) => again(&daemon, paths, before).await,
             None => tracing::warn!("SIGHUP: there is no file to apply, for want of --config"),
         }
     }
@@ -74,40 +79,43 @@ pub(super) async fn whenever(asked: Arc<Notify>, daemon: Arc<Daemon>, config: Op
 
 /// Reads the file again and applies it. What was in force stays so when that cannot be done. `before` is what the daemon
 /// was started with.
-async fn again(daemon: &Arc<Daemon>, path: &Path, before: &DaemonOptions) {
+async fn again(daemon: &Arc<Daemon>, paths: &Paths, before: &DaemonOptions) {
     // systemd waits for the end of it.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "sd_notify"),
     }
-    let own = path.to_owned();
-    let read = move || SourceFile::read_again(&own).map(|source| source.parse());
+    let own = paths.clone();
+    let read = move || Sources::read(&own, Reading::AgainAndAgain).map(Sources::parse);
     let read = blocking(read).await;
     let mut is_applied = false;
     match read.unwrap_or_else(|error| Err(Failure::failed(&error))) {
         Err(failure) => tracing::error!(error = %failure, "SIGHUP: nothing is changed"),
-        Ok(Err(problems)) => {
-            log(path, &problems);
-            tracing::error!(file = %path.display(), problems = problems.len(), "SIGHUP: nothing is changed");
+        Ok(Err((sources, problems))) => {
+            let problems: Vec<FileProblem<'_>> =
+                problems.into_iter().map(|(index, problem)| (sources.source(index), problem)).collect();
+            log(&problems);
+            tracing::error!(problems = problems.len(), "SIGHUP: nothing is changed");
         }
-        Ok(Ok(file)) => {
-            if file.daemon != *before {
+        Ok(Ok(files)) => {
+            if files.daemon().is_ok_and(|daemon| daemon != *before) {
                 tracing::warn!(
                     "SIGHUP: `[daemon]` is read at the start only; what is other there needs a restart"
                 );
             }
-            match apply(daemon, &file).await {
+            match apply(daemon, &files).await {
                 Ok(applied) => {
-                    tell(path, &file, &applied);
+                    tell(&files, &applied);
                     is_applied = true;
                     tracing::info!(
                         changes = applied.changes.len(),
+                        waiting = applied.waiting.len(),
                         set_aside = applied.set_aside.len(),
                         "SIGHUP: the file is applied"
                     );
                 }
                 Err(error) => {
-                    log(path, &SourceFile::problems(&file, &error));
+                    log(&files.problems(&error));
                     tracing::error!(%error, "SIGHUP: nothing is changed");
                 }
             }
@@ -121,22 +129,29 @@ async fn again(daemon: &Arc<Daemon>, path: &Path, before: &DaemonOptions) {
 }
 
 /// Logs what may surprise, and what was set aside.
-fn tell(path: &Path, file: &ConfigFile, applied: &Applied) {
+fn tell(files: &ConfigFiles, applied: &Applied) {
     for warning in &applied.warnings {
         tracing::warn!(warning, "apply");
     }
+    for refusal in &applied.waiting {
+        let (source, Problem { place, message, .. }) = files.problem(refusal);
+        tracing::warn!(
+            file = %source.path().display(), line = place.line, column = place.column,
+            "its rules wait; the rest of the file is in force: {message}"
+        );
+    }
     for refusal in &applied.set_aside {
-        let Problem { place, message, hint } = SourceFile::problem(file, refusal);
-        let target = file.namespaces.get(refusal.namespace).map(|spec| spec.target.to_string());
+        let (source, Problem { place, message, hint }) = files.problem(refusal);
+        let target = files.target(refusal);
         tracing::error!(
-            file = %path.display(), line = place.line, column = place.column, target, hint,
+            file = %source.path().display(), line = place.line, column = place.column, target, hint,
             "set aside, and tried again by and by; the rest of the file is in force: {message}"
         );
     }
 }
 
-fn log(path: &Path, problems: &[Problem]) {
-    for Problem { place, message, hint } in problems {
-        tracing::error!(file = %path.display(), line = place.line, column = place.column, hint, "{message}");
+fn log(problems: &[FileProblem<'_>]) {
+    for (source, Problem { place, message, hint }) in problems {
+        tracing::error!(file = %source.path().display(), line = place.line, column = place.column, hint, "{message}");
     }
 }

@@ -11,8 +11,8 @@ use crate::config::{Rule, RuleSpec, Target};
 pub struct NamespaceSpec {
     /// Which.
     pub target: Target,
-    /// Its rules go with the container when it is restarted, or another one gets its name, and wait while none runs: the
-    /// default for containers, and for nothing else.
+    /// Its rules go with the target: to a container that is restarted, or to whatever gets the container's or the namespace's
+    /// name, or the path. They wait while nothing has it. The default for containers, and for nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
     /// Without it the host's own namespace is refused.
@@ -25,7 +25,7 @@ pub struct NamespaceSpec {
 }
 
 impl NamespaceSpec {
-    /// Whether its rules follow a container.
+    /// Whether its rules follow the target.
     #[must_use]
     pub fn follows(&self) -> bool {
         self.follow.unwrap_or(matches!(self.target, Target::Container(_)))
@@ -59,9 +59,10 @@ impl NamespaceSpec {
                 "target",
                 "target `self`: whose namespace that is a file cannot say; name it by `netns:NAME` or `path:/ABS`".into(),
             )),
-            target if self.follow == Some(true) && !matches!(target, Target::Container(_)) => {
-                Some(("follow", format!("target `{target}`: only a container can be followed")))
-            }
+            target if self.follow == Some(true) && !target.can_be_followed() => Some((
+                "follow",
+                format!("target `{target}`: only a container, `netns:NAME` or `path:/ABS` can be followed, and no process"),
+            )),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Edits of what is wanted, and what is asked of it.
 
 use super::*;
-use crate::intent::testing::{check, container, lines, name, spec, store, told, wanted};
+use crate::intent::testing::{check, lines, name, spec, store, target, told, wanted};
 
 impl Store {
     /// Every rule that is wanted, by subject and name.
@@ -24,12 +24,12 @@ impl Store {
 fn subject(text: &str) -> Subject {
     match text.parse() {
         Ok(cookie) => NetnsCookie(cookie).into(),
-        Err(_) => (&container(text)).into(),
+        Err(_) => (&target(text)).into(),
     }
 }
 
 /// Does one thing with what is wanted: `put LINE; drop SUBJECT NAME`, or `bury PLACE`.
-fn change(store: &mut Store, what: &str) -> Option<BTreeSet<Container>> {
+fn change(store: &mut Store, what: &str) -> Option<BTreeSet<Target>> {
     if let Some(place) = what.strip_prefix("bury ") {
         return Some(store.bury(NetnsCookie(place.parse().unwrap())));
     }
@@ -194,7 +194,7 @@ fn what_is_wanted_can_be_asked_by_place_name_and_container() {
                 joined(store.containers(Engine::Podman, has))
             }
             "places" => joined(store.places(|origin| origin.to_string() == words[1])),
-            "name" => store.name_for(&container(words[1]), &spec(None, words[2])).to_string(),
+            "name" => store.name_for(&target(words[1]), &spec(None, words[2])).to_string(),
             other => panic!("{other}"),
         }
     });
@@ -207,10 +207,10 @@ fn why_a_rule_waits_is_kept_with_that_rule_or_with_all_of_its_container() {
     check(&cases, |case| {
         let mut store = store(all);
         let named = Some(case[0]).filter(|named| !named.is_empty()).map(name);
-        store.wait_because(&container("docker:web"), named.as_ref(), "because");
+        store.wait_because(&target("docker:web"), named.as_ref(), "because");
         let told =
             store.following().filter(|(_, one)| one.follows.as_ref().is_some_and(|one| one.why == "because"));
-        told.map(|(container, one)| format!("{container} {}", one.rule.name)).collect::<Vec<_>>().join(", ")
+        told.map(|(target, one)| format!("{target} {}", one.rule.name)).collect::<Vec<_>>().join(", ")
     });
 }
 

@@ -1,6 +1,7 @@
 //! Learning that namespaces die.
 
 mod look;
+mod mount_changes;
 mod registration;
 mod watcher;
 
@@ -11,11 +12,14 @@ use std::{
 
 use tokio::sync::mpsc;
 
-pub use self::registration::{Died, Registration};
 use self::{
     look::{Look, Proc},
     registration::{Number, WatchChange},
     watcher::Watcher,
+};
+pub use self::{
+    mount_changes::MountChanges,
+    registration::{Died, Registration},
 };
 use super::mounts;
 use crate::netns::NetnsFile;

@@ -9,6 +9,7 @@ mod places;
 mod plan;
 mod request;
 mod retry;
+mod scope;
 mod set_aside;
 #[cfg(test)]
 mod testing;
@@ -24,14 +25,15 @@ use self::{
     places::{AT_ONCE, Led, Located, look_at_all},
     plan::{ApplyPlan, Now, plan, unknown},
     request::Request,
-    wanted::{At, Unplanned, Wanted, refusal, refuse_if_any},
+    scope::SetScope,
+    wanted::{At, Unplanned, Waits, Wanted, refusal, refuse_if_any},
 };
 pub(crate) use self::{retry::retry, set_aside::SetAside};
 use super::{
     bystanders::taken_from,
     commit::{Undone, commit},
     destinations::whereabouts,
-    discover::gather_all,
+    discover::{OwnRules, gather_all},
     judge::Tells,
     part::{Part, Uncompiled},
     refused::Refused,
@@ -41,10 +43,12 @@ use super::{
 };
 use crate::{
     config::{
-        Container, Target,
+        SetName, Target,
         file::{DiscoverSpec, NamespaceSpec, name_found_rules, name_rules},
     },
-    control::{Applied, ApplyRequest, Caller, Code, DiscoverChange, Error, Refusal, SCHEMA},
+    control::{
+        self, Applied, ApplyRequest, Caller, Change, Code, DiscoverChange, Error, FileSet, Refusal, SCHEMA,
+    },
     dial::Whereabouts,
     intent::{Prune, Store, Subject},
     matcher::CompileError,
@@ -54,15 +58,25 @@ use crate::{
 
 /// `POST /v1/apply`.
 pub(crate) async fn apply(world: &World, caller: Caller, request: ApplyRequest) -> Result<Applied, Error> {
-    let ApplyRequest { mut namespaces, mut discover, dry_run, prune, lenient } = request;
+    let Wants { mut namespaces, discover, sets, scope } = Wants::from(&request);
+    let ApplyRequest { dry_run, prune, wait, lenient, .. } = request;
     let prune = if prune { Prune::Api } else { Prune::No };
-    check(&mut namespaces)?;
-    check_discover(&mut discover)?;
-    let _turn = world.discovery.turn(&discover).await;
-    let (found, deaf) = gather_all(world, &discover).await;
-    let mut request = Request::new(namespaces, (prune, dry_run), (found, &deaf));
+    check(&mut namespaces, &sets)?;
+    // What other sets look for is looked for as before, and their rules for what was found stay.
+    let (others, own) = world.discovery.of_sets(|set| !scope.owns(Some(set)));
+    let kept = others.len();
+    let mut all = [others, discover].concat();
+    check_discover(&mut all)?;
+    let discover = LookedFor { all, kept };
+    let specs = discover.specs();
+    let _turn = world.discovery.turn(&specs).await;
+    let (found, deaf) = gather_all(world, &specs).await;
+    let request = Request::new(namespaces, (prune, dry_run), (found, &deaf), &own);
+    let mut request = request.of_sets(sets, scope);
     if lenient {
         request = request.lenient();
+    } else if wait {
+        request = request.waiting();
     }
     let mut made = Attempt::look(world, caller, &request).await.make(&mut request, &discover).await;
     if let Err(Unplanned::Outdated(_)) = made {
@@ -77,6 +91,54 @@ pub(crate) async fn apply(world: &World, caller: Caller, request: ApplyRequest) 
     as_many_as_are_read(&mut warnings);
     applied.warnings = warnings;
     Ok(applied)
+}
+
+/// What a request wants, set by set.
+struct Wants {
+    namespaces: Vec<NamespaceSpec>,
+    discover: Vec<(SetName, DiscoverSpec)>,
+    /// Of each namespace.
+    sets: Vec<SetName>,
+    scope: SetScope,
+}
+
+impl From<&ApplyRequest> for Wants {
+    fn from(request: &ApplyRequest) -> Self {
+        let ApplyRequest { namespaces, discover, set, sets, directories, replace, .. } = request;
+        let own = FileSet {
+            set: set.clone().unwrap_or_default(),
+            namespaces: namespaces.clone(),
+            discover: discover.clone(),
+        };
+        // Who names sets has no other beside them, unless there is something in that.
+        let is_none = sets.is_empty() && directories.is_empty();
+        let is_own = is_none || set.is_some() || !namespaces.is_empty() || !discover.is_empty();
+        let all: Vec<_> = Some(own).filter(|_| is_own).into_iter().chain(sets.iter().cloned()).collect();
+        let scope = SetScope::these(all.iter().map(|one| one.set.clone()), directories.clone());
+        let scope = if *replace { scope.all() } else { scope };
+        let mut wants = Self { namespaces: Vec::new(), discover: Vec::new(), sets: Vec::new(), scope };
+        for FileSet { set, namespaces, discover } in all {
+            wants.sets.extend(namespaces.iter().map(|_| set.clone()));
+            wants.namespaces.extend(namespaces);
+            wants.discover.extend(discover.into_iter().map(|spec| (set.clone(), spec)));
+        }
+        wants
+    }
+}
+
+/// Which containers are looked for.
+#[derive(Default)]
+struct LookedFor {
+    /// By other sets, first, and by the request.
+    all: Vec<(SetName, DiscoverSpec)>,
+    /// By how many other sets.
+    kept: usize,
+}
+
+impl LookedFor {
+    fn specs(&self) -> Vec<DiscoverSpec> {
+        self.all.iter().map(|(_, spec)| spec.clone()).collect()
+    }
 }
 
 /// One look at all that a request names, and what was looked up for it. However much of the request is left out, nobody is asked
@@ -95,7 +157,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Makes all of a request that can be, as far as it may be left out what cannot.
-    async fn make(mut self, request: &mut Request, discover: &[DiscoverSpec]) -> Result<Applied, Unplanned> {
+    async fn make(mut self, request: &mut Request, discover: &LookedFor) -> Result<Applied, Unplanned> {
         loop {
             match self.try_to(request, discover).await {
                 Err(Unplanned::Refused(error)) => request.set_aside(error)?,
@@ -104,7 +166,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn try_to(&mut self, request: &Request, discover: &[DiscoverSpec]) -> Result<Applied, Unplanned> {
+    async fn try_to(&mut self, request: &Request, discover: &LookedFor) -> Result<Applied, Unplanned> {
         let world = self.world;
         // What is wrong is collected, so that all of it is told.
         let mut places = Located::of(&self.looked, request);
@@ -112,7 +174,10 @@ impl<'a> Attempt<'a> {
         let known = self.look_up(&mut places, request).await;
         let turn = turn_of(world, |store| about(store, &places, request)).await;
         world.goes_on().map_err(Error::from)?;
-        if request.is_outdated(&world.set_aside) {
+        let stays = |set: &SetName| !request.scope().owns(Some(set));
+        let is_other =
+            !request.is_again() && world.discovery.of_sets(stays).0 != discover.all[..discover.kept];
+        if request.is_outdated(&world.set_aside) || is_other {
             return Err(Unplanned::Outdated(Refused::OtherFile.into()));
         }
         let outcome = planned(world, &turn, request, places, known)?;
@@ -124,24 +189,30 @@ impl<'a> Attempt<'a> {
             schema: SCHEMA,
             dry_run: request.dry_run,
             changes,
-            discover: discover_changes(&world.discovery.specs(), discover),
+            discover: discover_changes(&world.discovery.specs(), &discover.specs()),
             unchanged,
             warnings,
+            waiting: waiting(&self.looked, request),
             set_aside: left_out.iter().map(|(entry, aside)| request.why_aside(*entry, aside)).collect(),
         };
         if request.dry_run {
             return Ok(applied);
         }
-        let followed: BTreeSet<_> = plan.edit.containers().cloned().collect();
+        let followed: BTreeSet<_> = plan.edit.targets().cloned().collect();
         commit(world, "apply", plan).await.map_err(blame)?;
         let left_out = left_out.into_values().collect();
         if request.settles(&world.set_aside, left_out) {
             return Ok(applied);
         }
-        world.discovery.replace(discover.to_vec(), request.own.clone(), request.found.clone());
+        let mut own = BTreeMap::<_, Vec<_>>::new();
+        for (set, spec) in request.of_file() {
+            own.entry(set.clone()).or_default().push(spec);
+        }
+        let own = own.into_iter().map(|(set, specs)| (set, OwnRules::of(specs))).collect();
+        world.discovery.replace(discover.all.clone(), (stays, own), request.found.clone());
         // They may have gone elsewhere meanwhile. Whoever listens to an engine may have to begin, or may stop.
         world.news.look_at(followed);
-        tracing::info!(changes = applied.changes.len(), unchanged = applied.unchanged, "apply");
+        tell(&applied, self.caller);
         Ok(applied)
     }
 
@@ -184,6 +255,33 @@ fn taken_from_bystanders(part: &Part) -> Vec<String> {
     told.map(|(rule, text)| format!("{}: rule `{rule}`: {text}", part.target)).collect()
 }
 
+/// Changes that are logged one by one.
+const LOGGED: usize = 1000;
+
+/// Logs what was done, rule by rule, and for whom.
+fn tell(applied: &Applied, caller: Caller) {
+    for Change { target, cookie, rule, before, after } in applied.changes.iter().take(LOGGED) {
+        let (change, says) = match (before, after) {
+            (Some(before), Some(after)) => ("changed", control::differences(before, after)),
+            (None, Some(after)) => ("added", control::values(after)),
+            (Some(before), None) => ("removed", control::values(before)),
+            (None, None) => continue,
+        };
+        tracing::info!(%target, cookie, %rule, change, says, by = %caller, "apply");
+    }
+    tracing::info!(changes = applied.changes.len(), unchanged = applied.unchanged, by = %caller, "apply");
+}
+
+/// What rules of the file wait for.
+fn waiting(looked: &[Led], request: &Request) -> Vec<Refusal> {
+    let waits = looked.iter().filter_map(|led| match led {
+        Led::Waits(waits) if request.discovered(waits.entry).is_none() => Some(waits),
+        _ => None,
+    });
+    let refusal = |waits: &Waits| refusal(waits.entry, None, Error::new(Code::Failed, waits.why.clone()));
+    waits.map(refusal).collect()
+}
+
 /// Compares everything with what there is now.
 fn planned(
     world: &World,
@@ -213,18 +311,11 @@ fn about(store: &Store, places: &Located, request: &Request) -> BTreeSet<Subject
     let looked_at = places.there.iter().chain(&places.aside).map(|there| there.found.cookie);
     about.extend(looked_at.map(Subject::Netns));
     about.insert(Subject::Files);
-    let followed = store.following().filter(|(_, one)| goes(one.origin)).map(|(container, _)| container);
-    let named: Vec<&Container> =
-        request.namespaces.iter().filter_map(|spec| container(&spec.target)).collect();
+    let followed = store.following().filter(|(_, one)| goes(one.origin)).map(|(target, _)| target);
+    let named: Vec<&Target> = request.namespaces.iter().map(|spec| &spec.target).collect();
+    let named = named.into_iter().filter(|target| target.can_be_followed());
     about.extend(with_places(store, followed.chain(named)));
     about
-}
-
-fn container(target: &Target) -> Option<&Container> {
-    match target {
-        Target::Container(container) => Some(container),
-        _ => None,
-    }
 }
 
 fn refuse_part(part: &Part, error: &CompileError) -> Refused {
@@ -271,18 +362,40 @@ fn discover_changes(before: &[DiscoverSpec], after: &[DiscoverSpec]) -> Vec<Disc
 }
 
 /// Whether each discover can be meant; the rules without a name get one.
-fn check_discover(specs: &mut [DiscoverSpec]) -> Result<(), Error> {
-    let twice = name_found_rules(specs).into_iter().map(|(.., why)| why);
+fn check_discover(of_sets: &mut [(SetName, DiscoverSpec)]) -> Result<(), Error> {
+    let mut specs: Vec<_> = of_sets.iter().map(|(_, spec)| spec.clone()).collect();
+    let twice = name_found_rules(&mut specs).into_iter().map(|(.., why)| why);
     let flaws = specs.iter().flat_map(DiscoverSpec::flaws);
     // A file has had its own told, each with its place.
-    match twice.chain(flaws).next() {
-        None => Ok(()),
+    let wrong = twice.chain(flaws).next();
+    match wrong {
+        None => {
+            of_sets.iter_mut().zip(specs).for_each(|((_, before), spec)| *before = spec);
+            Ok(())
+        }
         Some(why) => Err(Error::new(Code::Usage, why)),
     }
 }
 
+/// That another set before has a rule, where it is one.
+fn first_set(
+    namespaces: &[NamespaceSpec],
+    sets: &[SetName],
+    (namespace, rule): (usize, usize),
+) -> Option<String> {
+    let target = &namespaces[namespace].target;
+    let name = namespaces[namespace].rules[rule].name.clone()?;
+    let has = |spec: &NamespaceSpec| {
+        spec.target == *target && spec.rules.iter().any(|rule| rule.name.as_ref() == Some(&name))
+    };
+    let first = namespaces.iter().position(has)?;
+    let (set, own) = (sets.get(first)?, sets.get(namespace)?);
+    let refused = || Refused::OfSet { target: target.clone(), rule: name.clone(), set: set.clone() };
+    (set != own).then(|| refused().to_string())
+}
+
 /// Whether each entry can be meant; the rules without a name get one.
-fn check(namespaces: &mut [NamespaceSpec]) -> Result<(), Error> {
+fn check(namespaces: &mut [NamespaceSpec], sets: &[SetName]) -> Result<(), Error> {
     let mut refused = Vec::new();
     for (namespace, spec) in namespaces.iter().enumerate() {
         for (rule, message) in spec.flaws() {
@@ -290,6 +403,7 @@ fn check(namespaces: &mut [NamespaceSpec]) -> Result<(), Error> {
         }
     }
     for (namespace, rule, message) in name_rules(namespaces) {
+        let message = first_set(namespaces, sets, (namespace, rule)).unwrap_or(message);
         refused.push(Refusal { namespace, rule: Some(rule), message, hint: None, is_flaw: true });
     }
     refuse_if_any(refused).map_err(|error| Error { code: Code::Usage, ..error })

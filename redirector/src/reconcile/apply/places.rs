@@ -25,6 +25,7 @@ use crate::{
         world::World,
     },
     steer::{Found, find_out},
+    text::chain,
 };
 
 /// What is opened or looked up at once.
@@ -79,14 +80,17 @@ async fn look_at(world: &World, caller: Caller, entry: usize, request: &Request)
         Ok(Some(opened)) => opened,
         Ok(None) => open_again(world, target).map_err(|error| flaw(entry, None, error))?,
         Err(error) => {
-            if let (Target::Container(container), TargetError::NotRunning { id, .. }) = (target, &error)
-                && spec.follows()
-            {
-                let id = request.discovered(entry).unwrap_or(id).clone();
-                let (container, why) = (container.clone(), error.to_string());
-                return Ok(Led::Waits(Waits { entry, container, id, why }));
+            if can_wait(world, &error, (entry, request)) {
+                let seen = match &error {
+                    TargetError::NotRunning { id, .. } => Some(id),
+                    _ => None,
+                };
+                let (id, why) = (request.discovered(entry).or(seen).cloned(), chain(&error));
+                let (target, is_unknown) = (target.clone(), !error.is_not_found());
+                return Ok(Led::Waits(Waits { entry, target, id, why, is_unknown }));
             }
-            let refuse = if error.is_not_found() { flaw } else { refusal };
+            let is_flaw = error.is_wrong() || (error.is_not_found() && !request.waits_for_missing());
+            let refuse = if is_flaw { flaw } else { refusal };
             return Err(refuse(entry, None, error.into()));
         }
     };
@@ -99,6 +103,22 @@ async fn look_at(world: &World, caller: Caller, entry: usize, request: &Request)
         return Err(refusal(entry, None, Refused::Recycled(format!("target `{target}`")).into()));
     }
     Ok(Led::There(Arc::new(found)))
+}
+
+/// Whether the rules of an entry wait for a target that could not be opened.
+fn can_wait(world: &World, error: &TargetError, (entry, request): (usize, &Request)) -> bool {
+    let spec = &request.namespaces[entry];
+    if !error.is_missing() || !spec.target.can_be_followed() {
+        return false;
+    }
+    let stops = matches!(error, TargetError::NotRunning { .. }) && spec.follows();
+    // What waits already, or follows the target, goes on doing so.
+    let is_known = || {
+        let intent = world.intent();
+        let mut rules = spec.rules();
+        rules.all(|rule| intent.followed(&spec.target, &rule.name).is_some_and(|one| *one.rule == rule))
+    };
+    stops || request.waits_for_missing() || is_known()
 }
 
 impl Located {
@@ -134,7 +154,11 @@ impl Located {
     /// What is left out of the file, entry by entry: those that could not be made, and others that mean the same namespace.
     pub(super) fn left_out(&self, request: &Request) -> BTreeMap<usize, EntryAside> {
         let aside = |entry: usize, why: &str, at| {
-            EntryAside::new(request.namespaces[entry].clone(), why.to_owned(), at)
+            EntryAside::new(
+                (request.namespaces[entry].clone(), request.set_of(entry).unwrap_or_default()),
+                why.to_owned(),
+                at,
+            )
         };
         let unopened = request.aside().iter();
         let unopened =

@@ -17,10 +17,10 @@ use super::{
     wanted::{At, Follower, Unplanned, Waits, Wanted, flaw, refusal, refuse_if_any},
 };
 use crate::{
-    config::{Container, Origin, RuleName, RuleSpec, Target},
+    config::{Origin, RuleName, RuleSpec, SetName, Target},
     control::{self, Change, Error, Refusal},
     dial::Whereabouts,
-    intent::{Diff, Edit, Follows, Have, Intended, Prune, Store, Subject, Want, diff},
+    intent::{Diff, Edit, Follows, Have, Intended, Owner, Prune, Store, Subject, Want, diff},
     kernel::attached_programs,
     netns::NetnsCookie,
     reconcile::{
@@ -51,8 +51,8 @@ pub(super) struct Now<'a> {
     pub(super) holds: &'a dyn Fn(&Subject) -> bool,
 }
 
-/// A rule that follows a container.
-type Key = (Container, RuleName);
+/// A rule that follows a target.
+type Key = (Target, RuleName);
 
 struct Planner<'a> {
     now: Now<'a>,
@@ -64,8 +64,10 @@ struct Planner<'a> {
     outcome: ApplyPlan,
     /// Rules that stay where they are although they wait.
     left: HashSet<(NetnsCookie, RuleName)>,
-    /// Where the file has rules that follow a container; those that wait are nowhere.
+    /// Where the file has rules that follow a target; those that wait are nowhere.
     placed: HashMap<Key, NetnsCookie>,
+    /// Rules whose target is there: none of them waits any more.
+    come: HashSet<Key>,
 }
 
 /// Where a rule is that waits.
@@ -93,7 +95,7 @@ pub(super) fn plan(
     let of_entries = places
         .waits
         .iter()
-        .flat_map(|waits| request.wanted_by(waits.entry, None).map(move |rule| (waits.clone(), rule)));
+        .flat_map(|waits| request.waiting_by(waits.entry).map(move |rule| (waits.clone(), rule)));
     let waiting = Waiting::new(of_entries.chain(request.waiting_rules()).collect());
     let stay = places.staying(request);
     let Located { there, aside, refused, .. } = places;
@@ -106,16 +108,21 @@ pub(super) fn plan(
         outcome: ApplyPlan::default(),
         left: HashSet::new(),
         placed: HashMap::new(),
+        come: HashSet::new(),
     };
     let mut looked_at: HashSet<_> = aside.iter().map(|there| there.found.cookie).collect();
     let mut named = Vec::new();
     for there in there {
         let at = there.found.cookie;
         looked_at.insert(at);
+        planner.come.extend(there.entries.iter().flat_map(|(entry, _)| {
+            let target = &request.namespaces[*entry].target;
+            request.wanted_by(*entry, None).map(move |one| (target.clone(), one.rule.name.clone()))
+        }));
         let (wanted, twins) = without_twins(&there.target, there.wanted(request));
         planner.refused.extend(twins);
         for one in &wanted {
-            let keys = one.containers().map(|container| (container.clone(), one.rule.name.clone()));
+            let keys = one.targets().map(|target| (target.clone(), one.rule.name.clone()));
             planner.placed.extend(keys.map(|key| (key, at)));
             planner.refuse_to_take_over(Some(at), one);
         }
@@ -155,29 +162,45 @@ impl<'a> Planner<'a> {
         own.map(|(subject, _)| subject.clone()).collect()
     }
 
-    fn owners(&self, at: NetnsCookie, name: &RuleName) -> Vec<Container> {
-        self.subjects(at, name).iter().filter_map(|subject| subject.container().cloned()).collect()
+    fn owners(&self, at: NetnsCookie, name: &RuleName) -> Vec<Target> {
+        self.subjects(at, name).iter().filter_map(|subject| subject.target().cloned()).collect()
     }
 
-    fn origin(&self, at: NetnsCookie, there: &RuleState) -> Origin {
+    fn owner(&self, at: NetnsCookie, there: &RuleState) -> Owner {
+        let name = &there.rule.name;
         if there.is_lease() {
-            return Origin::Lease;
+            return Owner::Lease;
         }
-        if self.moves(at, &there.rule.name) {
-            return Origin::File;
+        if self.moves(at, name) {
+            return Owner::Own;
         }
-        self.now.intent.origin(at, &there.rule.name).unwrap_or(Origin::Api)
+        match self.now.intent.origin(at, name) {
+            Some(Origin::File) if self.other_set(at, name).is_some() => Owner::Other,
+            Some(Origin::File) => Owner::Own,
+            _ => Owner::Api,
+        }
     }
 
-    /// Whether the file has a rule elsewhere for all containers that it follows there: they have moved, and whoever has made it,
+    /// Whether a rule of a file is another set's.
+    fn is_others(&self, one: &Intended) -> bool {
+        one.origin == Origin::File && !self.request.scope().owns(one.set.as_ref())
+    }
+
+    /// The other set that has a rule in a namespace.
+    fn other_set(&self, at: NetnsCookie, name: &RuleName) -> Option<SetName> {
+        let mut here = self.now.intent.at(at, name);
+        here.find(|(_, one)| self.is_others(one)).and_then(|(_, one)| one.set.clone())
+    }
+
+    /// Whether the file has a rule elsewhere for all targets that it follows there: they have moved, and whoever has made it,
     /// nobody wants it there any more.
     fn moves(&self, at: NetnsCookie, name: &RuleName) -> bool {
         let mut here = self.now.intent.at(at, name).peekable();
-        let is_elsewhere = |container: &Container| {
-            let place = self.placed.get(&(container.clone(), name.clone()));
+        let is_elsewhere = |target: &Target| {
+            let place = self.placed.get(&(target.clone(), name.clone()));
             place.is_some_and(|place| *place != at)
         };
-        here.peek().is_some() && here.all(|(subject, _)| subject.container().is_some_and(is_elsewhere))
+        here.peek().is_some() && here.all(|(subject, _)| subject.target().is_some_and(is_elsewhere))
     }
 
     /// Whether a rule stays in a namespace until the one that waits for its container can come.
@@ -212,8 +235,13 @@ impl<'a> Planner<'a> {
             diff.leave.push(have);
         }
         self.note_left(cookie, diff.leave.iter().map(|have| &current[*have]));
-        for (have, want) in &diff.clash {
-            self.refuse_clash(&target, &current[*have], &wanted[*want]);
+        if self.request.scope().is_unnamed() {
+            // What nobody has named says the same as a set, and leaves it that.
+            self.outcome.unchanged += diff.shared.len() as u64;
+            diff.leave.extend(diff.shared.drain(..).map(|(have, _)| have));
+        }
+        for (have, want) in diff.clash.iter().chain(&diff.shared) {
+            self.refuse_clash(&target, cookie, &current[*have], &wanted[*want]);
         }
         let mut part = Part::of(target, cookie, standing);
         // Those that were found by a label come last, and are to blame first.
@@ -225,7 +253,7 @@ impl<'a> Planner<'a> {
             let programs = attached_programs(found.fd.as_fd()).unwrap_or_else(|_| found.programs.clone());
             part.foreign = Some(foreign_programs(standing.and_then(|one| one.program), &programs));
         }
-        let Diff { keep, change, add, remove, leave, clash: _ } = diff;
+        let Diff { keep, change, add, remove, leave, shared: _, clash: _ } = diff;
         part.rules.extend(leave.into_iter().map(|have| Arc::clone(&current[have])));
         for (have, want) in keep {
             self.outcome.unchanged += 1;
@@ -237,7 +265,7 @@ impl<'a> Planner<'a> {
         for (have, want) in change {
             let (there, one) = (&current[have], &wanted[want]);
             let before = state(there.rule.to_spec(), self.owners(cookie, &there.rule.name).first());
-            let after = state(one.rule.to_spec(), one.container());
+            let after = state(one.rule.to_spec(), one.followed());
             self.change(&part.target, cookie, Some(before), Some(after));
             if there.rule.is_like(&one.rule) {
                 self.want(one, &there.rule, cookie);
@@ -251,7 +279,7 @@ impl<'a> Planner<'a> {
         }
         for want in add {
             let one = &wanted[want];
-            self.change(&part.target, cookie, None, Some(state(one.rule.to_spec(), one.container())));
+            self.change(&part.target, cookie, None, Some(state(one.rule.to_spec(), one.followed())));
             self.want(one, &one.rule, cookie);
             let Some((index, is_free)) = indices.next() else {
                 let refused = Refused::MoreThanFit(part.target.clone());
@@ -279,10 +307,10 @@ impl<'a> Planner<'a> {
         };
         let have = current.iter().zip(&owners).map(|(state, follows)| {
             let is_in_the_way = is_otherwise(state) && self.is_shared(at, &state.rule.name);
-            let origin = if is_in_the_way { Origin::Api } else { self.origin(at, state) };
-            Have { rule: &state.rule, origin, follows }
+            let owner = if is_in_the_way { Owner::Api } else { self.owner(at, state) };
+            Have { rule: &state.rule, owner, follows }
         });
-        let follows: Vec<Vec<_>> = wanted.iter().map(|one| one.containers().cloned().collect()).collect();
+        let follows: Vec<Vec<_>> = wanted.iter().map(|one| one.targets().cloned().collect()).collect();
         let want = wanted.iter().zip(&follows).map(|(one, follows)| Want { rule: &one.rule, follows });
         diff(&have.collect::<Vec<_>>(), &want.collect::<Vec<_>>(), self.request.prune)
     }
@@ -337,20 +365,27 @@ impl<'a> Planner<'a> {
     /// now on it is as the file says.
     fn want(&mut self, wanted: &Wanted, rule: &Arc<crate::config::Rule>, at: NetnsCookie) {
         self.drop_all(at, &rule.name);
+        let set = self.request.set_of(wanted.at.0);
         if wanted.follows.is_empty() {
-            let intended = Intended::there(at, Arc::clone(rule), Origin::File);
+            let intended =
+                Intended { set: set.clone(), ..Intended::there(at, Arc::clone(rule), Origin::File) };
             self.edit().put(at, intended);
         }
-        for Follower { container, id, discovered } in &wanted.follows {
-            let Some(id) = id.clone() else { continue };
+        for Follower { target, id, discovered, once } in &wanted.follows {
             let intended = Intended {
                 rule: Arc::clone(rule),
                 origin: Origin::File,
+                set: set.clone().filter(|_| !discovered),
                 host_netns: wanted.host_netns,
                 at: Some(at),
-                follows: Some(Box::new(Follows { id, why: String::new(), found: *discovered })),
+                follows: Some(Box::new(Follows {
+                    id: id.clone(),
+                    why: String::new(),
+                    found: *discovered,
+                    once: *once,
+                })),
             };
-            self.edit().put(container, intended);
+            self.edit().put(target, intended);
         }
     }
 
@@ -366,7 +401,7 @@ impl<'a> Planner<'a> {
         let (spec, name) = (there.rule.to_spec(), &there.rule.name);
         let mut here = self.now.intent.at(at, name);
         let by_attach = here.find(|(_, one)| one.origin == Origin::Api);
-        let after = state(spec.clone(), by_attach.and_then(|(subject, _)| subject.container()));
+        let after = state(spec.clone(), by_attach.and_then(|(subject, _)| subject.target()));
         let before = state(spec, self.owners(at, name).first());
         self.change(target, at, Some(before), Some(after));
         self.drop_all(at, name);
@@ -391,9 +426,11 @@ impl<'a> Planner<'a> {
         self.drop_all(cookie, &there.rule.name);
     }
 
-    fn refuse_clash(&mut self, target: &Target, there: &RuleState, wanted: &Wanted) {
+    fn refuse_clash(&mut self, target: &Target, at: NetnsCookie, there: &RuleState, wanted: &Wanted) {
         let (target, rule) = (target.clone(), there.rule.name.clone());
-        let refused = if there.is_lease() {
+        let refused = if let Some(set) = self.other_set(at, &rule) {
+            Refused::OfSet { target, rule, set }
+        } else if there.is_lease() {
             Refused::OfProgram { target, rule }
         } else {
             Refused::OfAttach { target, rule }
@@ -401,26 +438,26 @@ impl<'a> Planner<'a> {
         self.refused.push(flaw(wanted.at.0, Some(wanted.at.1), refused.into()));
     }
 
-    /// A rule of `attach` that follows the same container and is not where this one will be, or which this one would wait
+    /// A rule of `attach` that follows the same target and is not where this one will be, or which this one would wait
     /// instead of, is in its way too.
     fn refuse_to_take_over(&mut self, at: Option<NetnsCookie>, wanted: &Wanted) {
         let name = &wanted.rule.name;
-        let is_in_the_way = |container: &&Container| {
-            self.now.intent.followed(container, name).is_some_and(|known| {
+        let is_in_the_way = |target: &&Target| {
+            self.now.intent.followed(target, name).is_some_and(|known| {
                 let is_elsewhere = at.is_none() || known.at != at;
                 known.origin == Origin::Api && is_elsewhere && known.rule != wanted.rule
             })
         };
         if self.request.prune == Prune::No
-            && let Some(container) = wanted.containers().find(is_in_the_way)
+            && let Some(target) = wanted.targets().find(is_in_the_way)
         {
-            let (target, rule) = (Target::Container(container.clone()), name.clone());
+            let (target, rule) = (target.clone(), name.clone());
             let refused = Refused::OfAttach { target, rule };
             self.refused.push(flaw(wanted.at.0, Some(wanted.at.1), refused.into()));
         }
     }
 
-    /// Namespaces that the file does not mean, but for those whose container is not running and that live on.
+    /// Namespaces that the file does not mean, but for those whose target is not there and that live on.
     fn compare_others(&mut self, looked_at: &HashSet<NetnsCookie>, stay: &HashSet<Target>) {
         let now = self.now.standing;
         let mut others: Vec<_> = now.values().collect();
@@ -437,10 +474,10 @@ impl<'a> Planner<'a> {
     fn compare_unnamed(&mut self, standing: &Standing) {
         let cookie = standing.cookie;
         // What was set aside is not about these, but for what goes from here with its container.
-        let goes = |state: &RuleState| match self.origin(cookie, state) {
-            Origin::File => !self.request.is_again() || self.moves(cookie, &state.rule.name),
-            Origin::Api => !self.request.is_again() && self.request.prune == Prune::Api,
-            Origin::Lease => false,
+        let goes = |state: &RuleState| match self.owner(cookie, state) {
+            Owner::Own => !self.request.is_again() || self.moves(cookie, &state.rule.name),
+            Owner::Api => !self.request.is_again() && self.request.prune == Prune::Api,
+            Owner::Other | Owner::Lease => false,
         };
         let (mut gone, mut rest): (Vec<_>, Vec<_>) =
             standing.rules.iter().cloned().partition(|state| goes(state) && !self.stays(cookie, state));
@@ -475,48 +512,67 @@ impl<'a> Planner<'a> {
         for (_, one) in waiting.all() {
             self.refuse_to_take_over(None, one);
         }
-        for (Waits { entry, container, id, why }, one) in waiting.all() {
-            let key = (container.clone(), one.rule.name.clone());
+        for (Waits { entry, target, id, why, .. }, one) in waiting.all() {
+            let key = (target.clone(), one.rule.name.clone());
             if placed.contains_key(&key) {
                 // Of a name that was two containers' while the engine was asked.
                 continue;
             }
-            let before = intent.followed(container, &key.1);
+            let before = intent.followed(target, &key.1);
+            if let Some(others) = before.filter(|before| self.is_others(before)) {
+                if self.request.scope().is_unnamed() && others.rule == one.rule {
+                    self.outcome.unchanged += 1;
+                } else {
+                    let set = others.set.clone().unwrap_or_default();
+                    let refused = Refused::OfSet { target: target.clone(), rule: key.1.clone(), set };
+                    self.refused.push(flaw(one.at.0, Some(one.at.1), refused.into()));
+                }
+                placed.insert(key, NOWHERE);
+                continue;
+            }
             if before.is_some_and(|before| before.rule == one.rule) {
                 self.outcome.unchanged += 1;
             } else {
-                let before = before.map(|before| state(before.rule.to_spec(), Some(container)));
-                let after = state(one.rule.to_spec(), Some(container));
-                self.change(&Target::Container(container.clone()), NOWHERE, before, Some(after));
+                let before = before.map(|before| state(before.rule.to_spec(), followed(before, target)));
+                let after = state(one.rule.to_spec(), one.followed());
+                self.change(target, NOWHERE, before, Some(after));
             }
             let is_left = |at: &NetnsCookie| self.left.contains(&(*at, key.1.clone()));
             let at = before.and_then(|before| before.at).filter(is_left);
             let found = self.request.discovered(*entry).is_some();
             // That a name has gone to another container is told when that runs.
             let named = before.filter(|_| !found).and_then(Intended::id);
-            let follows = Follows { id: named.unwrap_or(id).clone(), why: why.clone(), found };
+            let once = one.followed().is_none();
+            let follows = Follows { id: named.or(id.as_ref()).cloned(), why: why.clone(), found, once };
             let intended = Intended {
                 rule: Arc::clone(&one.rule),
                 origin: Origin::File,
+                set: self.request.set_of(*entry),
                 host_netns: one.host_netns,
                 at,
                 follows: Some(Box::new(follows)),
             };
-            self.edit().drop(container, &key.1);
-            self.edit().put(container, intended);
+            self.edit().drop(target, &key.1);
+            self.edit().put(target, intended);
             placed.insert(key, NOWHERE);
         }
-        if self.request.is_again() {
-            // What is there for the file stays.
-            return;
-        }
-        for (container, one) in intent.following() {
-            let key = (container.clone(), one.rule.name.clone());
-            let target = Target::Container(container.clone());
-            if placed.contains_key(&key) || !(self.now.holds)(&Subject::from(container)) {
+        for (target, one) in intent.following() {
+            let key = (target.clone(), one.rule.name.clone());
+            if self.is_others(one) {
                 continue;
             }
-            if one.origin == Origin::File && stay.contains(&target) {
+            if one.is_once() && one.origin == Origin::File && self.come.contains(&key) {
+                self.edit().drop(target, &key.1);
+                continue;
+            }
+            if self.request.is_again() {
+                // What is there for the file stays.
+                continue;
+            }
+            if placed.contains_key(&key) || !(self.now.holds)(&Subject::from(target)) {
+                continue;
+            }
+            if one.origin == Origin::File && stay.contains(target) {
                 continue;
             }
             let is_owned = one.origin == Origin::File || self.request.prune == Prune::Api;
@@ -524,11 +580,11 @@ impl<'a> Planner<'a> {
                 continue;
             }
             if !is_in_force(self.now.standing, one) {
-                let before = state(one.rule.to_spec(), Some(container));
-                self.change(&target, NOWHERE, Some(before), None);
-                self.edit().drop(container, &key.1);
+                let before = state(one.rule.to_spec(), followed(one, target));
+                self.change(target, NOWHERE, Some(before), None);
+                self.edit().drop(target, &key.1);
             } else if one.origin == Origin::File {
-                self.edit().drop(container, &key.1);
+                self.edit().drop(target, &key.1);
             }
         }
     }
@@ -539,8 +595,13 @@ fn is_in_force(standing: &BTreeMap<NetnsCookie, Standing>, one: &Intended) -> bo
     there.is_some_and(|there| there.get(&one.rule.name).is_some())
 }
 
-fn state(rule: RuleSpec, follows: Option<&Container>) -> control::ChangeSide {
-    control::ChangeSide { rule, follows: follows.cloned().map(Target::Container) }
+/// What a rule of a target follows, not what it only waits for.
+fn followed<'a>(one: &Intended, target: &'a Target) -> Option<&'a Target> {
+    Some(target).filter(|_| !one.is_once())
+}
+
+fn state(rule: RuleSpec, follows: Option<&Target>) -> control::ChangeSide {
+    control::ChangeSide { rule, follows: follows.cloned() }
 }
 
 #[cfg(test)]

@@ -6,16 +6,20 @@ use std::{
 };
 
 use super::{
+    scope::SetScope,
     set_aside::{Again, EntryAside, SetAside},
     wanted::{Follower, Waits, Wanted, refusal, refuse_if_any},
 };
 use crate::{
-    config::{Container, Engine, Origin, RuleSpec, Target, file::NamespaceSpec},
+    config::{Container, Engine, Origin, RuleSpec, SetName, Target, file::NamespaceSpec},
     control::{Code, Error, Refusal},
     intent::{HostNetns, Prune},
     locate::{ContainerId, EngineError},
     netns::NetnsCookie,
-    reconcile::discover::{AllFound, OwnRules},
+    reconcile::{
+        destinations::Missing,
+        discover::{AllFound, OwnRules},
+    },
 };
 
 /// All that is wanted.
@@ -26,16 +30,20 @@ pub(crate) struct Request {
     pub(crate) dry_run: bool,
     /// The containers that were found.
     pub(crate) found: AllFound,
-    /// What the file says of containers itself.
-    pub(crate) own: OwnRules,
     /// How many are of the file.
     of_file: usize,
+    /// Of which set each of these is.
+    sets: Vec<SetName>,
+    /// Whose rules may go by it.
+    scope: SetScope,
     /// Of each of the others: the container.
     ids: Vec<(Engine, ContainerId)>,
     /// Of those: rules that cannot be in force now, or all of an entry, and why. They wait.
     set_aside: HashMap<(usize, Option<usize>), String>,
     /// Of those: rules that cannot even wait.
     dropped: HashSet<(usize, usize)>,
+    /// What becomes of rules whose target or destination is not there.
+    missing: Missing,
     /// What is done with namespaces of the file that cannot be made.
     mode: Mode,
     /// Those, and why.
@@ -58,6 +66,7 @@ impl Request {
         mut namespaces: Vec<NamespaceSpec>,
         (prune, dry_run): (Prune, bool),
         (found, deaf): (AllFound, &BTreeMap<Engine, EngineError>),
+        others: &OwnRules,
     ) -> Self {
         let (of_file, own) = (namespaces.len(), OwnRules::of(&namespaces));
         let (mut ids, mut set_aside) = (Vec::new(), HashMap::new());
@@ -67,25 +76,81 @@ impl Request {
             if let Some(why) = deaf.get(&engine) {
                 set_aside.insert((namespaces.len(), None), why.to_string());
             }
-            let is_own =
-                |rule: &RuleSpec| rule.name.as_ref().is_some_and(|name| own.has(&one.container, id, name));
+            let is_own = |rule: &RuleSpec| {
+                let has =
+                    |own: &OwnRules| rule.name.as_ref().is_some_and(|name| own.has(&one.container, id, name));
+                has(&own) || has(others)
+            };
             let rules = one.rules.iter().map(|(_, rule)| rule.clone()).filter(|rule| !is_own(rule)).collect();
             let target = Target::Container(one.container.clone());
             namespaces.push(NamespaceSpec { target, follow: None, host_netns: false, rules });
             ids.push((engine, id.clone()));
         }
-        let (dropped, mode, aside) = (HashSet::new(), Mode::Strict, BTreeMap::new());
-        Self { namespaces, prune, dry_run, found, own, of_file, ids, set_aside, dropped, mode, aside }
+        let (dropped, missing, mode, aside) =
+            (HashSet::new(), Missing::Refused, Mode::Strict, BTreeMap::new());
+        let (sets, scope) = (vec![SetName::default(); of_file], SetScope::default());
+        Self {
+            namespaces,
+            prune,
+            dry_run,
+            found,
+            of_file,
+            sets,
+            scope,
+            ids,
+            set_aside,
+            dropped,
+            missing,
+            mode,
+            aside,
+        }
     }
 
-    /// Namespaces that cannot be made are to be set aside.
+    /// Its entries are of these sets, and it is about those of the scope.
+    pub(crate) fn of_sets(self, sets: Vec<SetName>, scope: SetScope) -> Self {
+        Self { sets, scope, ..self }
+    }
+
+    /// All of it is of one set.
+    #[cfg(test)]
+    pub(crate) fn of_set(self, set: SetName) -> Self {
+        let sets = vec![set.clone(); self.of_file];
+        self.of_sets(sets, SetScope::of(set))
+    }
+
+    /// Whose rules may go by it.
+    pub(super) fn scope(&self) -> &SetScope {
+        &self.scope
+    }
+
+    /// Of which set an entry is; of none where its container was found by a label.
+    pub(super) fn set_of(&self, entry: usize) -> Option<SetName> {
+        self.sets.get(entry).cloned()
+    }
+
+    /// The entries of the file, with their sets.
+    pub(super) fn of_file(&self) -> impl Iterator<Item = (&SetName, &NamespaceSpec)> {
+        self.sets.iter().zip(&self.namespaces)
+    }
+
+    /// What is missing is waited for.
+    pub(crate) fn waiting(self) -> Self {
+        Self { missing: Missing::Later, ..self }
+    }
+
+    /// Namespaces that cannot be made are to be set aside, and what is missing is waited for.
     pub(crate) fn lenient(self) -> Self {
-        Self { mode: Mode::Lenient, ..self }
+        Self { mode: Mode::Lenient, ..self.waiting() }
+    }
+
+    /// Whether rules wait for what is missing.
+    pub(super) fn waits_for_missing(&self) -> bool {
+        self.missing != Missing::Refused
     }
 
     /// It is all that was set aside.
     pub(crate) fn again(self, again: Again) -> Self {
-        Self { mode: Mode::Again(again), ..self }
+        Self { mode: Mode::Again(again), ..self.waiting() }
     }
 
     /// Whether it is only what was set aside.
@@ -114,7 +179,7 @@ impl Request {
     pub(super) fn settles(&self, set_aside: &SetAside, left_out: Vec<EntryAside>) -> bool {
         match &self.mode {
             Mode::Again(again) => set_aside.settle(again, left_out),
-            Mode::Strict | Mode::Lenient => set_aside.replace(left_out),
+            Mode::Strict | Mode::Lenient => set_aside.replace(&self.scope, left_out),
         }
         self.is_again()
     }
@@ -160,8 +225,8 @@ impl Request {
     }
 
     fn waits_for(&self, entry: usize, why: &str) -> Option<Waits> {
-        let (id, container) = (self.discovered(entry)?.clone(), container(&self.namespaces[entry])?.clone());
-        Some(Waits { entry, container, id, why: why.to_owned() })
+        let (id, target) = (self.discovered(entry)?.clone(), self.namespaces[entry].target.clone());
+        Some(Waits { entry, target, id: Some(id), why: why.to_owned(), is_unknown: false })
     }
 
     /// Single rules that are not to be in force now.
@@ -254,28 +319,34 @@ impl Request {
         })
     }
 
+    /// The rules of an entry whose target is not there: each waits for it.
+    pub(super) fn waiting_by(&self, entry: usize) -> impl Iterator<Item = Wanted> {
+        let target = &self.namespaces[entry].target;
+        self.wanted_by(entry, None).map(move |mut wanted| {
+            if wanted.follows.is_empty() {
+                let target = target.clone();
+                wanted.follows.push(Follower { target, id: None, discovered: false, once: true });
+            }
+            wanted
+        })
+    }
+
     fn all_of(&self, entry: usize, id: Option<&ContainerId>) -> impl Iterator<Item = Wanted> {
-        let spec = &self.namespaces[entry];
-        let container = container(spec).filter(|_| spec.follows()).cloned();
+        let (spec, absent) = (&self.namespaces[entry], self.missing);
+        let target = Some(&spec.target).filter(|_| spec.follows()).cloned();
         let host_netns = if spec.host_netns { HostNetns::Allowed } else { HostNetns::Refused };
         let (id, discovered) = (id.cloned(), self.discovered(entry).is_some());
         spec.rules().enumerate().map(move |(rule, spec)| {
             let follower =
-                container.clone().map(|container| Follower { container, id: id.clone(), discovered });
+                target.clone().map(|target| Follower { target, id: id.clone(), discovered, once: false });
             Wanted {
                 at: (entry, rule),
                 rule: Arc::new(spec),
                 follows: follower.into_iter().collect(),
                 host_netns,
+                absent,
             }
         })
-    }
-}
-
-fn container(spec: &NamespaceSpec) -> Option<&Container> {
-    match &spec.target {
-        Target::Container(container) => Some(container),
-        _ => None,
     }
 }
 

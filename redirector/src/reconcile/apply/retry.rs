@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Attempt, request::Request, set_aside::EntryAside, wanted::Unplanned};
+use super::{
+    Attempt, LookedFor, request::Request, scope::SetScope, set_aside::EntryAside, wanted::Unplanned,
+};
 use crate::{
     control::{Applied, Caller, Refusal},
     intent::Prune,
-    reconcile::world::World,
+    reconcile::{discover::OwnRules, world::World},
     steer::complete_black_hole,
 };
 
@@ -32,9 +34,12 @@ async fn retry_once(world: &World) {
     }
     let namespaces = list.iter().map(|one| one.spec.clone()).collect();
     let none = (BTreeMap::new(), &BTreeMap::new());
-    let mut request = Request::new(namespaces, (Prune::No, false), none).again(again);
+    let sets: Vec<_> = list.iter().map(|one| one.set.clone()).collect();
+    let scope = SetScope::these(sets.clone(), Vec::new());
+    let request = Request::new(namespaces, (Prune::No, false), none, &OwnRules::default());
+    let mut request = request.of_sets(sets, scope).again(again);
     let caller = Caller::this_process();
-    match Attempt::look(world, caller, &request).await.make(&mut request, &[]).await {
+    match Attempt::look(world, caller, &request).await.make(&mut request, &LookedFor::default()).await {
         Ok(applied) => tell(&list, &applied),
         Err(Unplanned::Outdated(_)) => {}
         Err(Unplanned::Refused(error)) => tracing::debug!(%error, "try again what was set aside"),
@@ -57,6 +62,10 @@ fn tell(before: &[EntryAside], applied: &Applied) {
         applied.set_aside.iter().map(|refusal| (refusal.namespace, refusal)).collect();
     for (index, one) in before.iter().enumerate() {
         let target = &one.spec.target;
+        if let Some(why) = applied.waiting.iter().find(|refusal| refusal.namespace == index) {
+            tracing::warn!(%target, "what was set aside is gone, and is waited for: {}", why.message);
+            continue;
+        }
         match left.get(&index) {
             None => tracing::info!(%target, "what was set aside is in force"),
             Some(why) if why.message != one.why() => {

@@ -5,8 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::scope::SetScope;
 use crate::{
-    config::{RuleName, Target, file::NamespaceSpec},
+    config::{RuleName, SetName, Target, file::NamespaceSpec},
     control::WaitingView,
     netns::NetnsCookie,
 };
@@ -15,6 +16,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct EntryAside {
     pub(crate) spec: NamespaceSpec,
+    pub(super) set: SetName,
     why: String,
     /// Where its target led, if it led anywhere.
     at: Option<NetnsCookie>,
@@ -44,8 +46,8 @@ pub(crate) struct Again {
 }
 
 impl EntryAside {
-    pub(super) fn new(spec: NamespaceSpec, why: String, at: Option<NetnsCookie>) -> Self {
-        Self { spec, why, at }
+    pub(super) fn new((spec, set): (NamespaceSpec, SetName), why: String, at: Option<NetnsCookie>) -> Self {
+        Self { spec, set, why, at }
     }
 
     pub(crate) fn why(&self) -> &str {
@@ -84,10 +86,11 @@ impl SetAside {
         self.state().version != again.version
     }
 
-    /// From now on it is these.
-    pub(super) fn replace(&self, list: Vec<EntryAside>) {
+    /// From now on it is these, and what is of other sets.
+    pub(super) fn replace(&self, scope: &SetScope, list: Vec<EntryAside>) {
         let mut state = self.state();
-        state.list = list;
+        state.list.retain(|one| !scope.owns(Some(&one.set)));
+        state.list.extend(list);
         state.version += 1;
         self.count_them(&state);
     }
@@ -151,10 +154,11 @@ impl SetAside {
     pub(crate) fn view(&self, only: Option<(&Target, Option<NetnsCookie>)>) -> Vec<WaitingView> {
         let state = self.state();
         let meant = state.list.iter().filter(|one| only.is_none_or(|(target, at)| one.is_of(target, at)));
-        let view = |EntryAside { spec, why, .. }: &EntryAside| WaitingView {
+        let view = |EntryAside { spec, set, why, .. }: &EntryAside| WaitingView {
             target: spec.target.clone(),
             container: String::new(),
             why: why.clone(),
+            set: Some(set.clone()),
             rules: spec.rules.clone(),
         };
         meant.map(view).collect()

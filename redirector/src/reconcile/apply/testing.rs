@@ -1,8 +1,9 @@
 //! What tests have of a file: entries as text, and what applying them comes to.
 //!
-//! An entry is `[found|stays] TARGET[=ID]@PLACE NAME PORT[>TO], NAME PORT[>TO]`. The place is the number of a namespace, `-` where
-//! the container is not running, `!` where it cannot be opened, `!!` where that is the file's fault. `found` is a container that was
-//! found by a label, `stays` one that is not followed. Found ones come last, by their ids.
+//! An entry is `[found|stays|follows] TARGET[=ID]@PLACE NAME PORT[>TO], NAME PORT[>TO]`. The place is the number of a namespace, `-`
+//! where nothing is there, `?` where that cannot be told, `!` where it cannot be opened, `!!` where that is the file's fault. `found`
+//! is a container that was found by a label, `stays` one that is not followed, `follows` a name that is. Found ones come last, by
+//! their ids.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,11 +11,12 @@ use super::{
     places::{Led, Located},
     plan::{Now, plan, unknown},
     request::Request,
+    scope::SetScope,
     set_aside::{EntryAside, SetAside},
     wanted::{Unplanned, Waits},
 };
 use crate::{
-    config::{Container, Engine, RuleSpec, Target, file::NamespaceSpec},
+    config::{Container, Engine, RuleSpec, SetName, Target, file::NamespaceSpec},
     control::{Change, Code, Error, Refusal},
     dial::Whereabouts,
     intent::{
@@ -24,7 +26,7 @@ use crate::{
     locate::{ContainerId, EngineError, Engines},
     netns::NetnsCookie,
     reconcile::{
-        discover::{AllFound, Discovered},
+        discover::{AllFound, Discovered, OwnRules},
         judge::Tells,
         testing::{OURS, Scene, found, in_force, redirector},
     },
@@ -37,7 +39,7 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Reads entries. Options: `prune`, `lenient`, `again=PLACE,PLACE` of what was set aside, `deaf` of an engine.
+    /// Reads entries. Options: `prune`, `lenient`, `again=PLACE,PLACE` of what was set aside, `set=NAME`, `deaf` of an engine.
     pub(super) fn of(text: &str, options: &str) -> Self {
         let (mut namespaces, mut all_found, mut looked) = (Vec::new(), AllFound::new(), Vec::new());
         for (entry, text) in lines(text).enumerate() {
@@ -51,27 +53,34 @@ impl File {
                 _ => namespaces.push(read.namespace),
             }
         }
-        let (mut prune, mut deaf, mut lenient, mut again) = (Prune::No, BTreeMap::new(), false, None);
+        let (mut prune, mut deaf, mut lenient, mut again, mut set) =
+            (Prune::No, BTreeMap::new(), false, None, None);
         for option in options.split_whitespace() {
             match option.split_once('=').unwrap_or((option, "")) {
                 ("prune", _) => prune = Prune::Api,
                 ("lenient", _) => lenient = true,
                 ("deaf", _) => drop(deaf.insert(Engine::Docker, unreachable_engine())),
                 ("again", places) => again = Some(places),
+                ("set", name) => set = Some(name),
                 _ => {}
             }
         }
         let asides = |places: &str| -> Vec<EntryAside> {
             let places = places.split(',').map(|place| place.parse().ok().map(NetnsCookie));
             let specs = namespaces.iter().zip(places);
-            specs.map(|(spec, at)| EntryAside::new(spec.clone(), "before".into(), at)).collect()
+            specs
+                .map(|(spec, at)| EntryAside::new((spec.clone(), SetName::default()), "before".into(), at))
+                .collect()
         };
         let again = again.map(asides).map(|list| {
             let set_aside = SetAside::default();
-            set_aside.replace(list);
+            set_aside.replace(&SetScope::default(), list);
             set_aside.again().1
         });
-        let mut request = Request::new(namespaces, (prune, false), (all_found, &deaf));
+        let mut request = Request::new(namespaces, (prune, false), (all_found, &deaf), &OwnRules::default());
+        if let Some(set) = set {
+            request = request.of_set(SetName::new(set));
+        }
         if lenient {
             request = request.lenient();
         }
@@ -123,7 +132,11 @@ impl Entry {
             spec(Some(named), says)
         };
         let rules: Vec<_> = rules.split(',').filter(|rule| !rule.trim().is_empty()).map(read).collect();
-        let follow = (kind == "stays").then_some(false);
+        let follow = match kind {
+            "stays" => Some(false),
+            "follows" => Some(true),
+            _ => None,
+        };
         let namespace = NamespaceSpec { target, follow, host_netns: false, rules: rules.clone() };
         Self { namespace, container, rules, is_found: kind == "found", place: place.to_owned() }
     }
@@ -134,9 +147,10 @@ impl Entry {
         match (&*self.place, &self.container) {
             ("!", _) => Led::Nowhere(refusal(false)),
             ("!!", _) => Led::Nowhere(refusal(true)),
-            ("-", Some((container, id))) => {
-                let (container, id) = (container.clone(), id.clone());
-                Led::Waits(Waits { entry, container, id, why: "it is not running".into() })
+            ("-" | "?", of) => {
+                let id = of.as_ref().map(|(_, id)| id.clone());
+                let (target, why) = (self.namespace.target.clone(), "it is not there".into());
+                Led::Waits(Waits { entry, target, id, why, is_unknown: self.place == "?" })
             }
             (place, of) => {
                 let id = of.as_ref().map(|(_, id)| id.clone());
@@ -163,7 +177,7 @@ pub(super) fn apply(scene: &mut Scene, text: &str, options: &str) -> String {
     let is_held = |subject: &Subject| match subject {
         Subject::Files => true,
         Subject::Netns(cookie) => !options.contains(&format!("not-held={cookie}")),
-        Subject::Container(container) => !options.contains(&format!("not-held={container}")),
+        Subject::Target(target) => !options.contains(&format!("not-held={target}")),
     };
     loop {
         let places = Located::of(&looked, &request);
@@ -209,7 +223,8 @@ fn change(change: &Change) -> String {
 
 /// Which entries and rules are to blame, and in short why; `!` where it is the file.
 pub(super) fn refused(error: &Error) -> String {
-    const WHY: [(&str, &str); 8] = [
+    const WHY: [(&str, &str); 9] = [
+        ("the set `", "OfSet"),
         ("one of `attach`", "OfAttach"),
         ("a program has listeners", "OfProgram"),
         ("has another rule of that name", "Twin"),

@@ -29,7 +29,7 @@ pub(super) fn without_twins(
         let is_free = first.follows.is_empty() && !one.follows.is_empty() && is_bound(&one);
         if first.rule.is_like(&one.rule) && !is_free {
             // What names a container itself comes before what has found it.
-            one.follows.retain(|new| first.containers().all(|known| *known != new.container));
+            one.follows.retain(|new| first.targets().all(|known| *known != new.target));
             first.follows.append(&mut one.follows);
             continue;
         }
@@ -76,7 +76,7 @@ mod tests {
             let wanted = (0..request.namespaces.len()).flat_map(|entry| request.wanted_by(entry, None));
             let (kept, refused) = without_twins(&target("netns:n"), wanted);
             let kept = kept.iter().map(|one| {
-                let follows = one.containers().map(|container| format!(" {container}"));
+                let follows = one.targets().map(|target| format!(" {target}"));
                 format!("{} {}{}", one.rule.name, says(&one.rule), follows.collect::<String>())
             });
             let refused = refused.iter().map(|problem| {

@@ -1,10 +1,10 @@
-//! Rules of a file that wait: their container is not running, or they cannot be in force where it is. Pure.
+//! Rules of a file that wait: their target is not there, or they cannot be in force where it leads. Pure.
 
 use std::collections::HashMap;
 
 use super::wanted::{Waits, Wanted};
 use crate::{
-    config::{Container, RuleName},
+    config::{RuleName, Target},
     steer::RuleState,
 };
 
@@ -28,31 +28,32 @@ impl Waiting {
         &self.list
     }
 
-    /// Those that have a rule's name and follow one of the containers that it follows.
+    /// Those that have a rule's name and follow one of the targets that it follows.
     fn namesakes<'a>(
         &'a self,
         name: &RuleName,
-        owners: &'a [Container],
+        owners: &'a [Target],
     ) -> impl Iterator<Item = &'a (Waits, Wanted)> {
         let named = self.by_name.get(name).into_iter().flatten().map(|index| &self.list[*index]);
-        named.filter(|(_, one)| one.containers().any(|container| owners.contains(container)))
+        named.filter(|(_, one)| one.targets().any(|target| owners.contains(target)))
     }
 
     /// Whether a rule that follows these waits, as it is or otherwise.
-    pub(super) fn has(&self, name: &RuleName, owners: &[Container]) -> bool {
+    pub(super) fn has(&self, name: &RuleName, owners: &[Target]) -> bool {
         self.namesakes(name, owners).next().is_some()
     }
 
-    /// Whether a rule stays in a namespace until the one that waits for its container can come: it says the same, or it is that
-    /// of a container that was found, which is changed when it can be.
+    /// Whether a rule stays in a namespace until the one that waits for its target can come: it says the same, or it is that
+    /// of a container that was found, or of a target of which nothing is known, which is changed when it can be.
     pub(super) fn keeps(
         &self,
         there: &RuleState,
-        owners: &[Container],
+        owners: &[Target],
         is_found: impl Fn(usize) -> bool,
     ) -> bool {
         let mut namesakes = self.namesakes(&there.rule.name, owners);
-        namesakes.any(|(waits, one)| one.rule.is_like(&there.rule) || is_found(waits.entry))
+        namesakes
+            .any(|(waits, one)| one.rule.is_like(&there.rule) || waits.is_unknown || is_found(waits.entry))
     }
 }
 
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
     use crate::{
         dial::Whereabouts,
-        intent::testing::{check, container, name, rule},
+        intent::testing::{check, name, rule, target},
         reconcile::apply::testing::File,
     };
 
@@ -81,20 +82,25 @@ mod tests {
             ["docker:x=1@- a 81; docker:y=2@- a 80", "a 80", "docker:x", "waits"],
             // What was found is changed when it can be.
             ["found docker:web=1@- a 81", "a 80", "docker:web", "waits stays"],
+            // Nor is it known what becomes of one whose engine does not answer.
+            ["docker:unknown=1@- a 81", "a 80", "docker:unknown", "waits stays"],
+            ["docker:unknown=1@- a 81", "a 80", "docker:web", ""],
+            // A name of `ip netns` is as good as that of a container.
+            ["netns:n@- a 80", "a 80", "netns:n", "waits stays"],
             ["", "a 80", "docker:web", ""],
         ];
         check(&cases, |case| {
             let request = File::of(case[0], "").request;
-            let of_entry = |entry: usize| request.wanted_by(entry, None).map(move |one| (entry, one));
+            let of_entry = |entry: usize| request.waiting_by(entry).map(move |one| (entry, one));
             let all = (0..request.namespaces.len()).flat_map(of_entry);
             let list = all.map(|(entry, one)| {
                 let follower = one.follows[0].clone();
-                let id = crate::intent::testing::id("1");
-                (Waits { entry, container: follower.container, id, why: String::new() }, one)
+                let is_unknown = case[0].contains("unknown");
+                (Waits { entry, target: follower.target, id: None, why: String::new(), is_unknown }, one)
             });
             let waiting = Waiting::new(list.collect());
             let (named, says) = case[1].split_once(' ').unwrap();
-            let owners: Vec<_> = case[2].split_whitespace().map(container).collect();
+            let owners: Vec<_> = case[2].split_whitespace().map(target).collect();
             let there = RuleState::new(rule(named, says), (0, 0), Whereabouts::default());
             let keeps = waiting.keeps(&there, &owners, |entry| request.discovered(entry).is_some());
             let told = [(waiting.has(&name(named), &owners), "waits"), (keeps, "stays")];

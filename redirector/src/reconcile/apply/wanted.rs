@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    config::{Container, Rule},
+    config::{Rule, Target},
     control::{Code, Error, Refusal},
     intent::HostNetns,
     locate::ContainerId,
@@ -21,25 +21,31 @@ pub(super) struct Wanted {
     /// One, or more where several entries want the same in one namespace.
     pub(super) follows: Vec<Follower>,
     pub(super) host_netns: HostNetns,
+    /// What a destination that cannot be found makes of one that follows nothing.
+    pub(super) absent: Missing,
 }
 
-/// A container that a rule follows.
+/// A target that a rule follows, or waits for.
 #[derive(Clone, Debug)]
 pub(super) struct Follower {
-    pub(super) container: Container,
-    /// Which one that is now, where it is running.
+    pub(super) target: Target,
+    /// Which container that is now, where one is running.
     pub(super) id: Option<ContainerId>,
     /// It was found by a label.
     pub(super) discovered: bool,
+    /// The rule stays where it comes to.
+    pub(super) once: bool,
 }
 
-/// An entry whose rules wait, all or one: its container is not running, or they cannot be in force.
+/// An entry whose rules wait, all or one: its target is not there, or they cannot be in force.
 #[derive(Clone, Debug)]
 pub(super) struct Waits {
     pub(super) entry: usize,
-    pub(super) container: Container,
-    pub(super) id: ContainerId,
+    pub(super) target: Target,
+    pub(super) id: Option<ContainerId>,
     pub(super) why: String,
+    /// Whether it is there cannot be told: rules of it stay as they are until it can.
+    pub(super) is_unknown: bool,
 }
 
 /// Why there is no plan.
@@ -68,15 +74,16 @@ impl From<Error> for Unplanned {
 impl Wanted {
     /// What a destination that cannot be found makes of it: where containers come and go, so do destinations.
     pub(super) fn missing(&self) -> Missing {
-        if self.follows.is_empty() { Missing::Refused } else { Missing::Down }
+        if self.follows.is_empty() { self.absent } else { Missing::Down }
     }
 
-    pub(super) fn containers(&self) -> impl Iterator<Item = &Container> {
-        self.follows.iter().map(|follower| &follower.container)
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.follows.iter().map(|follower| &follower.target)
     }
 
-    pub(super) fn container(&self) -> Option<&Container> {
-        self.containers().next()
+    /// What it follows, not what it only waits for.
+    pub(super) fn followed(&self) -> Option<&Target> {
+        self.follows.iter().find(|follower| !follower.once).map(|follower| &follower.target)
     }
 }
 

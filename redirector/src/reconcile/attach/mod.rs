@@ -6,8 +6,11 @@ mod wanted;
 
 use std::sync::Arc;
 
-use self::plan::{Asked, AttachPlan, plan};
 pub(super) use self::wanted::{For, Mode, NewRule, When};
+use self::{
+    plan::{Asked, AttachPlan, plan},
+    wait::wait_for,
+};
 use super::{
     bystanders::taken_from,
     commit::commit,
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::{
     config::{RuleName, Target},
-    control::{AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
+    control::{self, AttachRequest, AttachResult, Attached, Caller, Code, Error, SCHEMA},
     dial::Whereabouts,
     intent::HostNetns,
     kernel::attached_programs,
@@ -46,18 +49,19 @@ pub(crate) struct PutRule {
 
 /// `POST /v1/attach`.
 pub(crate) async fn attach(world: &World, caller: Caller, request: AttachRequest) -> Result<Attached, Error> {
-    let AttachRequest { target, rule: spec, dry_run, host_netns, follow } = request;
+    let AttachRequest { target, rule: spec, dry_run, host_netns, follow, wait } = request;
     spec.validate().map_err(|error| Error::new(Code::Usage, error.to_string()))?;
     let host_netns = if host_netns { HostNetns::Allowed } else { HostNetns::Refused };
-    if follow && !matches!(target, Target::Container(_)) {
-        return Err(Refused::NoContainer(target).into());
+    if (follow || wait) && !target.can_be_followed() {
+        return Err(Refused::CannotBeFollowed(target).into());
     }
     if follow && let Some(why) = spec.cannot_follow() {
         return Err(Error { code: Code::Usage, ..Refused::CannotFollow(why).into() });
     }
     can_tell_interfaces(&spec, Tells::from(&*world.maker.kernel))?;
     // Before anybody's turn: whoever is asked may not answer.
-    let whereabouts = whereabouts(world, &spec, caller, Missing::Refused).await?;
+    let missing = if wait { Missing::Later } else { Missing::Refused };
+    let whereabouts = whereabouts(world, &spec, caller, missing).await?;
     // What the text does not show: a name that leads through a process.
     if follow
         && let Some(to) = spec.to.first()
@@ -66,22 +70,28 @@ pub(crate) async fn attach(world: &World, caller: Caller, request: AttachRequest
         return Err(Refused::CannotFollow(to.cannot_be_followed()).into());
     }
     let mode = if dry_run { Mode::Dry } else { Mode::Real };
+    let whom = if follow { For::Target } else { For::Namespace };
     let opened = match open_unless_steered(world, &target, caller).await {
         Ok(opened) => opened,
         Err(error) => {
-            let (Target::Container(container), TargetError::NotRunning { id, .. }) = (&target, &error) else {
-                return Err(error.into());
-            };
-            if !follow {
-                let hint = "start it; with `--follow` the rule waits until it runs";
-                return Err(Error::from(error).with_hint(hint));
+            let stops = matches!(error, TargetError::NotRunning { .. });
+            if (wait && error.is_missing()) || (follow && stops) {
+                return wait_for(world, &target, (&error).into(), (spec, host_netns), (whom, mode)).await;
             }
-            let why = (id.clone(), error.to_string());
-            return wait::wait_for(world, container, why, (spec, host_netns), mode).await;
+            let hint = match &error {
+                TargetError::NotRunning { .. } => {
+                    "start it; with `--follow` the rule waits until it runs".into()
+                }
+                error if error.is_missing() && target.can_be_followed() => {
+                    let known = error.hint().map(|hint| format!("{hint}; or ")).unwrap_or_default();
+                    format!("{known}with `--wait` the rule waits until it is there")
+                }
+                _ => return Err(error.into()),
+            };
+            return Err(Error::from(error).with_hint(hint));
         }
     };
-    let whom = if follow { For::Container } else { For::Namespace };
-    let wanted = NewRule { target, spec, host_netns, whom, mode };
+    let wanted = NewRule { target, spec, host_netns, whom, mode, missing, by: caller };
     Ok(put(world, wanted, opened, whereabouts).await?.answer)
 }
 
@@ -100,18 +110,15 @@ pub(crate) async fn put(
     opened: Option<OpenNetns>,
     whereabouts: Whereabouts,
 ) -> Result<PutRule, Error> {
-    let NewRule { target, spec, host_netns, whom, mode } = wanted;
+    let NewRule { target, spec, host_netns, whom, mode, missing, by } = wanted;
     let opened = match opened {
         Some(opened) => opened,
         None => open_again(world, &target)?,
     };
     may_be_meant(&target, &opened, host_netns)?;
     let mut found = find_out(opened, &target, Some(&spec)).await?;
-    let container = match &target {
-        Target::Container(container) => Some(container),
-        _ => None,
-    };
-    let _turn = turn_there(world, found.cookie, container).await;
+    let followed = Some(&target).filter(|target| target.can_be_followed());
+    let _turn = turn_there(world, found.cookie, followed).await;
     world.goes_on()?;
     if let Ok(programs) = attached_programs(std::os::fd::AsFd::as_fd(&found.fd)) {
         // Ours may have been replaced since they were looked at.
@@ -133,7 +140,7 @@ pub(crate) async fn put(
         means_process: means_process(&whereabouts),
     };
     let outcome = plan(standing.as_ref(), &world.intent(), asked)?;
-    let AttachPlan { mut result, is_other, rule, index, consumer, edit, left } = outcome;
+    let AttachPlan { mut result, is_other, rule, before, index, consumer, edit, left } = outcome;
     if mode == Mode::Real && steered.as_ref().is_some_and(|netns| mend_link(netns)) && !is_other {
         // What is there was not in force.
         result = AttachResult::Changed;
@@ -145,7 +152,7 @@ pub(crate) async fn put(
     // What is there stays there.
     let in_its_way = if is_other { &foreign[..] } else { &[] };
     let tells = Tells::from(&*world.maker.kernel);
-    judge(&target, &rule, (&found, in_its_way, tells), (&whereabouts, Missing::Refused))?;
+    judge(&target, &rule, (&found, in_its_way, tells), (&whereabouts, missing))?;
     let mut answer = Attached {
         schema: SCHEMA,
         result,
@@ -153,6 +160,11 @@ pub(crate) async fn put(
         target: target.clone(),
         cookie: found.cookie.0,
         rule: rule.name.clone(),
+        after: before.as_ref().map(|_| control::ChangeSide {
+            rule: rule.to_spec(),
+            follows: Some(target.clone()).filter(|_| whom == For::Target),
+        }),
+        before,
         warnings,
         foreign_programs: foreign.clone(),
         existing_connections: found.existing_connections,
@@ -205,7 +217,11 @@ pub(crate) async fn put(
         }
         netns.set_foreign_programs(foreign);
     }
-    tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, "attach");
+    let says = match (&answer.before, &answer.after) {
+        (Some(before), Some(after)) => control::differences(before, after),
+        _ => control::values(&control::ChangeSide { rule: state.rule.to_spec(), follows: None }),
+    };
+    tracing::info!(netns = %target, cookie = answer.cookie, rule = %answer.rule, result = ?answer.result, says, %by, "attach");
     Ok(PutRule { answer, netns: world.steered.get(cookie), listeners, state })
 }
 

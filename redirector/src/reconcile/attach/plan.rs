@@ -6,8 +6,8 @@ use redirector_ebpf::CONSUMER_RELAY;
 
 use super::wanted::For;
 use crate::{
-    config::{Container, Origin, Rule, RuleName, RuleSpec, Target},
-    control::AttachResult,
+    config::{Origin, Rule, RuleName, RuleSpec, Target},
+    control::{self, AttachResult},
     intent::{Edit, Follows, HostNetns, Intended, Store, Subject},
     locate::ContainerId,
     netns::NetnsCookie,
@@ -38,6 +38,8 @@ pub(super) struct AttachPlan {
     /// Whether something is other for the kernel; else it is only other for whom the rule is.
     pub(super) is_other: bool,
     pub(super) rule: Arc<Rule>,
+    /// What the rule of this name said there, where that was something else.
+    pub(super) before: Option<control::ChangeSide>,
     pub(super) index: u32,
     pub(super) consumer: u32,
     pub(super) edit: Edit,
@@ -64,12 +66,8 @@ pub(super) fn plan(
             there.free_consumer().ok_or_else(|| Refused::TooManyPrograms(there.target.clone()))?
         }
     };
-    let container = match target {
-        Target::Container(container) => Some(container),
-        _ => None,
-    };
     let given = spec.name.clone();
-    let name = given.clone().unwrap_or_else(|| free_name(standing, intent, container, &spec));
+    let name = given.clone().unwrap_or_else(|| free_name(standing, intent, target, &spec));
     let rule = spec.named(name);
     let same = standing.and_then(|there| match &given {
         Some(name) => there.get(name),
@@ -92,8 +90,13 @@ pub(super) fn plan(
             let is_other = !is_like || is_news;
             let result = if is_other { AttachResult::Changed } else { AttachResult::Unchanged };
             let rule = if is_like { Arc::clone(&state.rule) } else { Arc::new(rule) };
+            let before = (result == AttachResult::Changed).then(|| control::ChangeSide {
+                rule: state.rule.to_spec(),
+                follows: intent.owners(at, &state.rule.name).into_iter().next(),
+            });
             let (edit, left) = (Edit::default(), None);
-            let outcome = AttachPlan { result, is_other, rule, index: state.index, consumer, edit, left };
+            let outcome =
+                AttachPlan { result, is_other, rule, before, index: state.index, consumer, edit, left };
             if is_files {
                 // Whether it follows is for the file to say.
                 return Ok(outcome);
@@ -105,38 +108,44 @@ pub(super) fn plan(
             let index = free_indices(rules, Vec::new()).next();
             let (index, _) = index.ok_or_else(|| Refused::TooManyRules(rule.name.clone()))?;
             let (result, edit, left) = (AttachResult::Attached, Edit::default(), None);
-            AttachPlan { result, is_other: true, rule: Arc::new(rule), index, consumer, edit, left }
+            AttachPlan {
+                result,
+                is_other: true,
+                rule: Arc::new(rule),
+                before: None,
+                index,
+                consumer,
+                edit,
+                left,
+            }
         }
     };
-    if let Some(container) = container.filter(|_| !is_lease)
-        && let Some(files) = intent.followed(container, &made.rule.name)
+    if !is_lease
+        && let Some(files) = intent.followed(target, &made.rule.name)
         && files.origin == Origin::File
         && (files.rule != made.rule || (files.is_found() && files.id() != id))
     {
-        // It waits, or is where the container was.
-        return Err(Refused::OfFileFor { container: container.clone(), rule: made.rule.name.clone() });
+        // It waits, or is where the target led.
+        return Err(Refused::OfFileFor { target: target.clone(), rule: made.rule.name.clone() });
     }
+    let follows = intent.owners(at, &made.rule.name).into_iter().next();
     if made.want(intent, (target, at, id), whom, host_netns) && made.result == AttachResult::Unchanged {
         made.result = AttachResult::Changed;
+        made.before = Some(control::ChangeSide { rule: made.rule.to_spec(), follows });
     }
     Ok(made)
 }
 
-/// A name for a rule that has none: that of one that says the same and waits for the container, else `rule-N`, the lowest N that
-/// is free, there as well as among what follows the container.
-fn free_name(
-    standing: Option<&Standing>,
-    intent: &Store,
-    container: Option<&Container>,
-    spec: &RuleSpec,
-) -> RuleName {
+/// A name for a rule that has none: that of one that says the same and waits for the target, else `rule-N`, the lowest N that
+/// is free, there as well as among what follows the target.
+fn free_name(standing: Option<&Standing>, intent: &Store, target: &Target, spec: &RuleSpec) -> RuleName {
     let there = standing.map(|there| &there.rules[..]).unwrap_or_default();
     let taken: HashSet<_> = there.iter().map(|state| &state.rule.name).collect();
-    let is_followed = |name: &RuleName| container.is_some_and(|one| intent.followed(one, name).is_some());
-    let of_container = container.map(|one| intent.name_for(one, spec));
+    let is_followed = |name: &RuleName| intent.followed(target, name).is_some();
+    let of_target = target.can_be_followed().then(|| intent.name_for(target, spec));
     let mut names = (1..).map(RuleName::numbered);
     let free = || names.find(|name| !taken.contains(name) && !is_followed(name));
-    of_container.filter(|name| !taken.contains(name)).or_else(free).expect("there are few rules")
+    of_target.filter(|name| !taken.contains(name)).or_else(free).expect("there are few rules")
 }
 
 fn means_a_process(state: &RuleState) -> bool {
@@ -155,45 +164,41 @@ impl AttachPlan {
     ) -> bool {
         let name = &self.rule.name;
         let here: Vec<Subject> = intent.at(at, name).map(|(subject, _)| subject.clone()).collect();
-        let followed = here.iter().any(|subject| subject.container().is_some());
+        let followed = here.iter().any(|subject| subject.target().is_some());
         here.into_iter().for_each(|subject| self.edit.drop(subject, name));
         let rule = Arc::clone(&self.rule);
-        let before = match (whom, target) {
-            // What waits for a container waits until the program has ended.
-            (For::Program(_), _) => None,
-            (_, Target::Container(container)) => intent.followed(container, name),
-            _ => None,
+        let before = match whom {
+            // What waits for its target waits until the program has ended.
+            For::Program(_) => None,
+            For::Namespace | For::Target => intent.followed(target, name),
         };
         self.left = before.and_then(|before| before.at).filter(|before| *before != at);
-        if let (Target::Container(container), Some(_)) = (target, before) {
-            self.edit.drop(container, name);
+        if before.is_some() {
+            self.edit.drop(target, name);
         }
-        if let (Target::Container(container), Some(files)) = (target, before)
-            && files.origin == Origin::File
-        {
+        if let Some(files) = before.filter(|before| before.origin == Origin::File) {
             // It stays the file's, and is where its follower would have put it.
-            let follows = files.follows.clone().map(|known| {
-                let id = id.cloned().unwrap_or(known.id);
-                Box::new(Follows { id, why: String::new(), found: known.found })
-            });
-            self.edit.put(container, Intended { at: Some(at), follows, ..files.clone() });
+            let (subject, placed) = files.placed(target, at, id);
+            self.edit.put(subject, placed);
             return true;
         }
-        match (whom, target, id) {
-            (For::Program(_), ..) => {
+        match whom {
+            For::Program(_) => {
                 self.edit.put(at, Intended::there(at, rule, Origin::Lease));
                 false
             }
-            (For::Container, Target::Container(container), Some(id)) => {
-                let follows = Follows { id: id.clone(), why: String::new(), found: false };
+            For::Target => {
+                let follows = Follows { id: id.cloned(), ..Follows::default() };
                 let (at, follows) = (Some(at), Some(Box::new(follows)));
-                let wanted = Intended { rule, origin: Origin::Api, host_netns, at, follows };
-                let is_news =
-                    before.is_none_or(|one| one.rule != wanted.rule || one.host_netns != wanted.host_netns);
-                self.edit.put(container, wanted);
+                let wanted = Intended { rule, origin: Origin::Api, set: None, host_netns, at, follows };
+                let is_same = |one: &Intended| {
+                    one.rule == wanted.rule && one.host_netns == wanted.host_netns && !one.is_once()
+                };
+                let is_news = before.is_none_or(|one| !is_same(one));
+                self.edit.put(target, wanted);
                 is_news
             }
-            _ => {
+            For::Namespace => {
                 self.edit.put(at, Intended::there(at, rule, Origin::Api));
                 followed || before.is_some()
             }

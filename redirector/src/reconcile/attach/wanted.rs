@@ -2,7 +2,9 @@
 
 use crate::{
     config::{Listeners, RuleSpec, Target},
+    control::Caller,
     intent::HostNetns,
+    reconcile::destinations::Missing,
 };
 
 /// A rule to be put into force.
@@ -12,6 +14,10 @@ pub(crate) struct NewRule {
     pub(crate) host_netns: HostNetns,
     pub(crate) whom: For,
     pub(crate) mode: Mode,
+    /// What a destination that cannot be found makes of it.
+    pub(crate) missing: Missing,
+    /// Who asks for it.
+    pub(crate) by: Caller,
 }
 
 /// For whom a rule is.
@@ -19,8 +25,8 @@ pub(crate) struct NewRule {
 pub(crate) enum For {
     /// The namespace where its target leads now, for as long as that lives.
     Namespace,
-    /// The container that its target names, wherever that is.
-    Container,
+    /// What its target leads to, wherever that is.
+    Target,
     /// A program, which gets listeners of its own.
     Program(When),
 }

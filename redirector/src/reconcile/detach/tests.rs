@@ -80,10 +80,12 @@ fn what_follows_a_container_goes_wherever_it_is_and_where_it_waits() {
 #[test]
 fn a_detach_is_about_all_that_it_can_change() {
     let cases = [
-        ["7 a 80 api", "netns:n 7", "7"],
-        ["7 a 80 api", "netns:n -", ""],
-        ["7 a 80 api docker:web=1", "netns:n 7", "7 docker:web"],
-        ["7 a 80 api docker:web=1; 8 b 81 api docker:web=1", "netns:n 7", "7 8 docker:web"],
+        ["7 a 80 api", "pid:1 7", "7"],
+        ["7 a 80 api", "netns:n 7", "7 netns:n"],
+        ["7 a 80 api; 8 b 81 api netns:n", "netns:n 7", "7 8 netns:n"],
+        ["7 a 80 api", "pid:1 -", ""],
+        ["7 a 80 api docker:web=1", "pid:1 7", "7 docker:web"],
+        ["7 a 80 api docker:web=1; 8 b 81 api docker:web=1", "pid:1 7", "7 8 docker:web"],
         ["", "docker:web -", "docker:web"],
         ["7 a 80 api docker:web=1; - b 81 api docker:web=1", "docker:web -", "7 docker:web"],
         ["7 a 80 api docker:side=2; 9 b 81 api docker:side=2", "docker:web 7", "7 9 docker:side docker:web"],
@@ -94,7 +96,7 @@ fn a_detach_is_about_all_that_it_can_change() {
         let each = about.iter().map(|subject| match subject {
             Subject::Files => "files".to_owned(),
             Subject::Netns(cookie) => cookie.to_string(),
-            Subject::Container(container) => container.to_string(),
+            Subject::Target(target) => target.to_string(),
         });
         each.collect::<Vec<_>>().join(" ")
     });

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex as Turn, MutexGuard as TurnGuard, Notify};
 
 pub(crate) use self::{gather::gather_all, looker::discover, own::OwnRules};
 use crate::{
-    config::{Container, Engine, RuleName, RuleSpec, Target, file::DiscoverSpec},
+    config::{Container, Engine, RuleName, RuleSpec, SetName, Target, file::DiscoverSpec},
     control::{DiscoverView, RefusedView, RulesIn},
     locate::{ContainerId, Labels},
 };
@@ -48,8 +48,10 @@ pub(crate) struct Discovery {
 #[derive(Debug, Default)]
 struct State {
     specs: Vec<DiscoverSpec>,
-    /// What the file says of containers itself.
-    own: OwnRules,
+    /// Of which set each of these is.
+    sets: Vec<SetName>,
+    /// What each set says of containers itself.
+    own: BTreeMap<SetName, OwnRules>,
     found: AllFound,
     /// Rules that somebody has detached since the file was applied.
     detached: HashSet<(ContainerId, RuleName)>,
@@ -110,12 +112,36 @@ impl Discovery {
         turns
     }
 
-    /// From now on this is looked for, and this was found.
-    pub(crate) fn replace(&self, specs: Vec<DiscoverSpec>, own: OwnRules, found: AllFound) {
+    /// What sets have that `stay`: which containers are looked for, and what they say of containers themselves.
+    pub(crate) fn of_sets(
+        &self,
+        stay: impl Fn(&SetName) -> bool,
+    ) -> (Vec<(SetName, DiscoverSpec)>, OwnRules) {
+        let state = self.state();
+        let specs = state.sets.iter().cloned().zip(state.specs.iter().cloned());
+        let own = state.own.iter().filter(|(set, _)| stay(set)).map(|(_, own)| own);
+        (specs.filter(|(set, _)| stay(set)).collect(), own.fold(OwnRules::default(), OwnRules::and))
+    }
+
+    /// From now on this is looked for, and this was found. Of the sets that do not `stay`, this is what they say of containers
+    /// themselves.
+    pub(crate) fn replace(
+        &self,
+        specs: Vec<(SetName, DiscoverSpec)>,
+        (stay, new): (impl Fn(&SetName) -> bool, BTreeMap<SetName, OwnRules>),
+        found: AllFound,
+    ) {
         let mut state = self.state();
+        let (sets, specs): (Vec<_>, Vec<_>) = specs.into_iter().unzip();
+        let mut own = std::mem::take(&mut state.own);
+        own.retain(|set, _| stay(set));
+        own.extend(new);
+        for (engine, found) in &found {
+            state.tell_refused(*engine, found);
+        }
         let mut why = std::mem::take(&mut state.why);
         why.retain(|engine, _| specs.iter().any(|spec| spec.of(*engine).is_some()));
-        *state = State { specs, own, found, detached: HashSet::new(), why };
+        *state = State { specs, sets, own, found, detached: HashSet::new(), why };
         drop(state);
         // It may have changed since.
         Engine::ALL.into_iter().for_each(|engine| self.look(engine));
@@ -198,6 +224,21 @@ impl Discovery {
             }
         });
         views.collect()
+    }
+}
+
+impl State {
+    /// Logs what is wrong with containers that were found, each thing once.
+    fn tell_refused(&self, engine: Engine, found: &BTreeMap<ContainerId, Discovered>) {
+        let known = self.found.get(&engine);
+        for (id, one) in found {
+            let before = known.and_then(|known| known.get(id));
+            let before: HashSet<_> = before.into_iter().flat_map(|one| one.by.values().flatten()).collect();
+            for why in one.by.values().flatten().filter(|why| !before.contains(why)) {
+                let target = &one.container;
+                tracing::warn!(%target, why, "a container has its label, and no rules or not all for it");
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct OwnRules {
 const SHORT_ID: usize = 12;
 
 impl OwnRules {
-    pub(crate) fn of(namespaces: &[NamespaceSpec]) -> Self {
+    pub(crate) fn of<'a>(namespaces: impl IntoIterator<Item = &'a NamespaceSpec>) -> Self {
         let mut own = Self::default();
         for NamespaceSpec { target, rules, .. } in namespaces {
             let Target::Container(container) = target else { continue };
@@ -33,6 +33,13 @@ impl OwnRules {
             }
         }
         own
+    }
+
+    /// Those of both.
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        self.rules.extend(other.rules.iter().cloned());
+        self.by_id.extend(other.by_id.iter().cloned());
+        self
     }
 
     /// Whether the file has a rule of that name for this container.

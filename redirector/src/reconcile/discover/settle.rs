@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Discovered, State};
 use crate::{
-    config::{Container, Engine, Origin, RuleName, file::DiscoverSpec},
+    config::{Container, Engine, Origin, RuleName, Target, file::DiscoverSpec},
     intent::{Edit, Follows, HostNetns, Intended, Store, Subject},
     locate::ContainerId,
     netns::NetnsCookie,
@@ -24,7 +24,7 @@ pub(super) async fn settle(
     specs: &[DiscoverSpec],
     mut found: BTreeMap<ContainerId, Discovered>,
 ) -> bool {
-    let new: Vec<_> = found.values().map(|one| one.container.clone()).collect();
+    let new: Vec<_> = found.values().map(|one| Target::from(&one.container)).collect();
     let turn = turn_of(world, |store| {
         let known = store.containers(engine, |_, _| true);
         let mut about = with_places(store, known.iter().chain(&new));
@@ -44,9 +44,10 @@ pub(super) async fn settle(
         for (id, one) in &mut found {
             place(&intent, &state, (id, one), &mut edit);
         }
+        state.tell_refused(engine, &found);
         // Before rules go: whoever sees that they are gone sees that their containers are.
         state.found.insert(engine, found);
-        let due: Vec<_> = edit.containers().cloned().collect();
+        let due: Vec<_> = edit.targets().cloned().collect();
         (unwanted(&intent, &edit, left), edit, due)
     };
     let plan = Plan { parts: leaving(world, unwanted), edit };
@@ -69,7 +70,8 @@ fn moved(
     found: &BTreeMap<ContainerId, Discovered>,
 ) -> (Edit, Vec<(NetnsCookie, RuleName)>) {
     let (mut edit, mut left, mut renamed) = (Edit::default(), Vec::new(), Vec::new());
-    let known = store.following().filter(|(container, one)| container.engine == engine && one.is_found());
+    let containers = store.following().filter_map(|(target, one)| Some((target.container()?, one)));
+    let known = containers.filter(|(container, one)| container.engine == engine && one.is_found());
     for (container, one) in known {
         let (name, Some(id)) = (&one.rule.name, one.id()) else { continue };
         let now = found.get(id).map(|one| &one.container);
@@ -100,7 +102,9 @@ fn place(store: &Store, state: &State, (id, one): (&ContainerId, &mut Discovered
     let mut placed = 0;
     for (by, spec) in &one.rules {
         let Some(name) = spec.name.clone() else { continue };
-        if state.own.has(&one.container, id, &name) || state.detached.contains(&(id.clone(), name.clone())) {
+        if state.own.values().any(|own| own.has(&one.container, id, &name))
+            || state.detached.contains(&(id.clone(), name.clone()))
+        {
             continue;
         }
         let key = (Subject::from(&one.container), name.clone());
@@ -114,9 +118,10 @@ fn place(store: &Store, state: &State, (id, one): (&ContainerId, &mut Discovered
                 let intended = Intended {
                     rule: Arc::new(spec.clone().named(name)),
                     origin: Origin::File,
+                    set: None,
                     host_netns: HostNetns::Refused,
                     at: None,
-                    follows: Some(Box::new(Follows { id: id.clone(), why, found: true })),
+                    follows: Some(Box::new(Follows { id: Some(id.clone()), why, found: true, once: false })),
                 };
                 edit.put(&one.container, intended);
                 placed += 1;

@@ -90,11 +90,7 @@ fn of_a_silent_engine_is_known_what_it_has_told_before() {
             one.labels.insert(label.0.into(), label.1.into());
         }
         let discovery = Discovery::default();
-        discovery.replace(
-            looked_for(case[0]),
-            OwnRules::default(),
-            AllFound::from([(Engine::Docker, known)]),
-        );
+        replace(&discovery, looked_for(case[0]), AllFound::from([(Engine::Docker, known)]));
         let recalled = discovery.recall(Engine::Docker, &looked_for(case[1]));
         let told = recalled.iter().map(|(id, one)| {
             let rules: Vec<_> =
@@ -105,25 +101,51 @@ fn of_a_silent_engine_is_known_what_it_has_told_before() {
     });
 }
 
+/// One file, after another.
+fn replace(discovery: &Discovery, specs: Vec<DiscoverSpec>, found: AllFound) {
+    let specs = specs.into_iter().map(|spec| (SetName::default(), spec)).collect();
+    discovery.replace(specs, (|_: &SetName| false, BTreeMap::new()), found);
+}
+
+/// What one set looks for, and names itself, is not another's to end.
+#[test]
+fn each_set_looks_for_what_it_has() {
+    let discovery = Discovery::default();
+    let [mine, other] = ["mine", "other"].map(SetName::new);
+    let of = |set: &SetName, text: &str| -> Vec<_> {
+        looked_for(text).into_iter().map(|spec| (set.clone(), spec)).collect()
+    };
+    let stays = |set: &SetName| *set != mine;
+    let own = OwnRules::of(&[]);
+    let all = [of(&mine, "x a 80"), of(&other, "y b 81")].concat();
+    let named = BTreeMap::from([(mine.clone(), own.clone()), (other.clone(), own)]);
+    discovery.replace(all, (stays, named), AllFound::new());
+    let (kept, _) = discovery.of_sets(stays);
+    assert_eq!(kept, of(&other, "y b 81"));
+    discovery.replace(kept, (stays, BTreeMap::new()), AllFound::new());
+    assert_eq!(discovery.specs(), looked_for("y b 81"));
+    assert_eq!(discovery.state().own.keys().collect::<Vec<_>>(), [&other]);
+}
+
 #[test]
 fn the_engines_that_are_looked_at_are_those_of_the_file_and_a_failure_is_news_once() {
     let discovery = Discovery::default();
     assert!(!discovery.is_looking_at(Engine::Docker));
-    discovery.replace(looked_for("x a 80"), OwnRules::default(), AllFound::new());
+    replace(&discovery, looked_for("x a 80"), AllFound::new());
     assert!(discovery.is_looking_at(Engine::Docker) && !discovery.is_looking_at(Engine::Podman));
     let news = [Some("late"), Some("late"), Some("gone"), None, None];
     assert_eq!(news.map(|why| discovery.is_deaf(Engine::Docker, why)), [true, false, true, true, false]);
     discovery.is_deaf(Engine::Docker, Some("late"));
     assert_eq!(discovery.view()[0].why.as_deref(), Some("late"));
     // It is kept by a file that looks there, and by no other.
-    discovery.replace(looked_for("y a 80"), OwnRules::default(), AllFound::new());
+    replace(&discovery, looked_for("y a 80"), AllFound::new());
     assert_eq!(discovery.view()[0].why.as_deref(), Some("late"));
-    discovery.replace(Vec::new(), OwnRules::default(), AllFound::new());
-    discovery.replace(looked_for("x a 80"), OwnRules::default(), AllFound::new());
+    replace(&discovery, Vec::new(), AllFound::new());
+    replace(&discovery, looked_for("x a 80"), AllFound::new());
     assert_eq!(discovery.view()[0].why, None);
     discovery.detached([(container_and_id("docker:x=1").1, name("a"))]);
     assert_eq!(discovery.state().detached.len(), 1);
-    discovery.replace(looked_for("x a 80"), OwnRules::default(), AllFound::new());
+    replace(&discovery, looked_for("x a 80"), AllFound::new());
     assert!(discovery.state().detached.is_empty(), "the next file has all of it again");
 }
 
@@ -131,7 +153,7 @@ fn the_engines_that_are_looked_at_are_those_of_the_file_and_a_failure_is_news_on
 #[test]
 fn what_has_happened_to_a_container_is_noted_for_an_engine_that_is_looked_at() {
     let discovery = Discovery::default();
-    discovery.replace(looked_for("x a 80"), OwnRules::default(), AllFound::new());
+    replace(&discovery, looked_for("x a 80"), AllFound::new());
     let (_, id) = container_and_id("docker:x=1");
     for engine in Engine::ALL {
         discovery.look_after(engine, Some(&id));

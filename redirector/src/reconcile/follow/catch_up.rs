@@ -1,13 +1,14 @@
-//! Puts the rules that follow a container where that is now, all of them in one switch: a part of a policy is another policy.
+//! Puts the rules that follow a target, or wait for it, where that leads now, all of them in one switch: a part of a policy is another policy.
 
 use std::{collections::BTreeMap, os::fd::AsFd as _, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
 
-use super::plan::{Due, FoundContainer, plan};
+use super::plan::{Due, FoundTarget, plan};
 use crate::{
     config::{Container, RuleName, Target},
     control::{Caller, Error},
+    dial::leads_through_process,
     intent::{Intended, Subject},
     kernel::attached_programs,
     locate::{ContainerId, OpenNetns},
@@ -31,54 +32,55 @@ use crate::{
 /// Destinations that are looked up at once.
 const AT_ONCE: usize = 16;
 
-/// Puts the rules of a container where it is. Gives whether all are in force, or wait for it.
-pub(super) async fn catch_up(world: &World, container: &Container) -> bool {
+/// Puts the rules of a target where it leads. Gives whether all are in force, or wait for it.
+pub(super) async fn catch_up(world: &World, target: &Target) -> bool {
     // One that was found is meant whatever it is called by now.
     let mut groups: BTreeMap<Option<ContainerId>, Vec<Intended>> = BTreeMap::new();
-    for (_, one) in world.intent().of(&Subject::from(container)) {
-        let id = one.follows.as_ref().filter(|follows| follows.found).map(|follows| follows.id.clone());
+    for (_, one) in world.intent().of(&Subject::from(target)) {
+        let id = one.follows.as_ref().filter(|follows| follows.found).and_then(|follows| follows.id.clone());
         groups.entry(id).or_default().push(one.clone());
     }
     let mut is_settled = true;
     for (id, rules) in groups {
-        is_settled &= put_where_it_is(world, container, id.as_ref(), rules).await;
+        is_settled &= put_where_it_is(world, target, id.as_ref(), rules).await;
     }
     is_settled
 }
 
 async fn put_where_it_is(
     world: &World,
-    container: &Container,
+    target: &Target,
     id: Option<&ContainerId>,
     rules: Vec<Intended>,
 ) -> bool {
-    let named = match id {
-        Some(id) => Container { engine: container.engine, name: id.to_string() },
-        None => container.clone(),
-    };
-    let opened = match open(world, Target::Container(named), Caller::NOBODY).await {
+    let found = target.container().zip(id);
+    let by_id = found.map(|(one, id)| Container { engine: one.engine, name: id.to_string() });
+    let named = by_id.map_or_else(|| target.clone(), Target::Container);
+    let opened = match open(world, named, Caller::NOBODY).await {
         Ok(opened) => opened,
         Err(error) => {
             let why = chain(&error);
             for rule in &rules {
-                world.intent().wait_because(container, Some(&rule.rule.name), &why);
+                world.intent().wait_because(target, Some(&rule.rule.name), &why);
             }
-            if id.is_some() && error.is_not_found() {
+            if let Some((container, id)) = found
+                && error.is_not_found()
+            {
                 // Its engine may have told of the end before it knew, or not at all.
-                world.discovery.look_after(container.engine, id);
+                world.discovery.look_after(container.engine, Some(id));
             }
             return error.is_not_found();
         }
     };
-    let mut looked = Looked { world, container, is_settled: true };
+    let mut looked = Looked { world, target, is_settled: true };
     looked.put(opened, rules).await;
     looked.is_settled
 }
 
-/// One look at a container.
+/// One look at where a target leads.
 struct Looked<'a> {
     world: &'a World,
-    container: &'a Container,
+    target: &'a Target,
     is_settled: bool,
 }
 
@@ -86,9 +88,10 @@ impl Looked<'_> {
     /// One rule's trouble is not another's.
     fn waits(&mut self, rule: &RuleName, why: &str) {
         self.is_settled = false;
-        self.world.intent().wait_because(self.container, Some(rule), why);
+        self.world.intent().wait_because(self.target, Some(rule), why);
         if let Some(suppressed) = self.world.news.said_stuck.pass() {
-            tracing::warn!(target = %self.container, error = why, suppressed, "a rule cannot follow its container");
+            let target = self.target;
+            tracing::warn!(%target, %rule, error = why, suppressed, "a rule cannot follow its target");
         }
     }
 
@@ -97,33 +100,38 @@ impl Looked<'_> {
     }
 
     async fn put(&mut self, opened: OpenNetns, mut rules: Vec<Intended>) {
-        let target = Target::Container(self.container.clone());
-        rules.retain(|one| match may_be_meant(&target, &opened, one.host_netns) {
+        let target = self.target;
+        if leads_through_process(target, &opened.processes) {
+            // Nobody is there to say which process is meant by now.
+            let why = Refused::Recycled(format!("target `{target}`")).to_string();
+            return self.all_wait(&names(&rules), &why);
+        }
+        rules.retain(|one| match may_be_meant(target, &opened, one.host_netns) {
             Ok(()) => true,
             Err(error) => {
                 self.waits(&one.rule.name, &error.to_string());
                 false
             }
         });
-        let (opened, at) = match cookie_of(opened, &target).await {
+        let (opened, at) = match cookie_of(opened, target).await {
             Ok(known) => known,
             Err(error) => {
                 return self.all_wait(&names(&rules), &error.message);
             }
         };
         let id = opened.container.clone();
-        // What is there already is not looked at any further, however often its engine tells something.
+        // What is there already is not looked at any further, however often something is told.
         rules.retain(|one| !is_there(self.world, one, (at, id.as_ref())));
         let due = self.look_up(rules).await;
         if due.is_empty() {
             return;
         }
         let names: Vec<_> = due.iter().map(|one| one.rule.rule.name.clone()).collect();
-        let found = match find_out(opened, &target, None).await {
+        let found = match find_out(opened, target, None).await {
             Ok(found) => found,
             Err(error) => return self.all_wait(&names, &error.message),
         };
-        let place = FoundContainer { container: self.container, target, found: Arc::new(found) };
+        let place = FoundTarget { target, found: Arc::new(found) };
         self.put_all(place, due).await;
     }
 
@@ -146,7 +154,7 @@ impl Looked<'_> {
     }
 
     /// Puts all of them, or those that can be where not all can.
-    async fn put_all(&mut self, place: FoundContainer<'_>, due: Vec<Due>) {
+    async fn put_all(&mut self, place: FoundTarget<'_>, due: Vec<Due>) {
         let names: Vec<_> = due.iter().map(|one| one.rule.rule.name.clone()).collect();
         let single = if due.len() > 1 { due.iter().map(Due::again).collect() } else { Vec::new() };
         let Err(error) = self.put_at_once(&place, due).await else { return };
@@ -161,10 +169,10 @@ impl Looked<'_> {
         }
     }
 
-    async fn put_at_once(&mut self, place: &FoundContainer<'_>, due: Vec<Due>) -> Result<(), Error> {
-        let (world, container) = (self.world, self.container);
+    async fn put_at_once(&mut self, place: &FoundTarget<'_>, due: Vec<Due>) -> Result<(), Error> {
+        let (world, target) = (self.world, self.target);
         let at = place.found.cookie;
-        let _turn = turn_there(world, at, Some(container)).await;
+        let _turn = turn_there(world, at, Some(target)).await;
         world.goes_on()?;
         let programs = attached_programs(place.found.fd.as_fd());
         let programs = programs.unwrap_or_else(|_| place.found.programs.clone());
@@ -188,9 +196,9 @@ impl Looked<'_> {
         }
         for one in planned.puts {
             if let Some(before) = one.was {
-                tracing::warn!(target = %container, rule = %one.name, %before, now = ?place.found.container.as_ref().map(ToString::to_string), "that name is another container's now; the rule follows the name");
+                tracing::warn!(%target, rule = %one.name, %before, now = ?place.found.container.as_ref().map(ToString::to_string), "that name is another container's now; the rule follows the name");
             }
-            tracing::info!(netns = %place.target, cookie = at.0, rule = %one.name, result = ?one.result, "attach");
+            tracing::info!(netns = %target, cookie = at.0, rule = %one.name, result = ?one.result, "attach");
         }
         Ok(())
     }
@@ -200,7 +208,7 @@ fn names(rules: &[Intended]) -> Vec<RuleName> {
     rules.iter().map(|one| one.rule.name.clone()).collect()
 }
 
-/// Whether a rule is in force where its container is.
+/// Whether a rule is in force where its target leads.
 fn is_there(world: &World, one: &Intended, (at, id): (NetnsCookie, Option<&ContainerId>)) -> bool {
     if one.at != Some(at) || one.id() != id {
         return false;

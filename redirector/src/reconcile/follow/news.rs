@@ -1,4 +1,4 @@
-//! What those who follow containers have to look at.
+//! What those who follow targets have to look at.
 
 use std::{
     collections::BTreeSet,
@@ -7,18 +7,15 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{
-    config::{Container, Engine},
-    observe::RateLimit,
-};
+use crate::{config::Target, observe::RateLimit};
 
-/// Told by whoever changes what is wanted, heard by a follower for each engine.
+/// Told by whoever changes what is wanted, heard by a follower for each engine, and one for all other targets.
 #[derive(Debug)]
 pub(crate) struct News {
-    /// Containers that a follower has to look at.
-    due: Mutex<BTreeSet<Container>>,
+    /// Targets that a follower has to look at.
+    due: Mutex<BTreeSet<Target>>,
     told: watch::Sender<()>,
-    /// That rules cannot follow their container.
+    /// That rules cannot follow their target.
     pub(super) said_stuck: RateLimit,
 }
 
@@ -29,7 +26,7 @@ impl Default for News {
 }
 
 impl News {
-    fn due(&self) -> MutexGuard<'_, BTreeSet<Container>> {
+    fn due(&self) -> MutexGuard<'_, BTreeSet<Target>> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -39,8 +36,8 @@ impl News {
     }
 
     /// Has a follower look at these.
-    pub(crate) fn look_at(&self, containers: impl IntoIterator<Item = Container>) {
-        self.due().extend(containers);
+    pub(crate) fn look_at(&self, targets: impl IntoIterator<Item = Target>) {
+        self.due().extend(targets);
         self.tell();
     }
 
@@ -49,10 +46,14 @@ impl News {
         self.told.subscribe()
     }
 
-    /// A container of this engine that has to be looked at, and is not being looked at.
-    pub(super) fn next_due(&self, engine: Engine, busy: &BTreeSet<Container>) -> Option<Container> {
+    /// A target that has to be looked at by whoever asks, and is not being looked at.
+    pub(super) fn next_due(
+        &self,
+        is_mine: impl Fn(&Target) -> bool,
+        busy: &BTreeSet<Target>,
+    ) -> Option<Target> {
         let mut due = self.due();
-        let next = due.iter().find(|one| one.engine == engine && !busy.contains(one))?.clone();
+        let next = due.iter().find(|one| is_mine(one) && !busy.contains(one))?.clone();
         due.take(&next)
     }
 }

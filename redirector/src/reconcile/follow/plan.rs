@@ -1,14 +1,14 @@
-//! What becomes of the rules of a container where that was found. Pure.
+//! What becomes of the rules of a target where that leads. Pure.
 
 use std::sync::Arc;
 
 use redirector_ebpf::CONSUMER_RELAY;
 
 use crate::{
-    config::{Container, RuleName, Target},
+    config::{Origin, RuleName, Target},
     control::AttachResult,
     dial::Whereabouts,
-    intent::{Edit, Follows, Intended, Store},
+    intent::{Edit, Intended, Store},
     kernel::AttachedProgram,
     locate::ContainerId,
     netns::NetnsCookie,
@@ -22,15 +22,13 @@ use crate::{
     steer::{Found, RuleState},
 };
 
-/// Where a container was found.
-pub(super) struct FoundContainer<'a> {
-    pub(super) container: &'a Container,
-    /// The same.
-    pub(super) target: Target,
+/// Where a target leads.
+pub(super) struct FoundTarget<'a> {
+    pub(super) target: &'a Target,
     pub(super) found: Arc<Found>,
 }
 
-/// A rule that is not where its container is.
+/// A rule that is not where its target leads.
 pub(super) struct Due {
     /// As it was wanted when somebody looked.
     pub(super) rule: Intended,
@@ -69,22 +67,22 @@ pub(super) struct Put {
 pub(super) fn plan(
     standing: Option<&Standing>,
     intent: &Store,
-    place: &FoundContainer<'_>,
+    place: &FoundTarget<'_>,
     (programs, tells): (&[AttachedProgram], Tells),
     due: Vec<Due>,
 ) -> Planned {
-    let FoundContainer { container, target, found } = place;
+    let FoundTarget { target, found } = place;
     let at = found.cookie;
     let foreign = foreign_programs(standing.and_then(|there| there.program), programs);
     let rules = standing.map(|there| &there.rules[..]).unwrap_or_default();
-    let mut part = Part::of(target.clone(), at, standing);
+    let mut part = Part::of((*target).clone(), at, standing);
     part.rules = rules.to_vec();
     let mut indices = free_indices(rules, Vec::new());
     let mut planned = Planned::default();
     for Due { rule: wanted, whereabouts } in due {
         let name = &wanted.rule.name;
         let id = found.container.as_ref();
-        let Some(now) = intent.followed(container, name).filter(|now| is_still(now, &wanted, id)) else {
+        let Some(now) = intent.followed(target, name).filter(|now| is_still(now, &wanted, id)) else {
             // Whoever has changed it has had it looked at.
             continue;
         };
@@ -92,10 +90,9 @@ pub(super) fn plan(
         let free = || indices.next().map(|(index, _)| index);
         let is_there = there.is_some_and(|there| there.rule.is_like(&wanted.rule));
         let in_its_way = if is_there { &[][..] } else { &foreign };
-        let judged =
-            is_in_the_way(there.map(|one| &**one), intent, (container, at), &wanted).and_then(|()| {
-                judge(target, &wanted.rule, (found, in_its_way, tells), (&whereabouts, Missing::Down))
-            });
+        let judged = is_in_the_way(there.map(|one| &**one), intent, (target, at), &wanted).and_then(|()| {
+            judge(target, &wanted.rule, (found, in_its_way, tells), (&whereabouts, Missing::Down))
+        });
         // Only what can be takes one.
         let index = judged.and_then(|()| {
             let index = there.map_or_else(free, |there| Some(there.index));
@@ -131,10 +128,12 @@ pub(super) fn plan(
         let was = now.id().filter(|before| Some(*before) != id).cloned();
         planned.puts.push(Put { name: name.clone(), result, was });
         planned.left.extend(now.at.filter(|before| *before != at).map(|before| (before, name.clone())));
-        let id = id.or(now.id()).cloned();
-        let follows = now.follows.as_ref().zip(id);
-        let follows = follows.map(|(now, id)| Box::new(Follows { id, why: String::new(), found: now.found }));
-        planned.edit.put(*container, Intended { at: Some(at), follows, ..now.clone() });
+        let (subject, placed) = now.placed(target, at, id);
+        planned.edit.drop(*target, name);
+        let is_files = intent.get(&subject, name).is_some_and(|there| there.origin == Origin::File);
+        if placed.follows.is_some() || !is_files {
+            planned.edit.put(subject, placed);
+        }
     }
     if part.is_other() {
         part.foreign = Some(foreign);
@@ -149,26 +148,29 @@ fn is_still(now: &Intended, then: &Intended, id: Option<&ContainerId>) -> bool {
     now.rule == then.rule && (!now.is_found() || id.is_none_or(|id| now.id() == Some(id)))
 }
 
-/// Whether a rule that comes to where its container is takes another rule's place there. One that says the same and follows
-/// another name of the container is no other; one that says something else is, as long as anybody else wants it.
+/// Whether a rule that comes to where its target leads takes another rule's place there. One that says the same and follows
+/// another target that leads there is no other; one that says something else is, as long as anybody else wants it.
 fn is_in_the_way(
     there: Option<&RuleState>,
     intent: &Store,
-    (container, at): (&Container, NetnsCookie),
+    (target, at): (&Target, NetnsCookie),
     wanted: &Intended,
 ) -> Result<(), Refused> {
     let Some(there) = there else { return Ok(()) };
     let name = &there.rule.name;
-    let target = || Target::Container(container.clone());
     if there.is_lease() {
-        return Err(Refused::NameTaken { target: target(), rule: name.clone() });
+        return Err(Refused::NameTaken { target: target.clone(), rule: name.clone() });
     }
     let owners = intent.owners(at, name);
     let is_like = there.rule.is_like(&wanted.rule);
-    if !owners.is_empty() && (is_like || owners.iter().all(|one| one == container)) {
+    if is_like && wanted.is_once() {
+        // It will be one rule, whoever has made it.
         return Ok(());
     }
-    Err(Refused::NameTakenThere { target: target(), rule: name.clone() })
+    if !owners.is_empty() && (is_like || owners.iter().all(|one| one == target)) {
+        return Ok(());
+    }
+    Err(Refused::NameTakenThere { target: target.clone(), rule: name.clone() })
 }
 
 #[cfg(test)]

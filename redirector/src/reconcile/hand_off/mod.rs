@@ -12,6 +12,7 @@ use self::asked::{OnDemand, asked};
 pub(crate) use self::end::end_leases;
 use super::{
     attach::{For, Mode, NewRule, PutRule, When, put},
+    destinations::Missing,
     places::open_unless_steered,
     world::World,
 };
@@ -91,6 +92,8 @@ pub(crate) async fn lease(
         host_netns: if host_netns { HostNetns::Allowed } else { HostNetns::Refused },
         whom: For::Program(if asked.is_some() { When::OnDemand } else { When::AtOnce(listeners) }),
         mode: Mode::Real,
+        missing: Missing::Refused,
+        by: caller,
     };
     let PutRule { answer, netns, state, listeners: made } =
         put(world, wanted, opened, Whereabouts::default()).await?;

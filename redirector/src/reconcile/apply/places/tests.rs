@@ -59,7 +59,7 @@ fn of_what_is_left_out_it_is_known_where_it_led() {
     request.set_aside(problems("0.0 1.*")).unwrap();
     let set_aside = super::super::set_aside::SetAside::default();
     let left_out: Vec<_> = Located::of(&looked, &request).left_out(&request).into_values().collect();
-    set_aside.replace(left_out);
+    set_aside.replace(request.scope(), left_out);
     let (_, again) = set_aside.again();
     assert_eq!([again.at(0), again.at(1)], [Some(NetnsCookie(7)), Some(NetnsCookie(8))]);
 }

@@ -226,6 +226,84 @@ fn a_rule_whose_container_is_not_running_waits() {
 }
 
 #[test]
+fn a_rule_whose_target_is_not_there_waits_and_stays_where_it_comes_to_unless_it_follows() {
+    check_all(&[
+        ["", "netns:n@- a 80", "", "+wait/a |  | - a 80 file netns:n^"],
+        ["", "path:/x@- a 80, b 81", "", "+wait/a +wait/b |  | - a 80 file path:/x^; - b 81 file path:/x^"],
+        ["", "follows netns:n@- a 80", "", "+wait/a |  | - a 80 file netns:n"],
+        ["", "docker:web@- a 80", "", "+wait/a |  | - a 80 file docker:web"],
+        ["", "stays docker:web=1@- a 80", "", "+wait/a |  | - a 80 file docker:web=1^"],
+        ["- a 80 file netns:n^", "netns:n@- a 80", "", "=1 |  | - a 80 file netns:n^"],
+        ["- a 81 file netns:n^", "netns:n@- a 80", "", "~wait/a |  | - a 80 file netns:n^"],
+        ["- a 80 file netns:n^", "", "", "-wait/a |  | "],
+        ["- a 80 file netns:n^", "netns:n@7 a 80", "", "+7/a | 7: a 80 #0+ | 7 a 80 file"],
+        ["- a 80 file netns:n^", "follows netns:n@7 a 80", "", "+7/a | 7: a 80 #0+ | 7 a 80 file netns:n"],
+        ["7 a 80 file", "follows netns:n@7 a 80", "", "~7/a |  | 7 a 80 file netns:n"],
+        ["7 a 80 file netns:n", "follows netns:n@7 a 80", "", "=1 |  | 7 a 80 file netns:n"],
+        ["7 a 80 file netns:n", "netns:n@7 a 80", "", "~7/a |  | 7 a 80 file"],
+        // What it meant lives on without the name: no rule of the file is there any more, but one that follows.
+        ["7 a 80 file", "netns:n@- a 80", "", "-7/a +wait/a | 7: nothing | - a 80 file netns:n^"],
+        ["7 a 80 file netns:n", "follows netns:n@- a 80", "", "=1 |  | 7 a 80 file netns:n"],
+        // Of `attach`.
+        ["- a 80 api netns:n^", "netns:n@- a 80", "", "=1 |  | - a 80 file netns:n^"],
+        ["- a 81 api netns:n^", "netns:n@- a 80", "", "refused 0.0 OfAttach!"],
+        // Where nobody can tell whether it is there, what is in force stays until somebody can.
+        ["7 a 80 file docker:web=1", "docker:web@? a 80", "", "=1 |  | 7 a 80 file docker:web=1"],
+        ["7 a 80 file docker:web=1", "docker:web@? a 81", "", "~wait/a |  | 7 a 81 file docker:web=1"],
+        [
+            "7 a 80 file docker:web=1",
+            "docker:web@- a 81",
+            "",
+            "~wait/a | 7: nothing | - a 81 file docker:web=1",
+        ],
+    ]);
+}
+
+#[test]
+fn a_set_has_its_own_rules_and_touches_no_other_sets() {
+    check_all(&[
+        ["", "netns:n@7 a 80", "set=mine", "+7/a | 7: a 80 #0+ | 7 a 80 file:mine"],
+        ["7 a 80 file:mine", "netns:n@7 a 80", "set=mine", "=1 |  | 7 a 80 file:mine"],
+        ["7 a 81 file:mine", "netns:n@7 a 80", "set=mine", "~7/a | 7: a 80 #0+ | 7 a 80 file:mine"],
+        ["7 a 80 file:mine; 7 b 81 file:other", "", "set=mine", "-7/a | 7: b 81 #1 | 7 b 81 file:other"],
+        [
+            "7 b 81 file:other",
+            "netns:n@7 a 80",
+            "set=mine",
+            "+7/a | 7: a 80 #1+, b 81 #0 | 7 a 80 file:mine; 7 b 81 file:other",
+        ],
+        ["7 a 80 file:other", "netns:n@7 a 80", "set=mine", "refused 0.0 OfSet!"],
+        ["7 a 81 file:other", "netns:n@7 a 80", "set=mine", "refused 0.0 OfSet!"],
+        ["7 a 81 file:other", "netns:n@7 a 80", "set=mine prune", "refused 0.0 OfSet!"],
+        // Of `attach`: what says the same becomes the set's.
+        ["7 a 80 api", "netns:n@7 a 80", "set=mine", "=1 |  | 7 a 80 file:mine"],
+        ["7 a 81 api", "netns:n@7 a 80", "set=mine", "refused 0.0 OfAttach!"],
+        // What nobody has named leaves to sets what they have, as `export | apply -` does.
+        ["7 a 80 file:other", "netns:n@7 a 80", "", "=1 |  | 7 a 80 file:other"],
+        ["7 a 81 file:other", "netns:n@7 a 80", "", "refused 0.0 OfSet!"],
+        [
+            "7 a 80 file:other; 7 b 81 file:-",
+            "netns:n@7 a 80",
+            "",
+            "-7/b =1 | 7: a 80 #0 | 7 a 80 file:other",
+        ],
+        // The same of what waits.
+        ["- a 80 file:other netns:n^", "netns:n@- a 80", "set=mine", "refused 0.0 OfSet!"],
+        ["- a 80 file:other netns:n^", "netns:n@- a 80", "", "=1 |  | - a 80 file:other netns:n^"],
+        ["- a 80 file:other docker:web=1", "", "set=mine", " |  | - a 80 file:other docker:web=1"],
+        ["- a 80 file:mine docker:web=1", "", "set=mine", "-wait/a |  | "],
+        ["- a 80 file:mine netns:n^", "netns:n@7 a 80", "set=mine", "+7/a | 7: a 80 #0+ | 7 a 80 file:mine"],
+        // What labels have found is no set's.
+        [
+            "7 a 80 found docker:web=1",
+            "found docker:web=1@7 a 80",
+            "set=mine",
+            "=1 |  | 7 a 80 found docker:web=1",
+        ],
+    ]);
+}
+
+#[test]
 fn entries_that_mean_one_namespace_are_one() {
     check_all(&[
         [

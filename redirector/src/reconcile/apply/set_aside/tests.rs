@@ -10,7 +10,7 @@ fn asides(text: &str) -> Vec<EntryAside> {
         let (to, place) = head.split_once('@').unwrap();
         let rules = names.split_whitespace().map(|named| spec(Some(named), "80")).collect();
         let spec = NamespaceSpec { target: target(to), follow: None, host_netns: false, rules };
-        EntryAside::new(spec, "why".into(), place.parse().ok().map(NetnsCookie))
+        EntryAside::new((spec, SetName::default()), "why".into(), place.parse().ok().map(NetnsCookie))
     };
     lines(text).map(read).collect()
 }
@@ -41,7 +41,7 @@ fn what_is_detached_is_forgotten_by_its_target_and_by_its_namespace() {
     ];
     check(&cases, |case| {
         let set_aside = SetAside::default();
-        set_aside.replace(asides(case[0]));
+        set_aside.replace(&SetScope::default(), asides(case[0]));
         let (_, again) = set_aside.again();
         let words: Vec<_> = case[1].split(' ').collect();
         let at = words[1].parse().ok().map(NetnsCookie);
@@ -68,11 +68,11 @@ fn what_somebody_does_meanwhile_is_not_undone_by_another_try() {
     ];
     check(&cases, |case| {
         let set_aside = SetAside::default();
-        set_aside.replace(asides(case[0]));
+        set_aside.replace(&SetScope::default(), asides(case[0]));
         let (_, again) = set_aside.again();
         match case[1].split_once(' ') {
             Some(("forget", named)) => drop(set_aside.forget((&target("netns:n"), None), Some(&name(named)))),
-            Some((_, file)) => set_aside.replace(asides(file)),
+            Some((_, file)) => set_aside.replace(&SetScope::default(), asides(file)),
             None => {}
         }
         assert_eq!(set_aside.is_outdated(&again), !case[1].is_empty());
@@ -85,7 +85,7 @@ fn what_somebody_does_meanwhile_is_not_undone_by_another_try() {
 #[test]
 fn where_each_led_is_known_to_the_next_try() {
     let set_aside = SetAside::default();
-    set_aside.replace(asides("netns:n@7 a; netns:m@- b"));
+    set_aside.replace(&SetScope::default(), asides("netns:n@7 a; netns:m@- b"));
     let (list, again) = set_aside.again();
     assert_eq!((list.len(), list[0].why()), (2, "why"));
     assert_eq!([0, 1, 2].map(|entry| again.at(entry)), [Some(NetnsCookie(7)), None, None]);

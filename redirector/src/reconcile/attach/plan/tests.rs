@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    intent::testing::{check, container_and_id, name, spec, target, told},
+    intent::testing::{check, followed, name, spec, target, told},
     reconcile::{
         attach::When,
         testing::{Scene, elsewhere, variant},
@@ -17,17 +17,11 @@ fn attach(scene: &mut Scene, line: &str) -> String {
     let host_netns = if whom.ends_with('!') { HostNetns::Allowed } else { HostNetns::Refused };
     let whom = match whom.trim_end_matches('!') {
         "namespace" => For::Namespace,
-        "container" => For::Container,
+        "target" => For::Target,
         "program" => For::Program(When::AtOnce(crate::config::Listeners::Both)),
         other => panic!("{other}"),
     };
-    let (target, id) = match to.contains('=') {
-        true => {
-            let (container, id) = container_and_id(to);
-            (Target::Container(container), Some(id))
-        }
-        false => (target(to), None),
-    };
+    let (target, id, _) = followed(to);
     let place = place.parse().unwrap();
     let asked = Asked {
         target: &target,
@@ -40,7 +34,8 @@ fn attach(scene: &mut Scene, line: &str) -> String {
     };
     match plan(scene.standing(place), &scene.store, asked) {
         Err(refused) => format!("refused {}", variant(&refused)),
-        Ok(AttachPlan { result, is_other, rule, index, consumer, edit, left }) => {
+        Ok(AttachPlan { result, is_other, rule, before, index, consumer, edit, left }) => {
+            assert_eq!(before.is_some(), result == AttachResult::Changed);
             let mut told_of = format!("{} {} #{index}", variant(&result).to_lowercase(), rule.name);
             if consumer != CONSUMER_RELAY {
                 told_of.extend([" consumer ", &consumer.to_string()]);
@@ -109,7 +104,7 @@ fn what_a_program_holds_is_in_the_way_and_takes_no_other_rules_name() {
             "attached rule-1 #1 consumer 2 | 7 a 80>handoff lease; 7 rule-1 80>handoff lease",
         ],
         ["7 a 80>handoff lease", "namespace 7 netns:n a 80", "refused NameTaken"],
-        ["7 a 80>handoff lease", "container 7 docker:web=1 a 80", "refused NameTaken"],
+        ["7 a 80>handoff lease", "target 7 docker:web=1 a 80", "refused NameTaken"],
         ["7 a 80>handoff lease", "program 7 netns:n a 80>handoff", "refused NameTaken"],
         ["7 a 80 api", "program 7 netns:n a 80>handoff", "refused NameTaken"],
         ["7 a 80 file", "program 7 netns:n a 80>handoff", "refused NameTaken"],
@@ -135,30 +130,30 @@ fn what_a_file_says_is_for_the_file_to_change() {
         ["7 a 80 file", "namespace 7 netns:n _ 80", "unchanged a #0 same | 7 a 80 file"],
         ["7 a 80 file", "namespace 7 netns:n _ 81", "attached rule-1 #1 | 7 a 80 file; 7 rule-1 81 api"],
         // Whether it follows as well.
-        ["7 a 80 file", "container 7 docker:web=1 a 80", "unchanged a #0 same | 7 a 80 file"],
+        ["7 a 80 file", "target 7 docker:web=1 a 80", "unchanged a #0 same | 7 a 80 file"],
         [
             "7 a 80 file docker:web=1",
             "namespace 7 docker:web=1 a 80",
             "unchanged a #0 same | 7 a 80 file docker:web=1",
         ],
         ["7 a 80 file docker:web=1", "namespace 7 netns:n a 81", "refused OfFile"],
-        ["7 a 80 found docker:web=1", "container 7 docker:web=1 a 81", "refused OfFile"],
+        ["7 a 80 found docker:web=1", "target 7 docker:web=1 a 81", "refused OfFile"],
         [
             "7 a 80 found docker:web=1",
-            "container 7 docker:web=1 _ 80",
+            "target 7 docker:web=1 _ 80",
             "unchanged a #0 same | 7 a 80 found docker:web=1",
         ],
         // Also of a rule that waits for the container, or is where that was.
-        ["- a 80 file docker:web=1", "container 7 docker:web=1 a 81", "refused OfFileFor"],
+        ["- a 80 file docker:web=1", "target 7 docker:web=1 a 81", "refused OfFileFor"],
         ["- a 80 file docker:web=1", "namespace 7 docker:web=1 a 81", "refused OfFileFor"],
-        ["- a 80 found docker:web=1", "container 7 docker:web=1 a 81", "refused OfFileFor"],
-        ["3 a 80 file docker:web=1", "container 7 docker:web=2 a 81", "refused OfFileFor"],
-        ["- a 80 found docker:web=1", "container 7 docker:web=2 a 80", "refused OfFileFor"],
+        ["- a 80 found docker:web=1", "target 7 docker:web=1 a 81", "refused OfFileFor"],
+        ["3 a 80 file docker:web=1", "target 7 docker:web=2 a 81", "refused OfFileFor"],
+        ["- a 80 found docker:web=1", "target 7 docker:web=2 a 80", "refused OfFileFor"],
         ["7 a 82 api; - a 80 file docker:web=1", "namespace 7 docker:web=1 a 81", "refused OfFileFor"],
         // It comes, and stays the file's.
         [
             "- a 80 file docker:web=1",
-            "container 7 docker:web=1 a 80",
+            "target 7 docker:web=1 a 80",
             "attached a #0 | 7 a 80 file docker:web=1",
         ],
         [
@@ -168,22 +163,22 @@ fn what_a_file_says_is_for_the_file_to_change() {
         ],
         [
             "- a 80 found docker:web=1",
-            "container 7 docker:web=1 a 80",
+            "target 7 docker:web=1 a 80",
             "attached a #0 | 7 a 80 found docker:web=1",
         ],
         [
             "3 a 80 file docker:web=1",
-            "container 7 docker:web=2 a 80",
+            "target 7 docker:web=2 a 80",
             "attached a #0 left 3 | 7 a 80 file docker:web=2",
         ],
         [
             "7 a 81 api; - a 80 file docker:web=1",
-            "container 7 docker:web=1 a 80",
+            "target 7 docker:web=1 a 80",
             "changed a #0 | 7 a 80 file docker:web=1",
         ],
         [
             "7 a 80 api; - a 80 file docker:web=1",
-            "container 7 docker:web=1 a 80",
+            "target 7 docker:web=1 a 80",
             "changed a #0 same | 7 a 80 file docker:web=1",
         ],
         // Who does not name the container does not mean that rule.
@@ -198,56 +193,56 @@ fn what_a_file_says_is_for_the_file_to_change() {
 #[test]
 fn a_rule_begins_to_follow_a_container_and_ends_with_the_last_word() {
     check_all(&[
-        ["", "container 7 docker:web=1 a 80", "attached a #0 | 7 a 80 api docker:web=1"],
-        ["7 a 80 api", "container 7 docker:web=1 a 80", "changed a #0 same | 7 a 80 api docker:web=1"],
-        ["7 a 80 api", "container 7 docker:web=1 a 81", "changed a #0 | 7 a 81 api docker:web=1"],
+        ["", "target 7 docker:web=1 a 80", "attached a #0 | 7 a 80 api docker:web=1"],
+        ["7 a 80 api", "target 7 docker:web=1 a 80", "changed a #0 same | 7 a 80 api docker:web=1"],
+        ["7 a 80 api", "target 7 docker:web=1 a 81", "changed a #0 | 7 a 81 api docker:web=1"],
         [
             "7 a 80 api docker:web=1",
-            "container 7 docker:web=1 a 80",
+            "target 7 docker:web=1 a 80",
             "unchanged a #0 same | 7 a 80 api docker:web=1",
         ],
         [
             "7 a 80 api docker:web=1",
-            "container 7 docker:web=1 _ 80",
+            "target 7 docker:web=1 _ 80",
             "unchanged a #0 same | 7 a 80 api docker:web=1",
         ],
         ["7 a 80 api docker:web=1", "namespace 7 docker:web=1 a 80", "changed a #0 same | 7 a 80 api"],
         ["7 a 80 api docker:web=1", "namespace 7 netns:n a 80", "changed a #0 same | 7 a 80 api"],
         [
             "7 a 80 api docker:web=1",
-            "container! 7 docker:web=1 a 80",
+            "target! 7 docker:web=1 a 80",
             "changed a #0 same | 7 a 80 api! docker:web=1",
         ],
         // Another name of the same container, or another container that shares the namespace.
         [
             "7 a 80 api docker:web=1",
-            "container 7 docker:other=1 a 80",
+            "target 7 docker:other=1 a 80",
             "changed a #0 same | 7 a 80 api docker:other=1",
         ],
         [
             "7 a 80 api docker:web=1",
-            "container 7 docker:other=1 a 81",
+            "target 7 docker:other=1 a 81",
             "changed a #0 | 7 a 81 api docker:other=1",
         ],
         [
             "7 a 80 api docker:side=2; 7 a 80 api docker:web=1",
-            "container 7 docker:web=1 a 80",
+            "target 7 docker:web=1 a 80",
             "unchanged a #0 same | 7 a 80 api docker:web=1",
         ],
         // It was elsewhere, with the container that had the name.
         [
             "3 a 80 api docker:web=1",
-            "container 7 docker:web=2 a 80",
+            "target 7 docker:web=2 a 80",
             "attached a #0 left 3 | 7 a 80 api docker:web=2",
         ],
         [
             "3 a 80 api docker:web=1",
-            "container 7 docker:web=2 a 81",
+            "target 7 docker:web=2 a 81",
             "attached a #0 left 3 | 7 a 81 api docker:web=2",
         ],
         [
             "3 a 80 api docker:web=1",
-            "container 7 docker:side=2 a 80",
+            "target 7 docker:side=2 a 80",
             "attached a #0 | 7 a 80 api docker:side=2; 3 a 80 api docker:web=1",
         ],
         ["3 a 80 api docker:web=1", "namespace 7 docker:web=2 a 80", "attached a #0 left 3 | 7 a 80 api"],
@@ -257,17 +252,36 @@ fn a_rule_begins_to_follow_a_container_and_ends_with_the_last_word() {
             "changed a #0 same left 3 | 7 a 80 api",
         ],
         // It has waited.
-        [
-            "- a 80 api docker:web=1",
-            "container 7 docker:web=1 a 80",
-            "attached a #0 | 7 a 80 api docker:web=1",
-        ],
+        ["- a 80 api docker:web=1", "target 7 docker:web=1 a 80", "attached a #0 | 7 a 80 api docker:web=1"],
         ["- a 80 api docker:web=1", "namespace 7 docker:web=1 a 80", "attached a #0 | 7 a 80 api"],
         ["7 a 80 api; - a 81 api docker:web=1", "namespace 7 docker:web=1 a 81", "changed a #0 | 7 a 81 api"],
         [
             "7 a 80 api; - a 81 api docker:web=1",
-            "container 7 docker:web=1 a 80",
+            "target 7 docker:web=1 a 80",
             "changed a #0 same | 7 a 80 api docker:web=1",
+        ],
+    ]);
+}
+
+#[test]
+fn a_name_can_be_followed_and_a_rule_that_only_waited_for_it_waits_no_more() {
+    check_all(&[
+        ["", "target 7 netns:n a 80", "attached a #0 | 7 a 80 api netns:n"],
+        ["", "target 7 path:/x a 80", "attached a #0 | 7 a 80 api path:/x"],
+        ["7 a 80 api", "target 7 netns:n a 80", "changed a #0 same | 7 a 80 api netns:n"],
+        ["7 a 80 api netns:n", "target 7 netns:n a 80", "unchanged a #0 same | 7 a 80 api netns:n"],
+        ["7 a 80 api netns:n", "namespace 7 netns:n a 80", "changed a #0 same | 7 a 80 api"],
+        ["3 a 80 api netns:n", "target 7 netns:n a 80", "attached a #0 left 3 | 7 a 80 api netns:n"],
+        ["- a 80 api netns:n^", "namespace 7 netns:n a 80", "attached a #0 | 7 a 80 api"],
+        ["- a 81 api netns:n^", "namespace 7 netns:n a 80", "attached a #0 | 7 a 80 api"],
+        ["- a 80 api netns:n^", "target 7 netns:n a 80", "attached a #0 | 7 a 80 api netns:n"],
+        ["- a 80 file netns:n^", "namespace 7 netns:n a 80", "attached a #0 | 7 a 80 file"],
+        ["- a 80 file netns:n", "namespace 7 netns:n a 80", "attached a #0 | 7 a 80 file netns:n"],
+        ["- a 81 file netns:n^", "namespace 7 netns:n a 80", "refused OfFileFor"],
+        [
+            "- a 80 api netns:m^",
+            "namespace 7 netns:n a 80",
+            "attached a #0 | 7 a 80 api; - a 80 api netns:m^",
         ],
     ]);
 }
@@ -278,7 +292,7 @@ fn a_rule_without_a_name_takes_none_of_a_rule_that_waits_for_the_container() {
     check_all(&[
         [
             "- rule-1 80 api docker:web=1",
-            "container 7 docker:web=1 _ 81",
+            "target 7 docker:web=1 _ 81",
             "attached rule-2 #0 | - rule-1 80 api docker:web=1; 7 rule-2 81 api docker:web=1",
         ],
         [
@@ -288,17 +302,17 @@ fn a_rule_without_a_name_takes_none_of_a_rule_that_waits_for_the_container() {
         ],
         [
             "- rule-1 80 file docker:web=1",
-            "container 7 docker:web=1 _ 81",
+            "target 7 docker:web=1 _ 81",
             "attached rule-2 #0 | - rule-1 80 file docker:web=1; 7 rule-2 81 api docker:web=1",
         ],
         [
             "3 rule-1 80 api docker:web=1",
-            "container 7 docker:web=2 _ 81",
+            "target 7 docker:web=2 _ 81",
             "attached rule-2 #0 | 3 rule-1 80 api docker:web=1; 7 rule-2 81 api docker:web=2",
         ],
         [
             "7 rule-2 1 api; - rule-1 80 api docker:web=1",
-            "container 7 docker:web=1 _ 81",
+            "target 7 docker:web=1 _ 81",
             "attached rule-3 #1 | 7 rule-2 1 api; - rule-1 80 api docker:web=1; 7 rule-3 81 api docker:web=1",
         ],
         [
@@ -307,26 +321,22 @@ fn a_rule_without_a_name_takes_none_of_a_rule_that_waits_for_the_container() {
             "attached rule-2 #0 consumer 1 | 7 rule-2 81>handoff lease; - rule-1 80 api docker:web=1",
         ],
         // It says the same: then it is that one.
-        [
-            "- a 80 api docker:web=1",
-            "container 7 docker:web=1 _ 80",
-            "attached a #0 | 7 a 80 api docker:web=1",
-        ],
+        ["- a 80 api docker:web=1", "target 7 docker:web=1 _ 80", "attached a #0 | 7 a 80 api docker:web=1"],
         [
             "3 a 80 api docker:web=1",
-            "container 7 docker:web=2 _ 80",
+            "target 7 docker:web=2 _ 80",
             "attached a #0 left 3 | 7 a 80 api docker:web=2",
         ],
         // But not where another has the name.
         [
             "7 a 81 api; - a 80 api docker:web=1",
-            "container 7 docker:web=1 _ 80",
+            "target 7 docker:web=1 _ 80",
             "attached rule-1 #1 | 7 a 81 api; - a 80 api docker:web=1; 7 rule-1 80 api docker:web=1",
         ],
         // What waits for another container has nothing to do with it.
         [
             "- rule-1 80 api docker:side=2",
-            "container 7 docker:web=1 _ 81",
+            "target 7 docker:web=1 _ 81",
             "attached rule-1 #0 | - rule-1 80 api docker:side=2; 7 rule-1 81 api docker:web=1",
         ],
     ]);

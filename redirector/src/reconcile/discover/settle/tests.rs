@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    config::{RuleName, Target, file::NamespaceSpec},
+    config::{RuleName, SetName, Target, file::NamespaceSpec},
     intent::testing::{check, container_and_id, id, name, store, told},
     reconcile::discover::{
         OwnRules,
@@ -105,7 +105,7 @@ fn a_found_container_gets_what_it_has_not_and_nobody_keeps_from_it() {
         });
         let detached = Some(case[3]).filter(|named| !named.is_empty()).map(|named| (id("1"), name(named)));
         let state = State {
-            own: OwnRules::of(own.as_slice()),
+            own: BTreeMap::from([(SetName::default(), OwnRules::of(own.as_slice()))]),
             detached: detached.into_iter().collect(),
             ..State::default()
         };

@@ -1,27 +1,27 @@
-//! What becomes of rules that follow a container where that was found, case by case.
+//! What becomes of rules that follow a target where that leads, case by case.
 
 use super::*;
 use crate::{
     intent::{
         Subject,
-        testing::{check, container_and_id, name, rule, told},
+        testing::{check, followed, name, rule, target, told},
     },
     reconcile::testing::{OURS, Scene, elsewhere, found, in_force, redirector, variant},
 };
 
-/// What somebody has seen of a container: `PLACE CONTAINER=ID`, and what is not as usual there.
+/// What somebody has seen of a target: `PLACE TARGET[=ID]`, and what is not as usual there.
 ///
 /// Gives what becomes of each rule (`+` for one that is new, `~` for one that is changed, `=` for one that is there), why others wait,
 /// where rules were; what is in force then, and what is wanted.
 fn follow(scene: &mut Scene, line: &str) -> String {
     let words: Vec<_> = line.split(' ').collect();
     let [place, of, rest @ ..] = &words[..] else { panic!("`{line}`") };
-    let (container, id) = container_and_id(of);
+    let (target, id, _) = followed(of);
     let place = place.parse().unwrap();
-    let mut seen = found(place, Some(id));
+    let mut seen = found(place, id);
     let ours = scene.standing(place).map(|_| redirector(OURS));
     let (mut programs, mut tells) = (Vec::from_iter(ours), Tells::Ingress);
-    let mut due: Vec<_> = scene.store.of(&Subject::from(&container)).map(|(_, one)| one.clone()).collect();
+    let mut due: Vec<_> = scene.store.of(&Subject::from(&target)).map(|(_, one)| one.clone()).collect();
     for word in rest {
         match *word {
             "lo-is-down" => seen.survey.loopback_up = false,
@@ -35,19 +35,18 @@ fn follow(scene: &mut Scene, line: &str) -> String {
         }
     }
     let due = due.into_iter().map(|rule| Due { rule, whereabouts: Whereabouts::default() }).collect();
-    put(scene, &container, seen, (&programs, tells), due)
+    put(scene, &target, seen, (&programs, tells), due)
 }
 
 fn put(
     scene: &mut Scene,
-    container: &Container,
+    target: &Target,
     found: Found,
     kernel: (&[AttachedProgram], Tells),
     due: Vec<Due>,
 ) -> String {
     let at = found.cookie;
-    let place =
-        FoundContainer { container, target: Target::Container(container.clone()), found: Arc::new(found) };
+    let place = FoundTarget { target, found: Arc::new(found) };
     let planned = plan(scene.standing(at.0), &scene.store, &place, kernel, due);
     let put = |one: &Put| {
         let mark = match one.result {
@@ -260,20 +259,41 @@ fn where_there_is_room_for_one_it_is_for_one_that_can_be() {
 }
 
 #[test]
+fn what_only_waited_for_its_target_stays_where_it_comes_to() {
+    check_all(&[
+        ["- a 80 file netns:n^", "7 netns:n", "a+ | a 80 #0+ | 7 a 80 file"],
+        ["- a 80 api path:/x^", "7 path:/x", "a+ | a 80 #0+ | 7 a 80 api"],
+        ["- a 80 file docker:web^", "7 docker:web=1", "a+ | a 80 #0+ | 7 a 80 file"],
+        ["- a 80 file netns:n", "7 netns:n", "a+ | a 80 #0+ | 7 a 80 file netns:n"],
+        [
+            "- a 80 file netns:n; - b 81 file netns:n^",
+            "7 netns:n",
+            "a+ b+ | a 80 #0+, b 81 #1+ | 7 b 81 file; 7 a 80 file netns:n",
+        ],
+        // A name has gone to another namespace.
+        ["3 a 80 file netns:n", "7 netns:n", "a+ left 3/a | a 80 #0+ | 7 a 80 file netns:n"],
+        // Somebody else has put the same there meanwhile: it is one rule, and a file's is the file's.
+        ["- a 80 file netns:n^; 7 a 80 api", "7 netns:n", "a= | - | 7 a 80 file"],
+        ["- a 80 api netns:n^; 7 a 80 file", "7 netns:n", "a= | - | 7 a 80 file"],
+        [
+            "- a 80 api netns:n^; 7 a 81 file",
+            "7 netns:n",
+            "a!NameTakenThere | - | 7 a 81 file; - a 80 api netns:n^",
+        ],
+    ]);
+}
+
+#[test]
 fn where_nothing_is_other_for_the_kernel_there_is_no_part() {
     let mut scene = Scene::of("7 a 80 api docker:web=1; - b 81 api docker:web=1");
     let due = |scene: &Scene, named: &str| {
-        let rule = scene.store.followed(&container_and_id("docker:web=1").0, &name(named)).unwrap().clone();
+        let rule = scene.store.followed(&target("docker:web"), &name(named)).unwrap().clone();
         vec![Due { rule, whereabouts: Whereabouts::default() }]
     };
-    let container = container_and_id("docker:web=1").0;
+    let web = target("docker:web");
     for (named, is_part) in [("a", false), ("b", true)] {
         let due = due(&scene, named);
-        let place = FoundContainer {
-            container: &container,
-            target: Target::Container(container.clone()),
-            found: Arc::new(found(7, None)),
-        };
+        let place = FoundTarget { target: &web, found: Arc::new(found(7, None)) };
         let programs = [redirector(OURS), redirector(9)];
         let planned = plan(scene.standing(7), &scene.store, &place, (&programs[..1], Tells::Ingress), due);
         assert_eq!(planned.part.is_some(), is_part, "{named}");
@@ -285,21 +305,21 @@ fn where_nothing_is_other_for_the_kernel_there_is_no_part() {
     // The id of one whose engine does not say it is the one before.
     let seen = found(7, None);
     let due = due(&scene, "b");
-    let told = put(&mut scene, &container, seen, (&[], Tells::Ingress), due);
+    let told = put(&mut scene, &web, seen, (&[], Tells::Ingress), due);
     assert!(told.ends_with("7 b 81 api docker:web=1"), "{told}");
 }
 
 #[tokio::test]
 async fn a_destination_that_was_found_elsewhere_is_adopted_by_the_rule_that_is_there() {
-    let to = crate::intent::testing::target("netns:x");
+    let to = target("netns:x");
     let mut scene = Scene::of("");
     scene.store = crate::intent::testing::store("7 a 80>netns:x/127.0.0.1:1 api docker:web=1");
-    let (before, now) = (elsewhere(&to, 8), elsewhere(&crate::intent::testing::target("netns:y"), 9));
+    let (before, now) = (elsewhere(&to, 8), elsewhere(&target("netns:y"), 9));
     scene.force(7, rule("a", "80>netns:x/127.0.0.1:1"), before.clone());
-    let (container, id) = container_and_id("docker:web=1");
-    let rule = scene.store.followed(&container, &name("a")).unwrap().clone();
+    let (web, id, _) = followed("docker:web=1");
+    let rule = scene.store.followed(&web, &name("a")).unwrap().clone();
     let due = vec![Due { rule, whereabouts: now }];
-    let told = put(&mut scene, &container, found(7, Some(id)), (&[], Tells::Ingress), due);
+    let told = put(&mut scene, &web, found(7, id), (&[], Tells::Ingress), due);
     assert!(told.starts_with("a= | - |"), "{told}");
     let before = before.elsewhere.unwrap();
     assert!(before.is_in(NetnsCookie(9)) && !before.is_in(NetnsCookie(8)));
