@@ -97,7 +97,7 @@ fn assert_dead(world: &World, to: &str, reason: &str, words: &[&str]) {
     let client = format!("{CLIENT_V4}:");
     let original = at(POD_V4, 80).to_string();
     let words = [&[to, &client, &original], words].concat();
-    let lines = world.daemon.eventually_says(&[to]);
+    let lines = world.daemon.eventually_says(&["not delivered", to]);
     assert_eq!(lines.len(), 1, "one line for many like events: {lines:#?}");
     assert_eq!(world.daemon.log_with(&words).len(), 1, "must name {words:?}: {lines:#?}");
 }

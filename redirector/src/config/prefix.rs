@@ -22,9 +22,9 @@ pub(super) fn prefix<A: FromStr + Into<IpAddr>>(text: &str, bits: u8) -> Result<
     };
     let address: IpAddr = address.parse::<A>().map_err(|_| bad())?.into();
     if let IpAddr::V6(v6) = address
-        && let Some(v4) = v6.to_ipv4_mapped()
+        && v6.to_ipv4_mapped().is_some()
     {
-        return Err(ParseError(format!("`{text}` is the IPv4 address `{v4}`, and is to be written so")));
+        return Err(ParseError(format!("`{text}` is IPv4, and is to be written so")));
     }
     let net = IpNet::new(address, length).map_err(|_| bad())?;
     if net.trunc() != net {

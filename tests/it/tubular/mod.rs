@@ -82,9 +82,9 @@ fn add_and_remove_bindings() {
 fn add_invalid_binding() {
     let world = World::new();
     for (prefix, corrected) in [
-        ("::ffff:127.0.0.1/128", "127.0.0.1/32"),
-        ("::ffff:127.0.0.1", "127.0.0.1/32"),
-        ("::ffff:7f00:1/104", "127.0.0.1/8"),
+        ("::ffff:7f00:1/128", "127.0.0.1"),
+        ("::ffff:7f00:1", "127.0.0.1"),
+        ("::ffff:7f00:1/104", "127.0.0.0/8"),
         ("::ffff:0:0/96", "0.0.0.0/0"),
         // Wider than all of IPv4: the peer takes this one.
         ("::ffff:0:0/90", "0.0.0.0/0"),

@@ -45,11 +45,11 @@ fn mask(text: &str) -> Option<u8> {
     ipnet::ipv4_mask_to_prefix(text.parse::<Ipv4Addr>().ok()?).ok()
 }
 
-/// An IPv4-mapped address is an IPv4 address.
+/// An IPv4-mapped address is an IPv4 address; of a prefix that is shorter than what all of them have in common, all.
 fn unmapped(net: IpNet) -> IpNet {
     let IpNet::V6(v6) = net else { return net };
     let v4 = v6.addr().to_ipv4_mapped();
-    v4.and_then(|v4| Ipv4Net::new(v4, v6.prefix_len().checked_sub(96)?).ok()).map_or(net, IpNet::V4)
+    v4.and_then(|v4| Ipv4Net::new(v4, v6.prefix_len().saturating_sub(96)).ok()).map_or(net, IpNet::V4)
 }
 
 fn shown(net: IpNet) -> String {
