@@ -17,16 +17,16 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples").join(name)
 }
 
-/// Applies an example, which must add so many rules and find nothing to warn of.
+/// Applies an example in the place of the one before, which must add so many rules and find nothing to warn of.
 #[track_caller]
 fn apply(setting: &Setting, name: &str, added: usize) -> Value {
     let path = example(name);
     let path = path.to_str().expect("UTF-8");
     setting.cli().run(&["check", path]).success();
-    let answer = setting.cli().json(&["apply", path]);
+    let answer = setting.cli().json(&["apply", "--set", "example", path]);
     let changes = answer["changes"].as_array().expect("an array");
     assert_eq!(changes.iter().filter(|change| change["before"].is_null()).count(), added, "{answer:#}");
-    let again = setting.cli().json(&["apply", "--dry-run", path]);
+    let again = setting.cli().json(&["apply", "--set", "example", "--dry-run", path]);
     assert_eq!(again["changes"], json!([]), "{again:#}");
     answer
 }
