@@ -116,9 +116,9 @@ const DETACH_ONE: Change = Change {
 
 /// A file changes one namespace and begins with another.
 const APPLY: Change = Change {
-    prepare: &["apply FEW"],
-    change: "apply MORE",
-    back: "apply FEW",
+    prepare: &["apply --set file FEW"],
+    change: "apply --set file MORE",
+    back: "apply --set file FEW",
     traffic: |world, when| {
         let after = when == When::After;
         expect(world, 80, if after { "two" } else { "one" });

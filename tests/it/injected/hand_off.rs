@@ -169,13 +169,15 @@ fn a_call_that_fails_in_exec_itself_or_kills_it_leaves_no_lease() {
             let call = calls.get(number - 1);
             println!("{:?}: {call:?}: {:?}", fault(number), exec.stderr());
             exec.close_stdin();
+            // The one who says what becomes of the listeners makes calls meanwhile, which are counted with them: without him exec goes on.
             let wanted = match (call, fault(number)) {
-                (None, _) => 0,
-                (Some(_), Fault::Fail(_)) => 125,
-                (Some(_), Fault::Kill(_)) => 128 + Signal::SIGKILL as i32,
-                (Some(_), Fault::Panic(_)) => 101,
+                (None, _) => [0, 0],
+                (Some(_), Fault::Fail(_)) => [0, 125],
+                (Some(_), Fault::Kill(_)) => [0, 128 + Signal::SIGKILL as i32],
+                (Some(_), Fault::Panic(_)) => [0, 101],
             };
-            assert_eq!(exec.code(), wanted, "{:?}", exec.stderr());
+            let code = exec.code();
+            assert!(wanted.contains(&code), "{code} {wanted:?}: {:?}", exec.stderr());
             eventually("nothing is steered", SECOND, || {
                 let list = world.list();
                 if list["namespaces"] == json!([]) { Ok(()) } else { Err(list) }
